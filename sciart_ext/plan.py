@@ -1,0 +1,95 @@
+"""A recipe compiled for a number of steps: which gate each LoRA has at which step, in which rows.
+
+The plan knows no host, no model and no file: gates are numbers, the mixer carries them out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .recipe import LoraEntry, Recipe, _Weighted
+from .schedule import step_progress
+
+
+@dataclass(frozen=True)
+class PassPlan:
+    """The gates of one sampling pass (the first, or the hires pass)."""
+
+    loras: tuple[LoraEntry, ...]
+    weights: tuple[_Weighted, ...]
+    te_weights: tuple[float, ...]
+    steps: int
+
+    def gates(self, progress: float, uncond: bool = False) -> tuple[float, ...]:
+        """One gate per LoRA at `progress`, for rows of the prompt or (`uncond`) of the negative prompt."""
+        return tuple(weight.at(progress) if _reaches(lora, uncond) else 0.0
+                     for lora, weight in zip(self.loras, self.weights))
+
+    def te_gates(self, uncond: bool = False) -> tuple[float, ...]:
+        """One gate per LoRA while the prompt, or (`uncond`) the negative prompt, is encoded."""
+        return tuple(weight if _reaches(lora, uncond) else 0.0
+                     for lora, weight in zip(self.loras, self.te_weights))
+
+    def progress(self) -> list[float]:
+        """Progress of each step."""
+        return [step_progress(step, self.steps) for step in range(self.steps)]
+
+    @property
+    def rows_differ(self) -> bool:
+        """Whether prompt and negative prompt see different gates."""
+        return any(lora.apply_to != "both" for lora in self.loras)
+
+    def changes(self) -> int:
+        """How many times over the pass the gates change; at least 1."""
+        seen = [(self.gates(p), self.gates(p, uncond=True)) for p in self.progress()]
+        return max(sum(1 for i, gates in enumerate(seen) if i == 0 or gates != seen[i - 1]), 1)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Both passes of a recipe; `hires` is None where there is no hires pass."""
+
+    first: PassPlan
+    hires: PassPlan | None = None
+
+    def table(self) -> dict:
+        """The gates per step as numbers, for the API and the command line."""
+        return {"first": _pass_table(self.first), "hires": _pass_table(self.hires) if self.hires else None}
+
+
+def compile_plan(recipe: Recipe, steps: int, hires_steps: int = 0) -> Plan:
+    """The plan of a recipe whose entries are resolved (`presets.resolve`), for so many steps a pass."""
+    loras = tuple(recipe.loras)
+    te_weights = tuple(_first_given(lora.te_weight, lora.largest()) for lora in loras)
+    first = PassPlan(loras, loras, te_weights, steps)
+    if not hires_steps:
+        return Plan(first)
+    end = step_progress(steps - 1, steps)
+    weights, hires_te = [], []
+    for lora, te_weight in zip(loras, te_weights):
+        own = lora.hires
+        given = own is not None and own.at(0.0) is not None
+        weights.append(own if given else _Weighted(weight=lora.at(end)))
+        hires_te.append(_first_given(own.te_weight if own else None, te_weight))
+    return Plan(first, PassPlan(loras, tuple(weights), tuple(hires_te), hires_steps))
+
+
+def _first_given(value: float | None, default: float) -> float:
+    return default if value is None else value
+
+
+def _reaches(lora: LoraEntry, uncond: bool) -> bool:
+    return lora.apply_to in ("both", "uncond" if uncond else "cond")
+
+
+def _pass_table(plan: PassPlan) -> dict:
+    progress = plan.progress()
+    return {
+        "steps": plan.steps,
+        "progress": [round(p, 6) for p in progress],
+        "loras": [
+            {"name": lora.label, "apply_to": lora.apply_to, "te_weight": te_weight,
+             "blocks": dict(lora.blocks), "weights": [round(weight.at(p), 6) for p in progress]}
+            for lora, weight, te_weight in zip(plan.loras, plan.weights, plan.te_weights)
+        ],
+    }

@@ -1,0 +1,186 @@
+"""Presets: starting points shipped with SciArt, the user's own, and which file plays which role.
+
+A preset is a JSON file: `title`, `description`, `recipe`, `txt2img` (the host's API field names) and `prompts`
+(more prompts that suit it). Its LoRAs are *roles* (child, watercolor, ...); the user binds a role to a file once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Iterable
+
+from .errors import SciArtError, did_you_mean
+from .recipe import LoraEntry, Recipe, dump_recipe, parse_recipe
+
+BUILTIN_DIR = Path(__file__).parent / "presets"
+USER_DIR = Path(os.environ.get("SCIART_USER_DIR") or Path(__file__).parent.parent / "user")
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_FIELDS = {"title": str, "description": str, "recipe": dict, "txt2img": dict, "prompts": list}
+_TXT2IMG_FIELDS = ("prompt", "negative_prompt", "seed", "steps", "cfg_scale", "width", "height", "sampler_name",
+                   "scheduler", "enable_hr", "hr_scale", "hr_upscaler", "hr_second_pass_steps",
+                   "denoising_strength", "override_settings")
+_ROLE_WORDS = {
+    "child": ("child", "kid", "crayon", "doodle", "naive", "어린이", "아이"),
+    "watercolor": ("watercolor", "watercolour", "aquarelle", "수채"),
+    "science": ("science", "sci-fi", "scifi", "sci_fi", "fiction", "mecha", "과학"),
+}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One preset and where it comes from."""
+
+    name: str
+    builtin: bool
+    data: dict
+
+    def to_json(self) -> dict:
+        """The preset as the API shows it, with its roles."""
+        return {"name": self.name, "builtin": self.builtin, **self.data, "roles": self.roles()}
+
+    def roles(self) -> list[str]:
+        """The roles its LoRAs play, in order."""
+        return [lora["role"] for lora in self.data["recipe"].get("loras", []) if "role" in lora]
+
+
+class PresetStore:
+    """The presets in two folders: the shipped ones, which stay as they are, and the user's."""
+
+    def __init__(self, user_dir: Path = USER_DIR, builtin_dir: Path = BUILTIN_DIR):
+        self.user_dir = Path(user_dir)
+        self.builtin_dir = Path(builtin_dir)
+
+    def names(self) -> list[str]:
+        """All names, shipped ones first."""
+        own = self.user_dir / "presets"
+        builtin = sorted(path.stem for path in self.builtin_dir.glob("*.json"))
+        return builtin + sorted({path.stem for path in own.glob("*.json")} - set(builtin))
+
+    def read(self, name: str, field: str = "preset") -> Preset:
+        """The preset called `name`."""
+        if name not in self.names():
+            raise SciArtError(field, f"no preset {name!r}; {did_you_mean(name, self.names())}")
+        builtin = (self.builtin_dir / f"{name}.json").is_file()
+        path = self._builtin_path(name) if builtin else self._user_path(name)
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise SciArtError(field, f"preset file {path.name} cannot be read: {error}") from None
+        return Preset(name, builtin, check_preset(data))
+
+    def save(self, name: str, data: dict) -> Preset:
+        """Keeps the user's own preset; the file appears whole or not at all."""
+        if not _NAME.fullmatch(name):
+            raise SciArtError("name", f"{name!r}; accepted: 1 to 64 of a-z 0-9 _ -, a letter or digit first")
+        if self._builtin_path(name).is_file():
+            raise SciArtError("name", f"{name!r} is shipped with SciArt and cannot be replaced; choose another name")
+        data = check_preset(data)
+        write_json(self._user_path(name), data)
+        return Preset(name, False, data)
+
+    def delete(self, name: str) -> None:
+        """Removes one of the user's own presets."""
+        preset = self.read(name, "name")
+        if preset.builtin:
+            raise SciArtError("name", f"{name!r} is shipped with SciArt and cannot be deleted")
+        self._user_path(name).unlink()
+
+    def bindings(self) -> dict[str, str]:
+        """Which LoRA name plays which role, as the user bound them."""
+        path = self.user_dir / "roles.json"
+        if not path.is_file():
+            return {}
+        try:
+            return _check_bindings(json.loads(path.read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise SciArtError("roles", f"{path} cannot be read: {error}") from None
+
+    def bind(self, bindings: dict[str, str]) -> dict[str, str]:
+        """Binds roles to LoRA names, beside those bound before; an empty name unbinds. Returns all of them."""
+        merged = {**self.bindings(), **_check_bindings(bindings)}
+        merged = {role: name for role, name in merged.items() if name}
+        write_json(self.user_dir / "roles.json", merged)
+        return merged
+
+    def _builtin_path(self, name: str) -> Path:
+        return self.builtin_dir / f"{name}.json"
+
+    def _user_path(self, name: str) -> Path:
+        return self.user_dir / "presets" / f"{name}.json"
+
+
+def check_preset(data: object) -> dict:
+    """`data` as a preset, every field checked; the recipe too."""
+    if not isinstance(data, dict):
+        raise SciArtError("preset", f"expected an object with {', '.join(_FIELDS)}")
+    for key, value in data.items():
+        if key not in _FIELDS:
+            raise SciArtError(key, f"unknown field; {did_you_mean(key, _FIELDS)}")
+        if not isinstance(value, _FIELDS[key]):
+            raise SciArtError(key, f"expected {_FIELDS[key].__name__}, got {type(value).__name__}")
+    if "recipe" not in data:
+        raise SciArtError("recipe", "missing")
+    try:
+        recipe = parse_recipe(data["recipe"])
+    except SciArtError as error:
+        raise SciArtError(f"recipe.{error.field}", error.message) from None
+    if recipe.preset is not None:
+        raise SciArtError("recipe.preset", "a preset cannot start from another preset")
+    for key in data.get("txt2img", {}):
+        if key not in _TXT2IMG_FIELDS:
+            raise SciArtError(f"txt2img.{key}", f"unknown field; {did_you_mean(key, _TXT2IMG_FIELDS)}")
+    return {**{key: kind() for key, kind in _FIELDS.items()}, **data}
+
+
+def resolve(recipe: Recipe, store: PresetStore) -> Recipe:
+    """The recipe made self-contained: the preset's values filled in, each role replaced by its LoRA's name."""
+    if recipe.preset is not None:
+        given = json.loads(recipe.json(exclude_unset=True))
+        recipe = parse_recipe({**store.read(recipe.preset).data["recipe"], **given})
+    bindings = {**store.bindings(), **recipe.roles}
+    loras = [_bind(lora, f"loras[{i}]", bindings) for i, lora in enumerate(recipe.loras)]
+    return parse_recipe({**dump_recipe(recipe.copy(exclude={"preset", "roles", "loras"})), "loras": loras})
+
+
+def suggest(role: str, names: Iterable[str]) -> list[str]:
+    """LoRA names that look as if they could play `role`, best first."""
+    words = _ROLE_WORDS.get(role.lower(), (role.lower(),))
+    ranked = [(min((name.lower().find(word) for word in words if word in name.lower()), default=-1), len(name), name)
+              for name in names]
+    return [name for position, _, name in sorted(ranked) if position >= 0]
+
+
+def write_json(path: Path, data: object) -> None:
+    """Writes JSON so that readers see the old file or the new one, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(data, file, ensure_ascii=False, indent=2)
+            file.write("\n")
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _bind(lora: LoraEntry, field: str, bindings: dict[str, str]) -> dict:
+    entry = json.loads(lora.json(exclude_defaults=True))
+    if lora.role is not None:
+        if lora.role not in bindings:
+            raise SciArtError(f"{field}.role", f"{lora.role!r} is not bound to a LoRA; bind it in the panel, with "
+                                               f"POST /sciart/v1/roles or \"roles\": {{\"{lora.role}\": NAME}}")
+        entry["name"] = bindings[entry.pop("role")]
+    return entry
+
+
+def _check_bindings(data: object) -> dict[str, str]:
+    if not isinstance(data, dict) or not all(isinstance(x, str) for pair in data.items() for x in pair):
+        raise SciArtError("roles", "expected an object of role: LoRA name")
+    return data

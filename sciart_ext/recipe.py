@@ -1,0 +1,220 @@
+"""The recipe: the one schema of panel, API, presets, infotext and command line (README, "The recipe").
+
+Works on pydantic 1.10 (what the host installs) and on pydantic 2 through its `v1` namespace.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Dict, List, Literal, Optional
+
+try:
+    from pydantic.v1 import BaseModel, Field, ValidationError, validator
+except ImportError:  # pydantic before 1.10.17 has no v1 namespace: it is version 1
+    from pydantic import BaseModel, Field, ValidationError, validator
+
+from .errors import SciArtError, did_you_mean
+from .schedule import MAX_WEIGHT, check_number, check_points, points_to_text, weight_at
+
+MAX_LORAS = 32
+BLOCKS = ("in", "mid", "out")
+
+
+class _Strict(BaseModel):
+    class Config:
+        extra = "forbid"
+        allow_mutation = False
+
+
+def _optional_weight(value: Any) -> Optional[float]:
+    return None if value is None else check_number(value, "", -MAX_WEIGHT, MAX_WEIGHT)
+
+
+class _Weighted(_Strict):
+    """A weight that is one number or a schedule; shared by the first pass and the hires pass."""
+
+    weight: Optional[float] = Field(None, description="one weight for all steps; or give a schedule")
+    schedule: Optional[List[List[float]]] = Field(
+        None, description="points [[progress 0..1, weight], ...] or the text `0.2@0, 0.65@0.5`")
+    curve: Literal["linear", "step", "cosine"] = Field("linear", description="between the points of the schedule")
+    te_weight: Optional[float] = Field(
+        None, description="text encoder's weight; default: the weight, or the largest of the schedule")
+
+    _numbers = validator("weight", "te_weight", pre=True, allow_reuse=True)(_optional_weight)
+
+    @validator("schedule", pre=True)
+    def _points(cls, value):
+        return None if value is None else [list(point) for point in check_points(value, "")]
+
+    @validator("schedule")
+    def _one_of_both(cls, value, values):
+        if value is not None and values.get("weight") is not None:
+            raise SciArtError("", "give a weight or a schedule, not both")
+        return value
+
+    def at(self, progress: float) -> Optional[float]:
+        """The weight at `progress`; None where neither weight nor schedule is given."""
+        if self.schedule is not None:
+            return weight_at(tuple((p, w) for p, w in self.schedule), self.curve, progress)
+        return self.weight
+
+    def largest(self) -> Optional[float]:
+        """The weight of the largest magnitude."""
+        if self.schedule is not None:
+            return max((w for _, w in self.schedule), key=abs)
+        return self.weight
+
+    def schedule_text(self) -> str:
+        """The schedule in its short form; empty without one."""
+        return points_to_text(tuple((p, w) for p, w in self.schedule)) if self.schedule else ""
+
+
+class HiresWeights(_Weighted):
+    """Weights of the hires pass. Default: the weight the first pass ended with, its text-encoder weight."""
+
+
+class LoraEntry(_Weighted):
+    """One LoRA of the mixture."""
+
+    name: Optional[str] = Field(None, min_length=1, description="what the host calls the network: name or alias")
+    role: Optional[str] = Field(None, min_length=1, description="a role (child, watercolor, ...) bound to a file")
+    blocks: Dict[str, float] = Field({},
+                                     description="factors for the UNet's blocks: in, mid, out; default 1")
+    apply_to: Literal["both", "cond", "uncond"] = Field(
+        "both", description="prompt, negative prompt or both; what it leaves out runs without this LoRA")
+    hires: Optional[HiresWeights] = Field(None, description="weights of the hires pass")
+
+    @validator("blocks", pre=True)
+    def _known_blocks(cls, value):
+        if not isinstance(value, dict):
+            raise SciArtError("", f"expected an object such as {{'in': 1, 'mid': 1, 'out': 0.5}}, got {value!r}")
+        for key, factor in value.items():
+            if key not in BLOCKS:
+                raise SciArtError(str(key), f"unknown block; {did_you_mean(str(key), BLOCKS)}")
+            check_number(factor, key, -MAX_WEIGHT, MAX_WEIGHT)
+        return value
+
+    @property
+    def label(self) -> str:
+        """How the LoRA is called in plots, notes and errors."""
+        return self.name or self.role or "?"
+
+
+class Recipe(_Strict):
+    """What SciArt does to a picture."""
+
+    enabled: bool = Field(True, description="false leaves the host alone")
+    preset: Optional[str] = Field(None, description="a starting point; what else is given overrides it")
+    roles: Dict[str, str] = Field({}, description="role to LoRA name, for this recipe")
+    loras: List[LoraEntry] = Field([], max_items=MAX_LORAS)
+    combine: Literal["linear"] = Field("linear", description="how deltas are joined in weight space")
+    compose: Literal["merge"] = Field("merge", description="how the LoRAs share the picture")
+    execution: Literal["auto", "merge", "branch"] = Field(
+        "auto", description="how layers are computed: the picture is the same, time and memory differ")
+    memory_limit_mb: Optional[float] = Field(None, description="most memory for merged weights; default: automatic")
+
+    @validator("enabled", pre=True)
+    def _bool(cls, value):
+        if not isinstance(value, bool):
+            raise SciArtError("", f"expected true or false, got {value!r}")
+        return value
+
+    @validator("memory_limit_mb", pre=True)
+    def _limit(cls, value):
+        return None if value is None else check_number(value, "", 0.0, 1e6)
+
+
+def parse_recipe(value: object) -> Recipe:
+    """A recipe from a dict or a JSON text; anything that does not fit raises `SciArtError` naming the field."""
+    if isinstance(value, Recipe):
+        return value
+    if isinstance(value, (str, bytes)):
+        try:
+            value = json.loads(value, parse_constant=_no_constant)
+        except ValueError as error:
+            raise SciArtError("recipe", f"not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise SciArtError("recipe", f"expected one JSON object, got {type(value).__name__}")
+    try:
+        recipe = Recipe.parse_obj(value)
+    except ValidationError as error:
+        raise _first_error(error) from None
+    if recipe.enabled:
+        _check_entries(recipe)
+    return recipe
+
+
+def _check_entries(recipe: Recipe) -> None:
+    if not recipe.loras and recipe.preset is None:
+        raise SciArtError("loras", "empty; give at least one LoRA or a preset")
+    seen: set[str] = set()
+    for i, lora in enumerate(recipe.loras):
+        where = f"loras[{i}]"
+        if (lora.name is None) == (lora.role is None):
+            raise SciArtError(f"{where}.name", "give a name or a role, one of them")
+        if lora.weight is None and lora.schedule is None:
+            raise SciArtError(f"{where}.weight", "missing; give a weight or a schedule")
+        if lora.label in seen:
+            raise SciArtError(f"{where}.name", f"{lora.label!r} is listed twice; one entry per LoRA")
+        seen.add(lora.label)
+
+
+def is_off(value: object) -> bool:
+    """Whether script arguments leave the host alone: missing, null, an empty text, or `enabled: false`."""
+    if isinstance(value, str):
+        if not value.strip():
+            return True
+        value = parse_json_leniently(value)
+    return value is None or (isinstance(value, dict) and value.get("enabled", True) is False)
+
+
+def parse_json_leniently(text: str) -> object:
+    """The JSON value of `text`, or the text itself when it is none: `parse_recipe` then says what is wrong."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def dump_recipe(recipe: Recipe) -> dict:
+    """The recipe as plain JSON data, defaults left out."""
+    return json.loads(recipe.json(exclude_defaults=True))
+
+
+def recipe_to_text(recipe: Recipe) -> str:
+    """The one-line JSON text for the infotext; `parse_recipe` reads it back to an equal recipe."""
+    return json.dumps(dump_recipe(recipe), ensure_ascii=False, separators=(",", ":"))
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _first_error(error: ValidationError) -> SciArtError:
+    first = error.errors()[0]
+    location = first["loc"]
+    cause = _cause(error.raw_errors, location)
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+    if isinstance(cause, SciArtError):
+        joint = "" if not cause.field or cause.field.startswith("[") else "."
+        return SciArtError(f"{field}{joint}{cause.field}", cause.message)
+    if first["type"] == "value_error.extra":
+        return SciArtError(field, f"unknown field; {did_you_mean(str(location[-1]), _fields_at(location))}")
+    if "permitted" in first.get("ctx", {}):
+        accepted = ", ".join(map(repr, first["ctx"]["permitted"]))
+        return SciArtError(field, f"unknown value; accepted: {accepted}")
+    return SciArtError(field, first["msg"])
+
+
+def _cause(errors: Any, location: tuple) -> Optional[BaseException]:
+    """The exception behind the first error, found through pydantic's nested wrappers."""
+    while isinstance(errors, (list, tuple)) and errors:
+        errors = errors[0]
+    inner = getattr(errors, "exc", None)
+    return _cause(inner.raw_errors, location) if isinstance(inner, ValidationError) else inner
+
+
+def _fields_at(location: tuple) -> list[str]:
+    """Names of the fields that are accepted where the unknown field at `location` stands."""
+    model = {1: Recipe}.get(len(location), HiresWeights if "hires" in location[:-1] else LoraEntry)
+    return list(model.__fields__)
