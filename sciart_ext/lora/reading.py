@@ -1,0 +1,99 @@
+"""Tensors and metadata of a LoRA file, read without running anything that it contains."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ..errors import SciArtError
+
+MAX_HEADER_BYTES = 32 * 2**20
+MAX_TENSORS = 50_000
+_FLOATS = {"F64", "F32", "F16", "BF16"}
+_SUFFIXES = (".safetensors", ".pt", ".ckpt", ".bin", ".pth")
+
+
+def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """All tensors of the file, on the CPU in the file's own precision, and its metadata.
+
+    Raises `SciArtError` for what is missing, damaged, too large a header, not a number (NaN, infinity),
+    or stored in a precision that is not a float.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise SciArtError(path.name, "no such file")
+    if path.suffix.lower() not in _SUFFIXES:
+        raise SciArtError(path.name, f"not a LoRA file; accepted: {', '.join(_SUFFIXES)}")
+    if path.suffix.lower() == ".safetensors":
+        tensors, metadata = _read_safetensors(path)
+    else:
+        tensors, metadata = _read_pickle(path), {}
+    if not tensors:
+        raise SciArtError(path.name, "contains no tensors")
+    for key, tensor in tensors.items():
+        _check_tensor(path, key, tensor)
+    return tensors, metadata
+
+
+def read_header(path: Path) -> dict:
+    """The header of a safetensors file: `{key: {"dtype", "shape", ...}, "__metadata__": {...}}`."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > size - 8:
+            raise SciArtError(path.name, "damaged: the header reaches beyond the end of the file")
+        if length > MAX_HEADER_BYTES:
+            raise SciArtError(path.name, f"header of {length} bytes; at most {MAX_HEADER_BYTES} are accepted")
+        raw = file.read(length)
+    try:
+        header = json.loads(raw)
+    except ValueError:
+        raise SciArtError(path.name, "damaged: the header is not valid JSON") from None
+    if not isinstance(header, dict) or not all(isinstance(entry, dict) for entry in header.values()):
+        raise SciArtError(path.name, "damaged: the header is not a table of tensors")
+    return header
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    header = read_header(path)
+    entries = {key: entry for key, entry in header.items() if key != "__metadata__"}
+    if len(entries) > MAX_TENSORS:
+        raise SciArtError(path.name, f"{len(entries)} tensors; at most {MAX_TENSORS} are accepted")
+    for key, entry in entries.items():
+        if entry.get("dtype") not in _FLOATS:
+            raise SciArtError(path.name, f"{key} is stored as {entry.get('dtype')}; accepted: "
+                                         f"{', '.join(sorted(_FLOATS))}")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as error:
+        raise SciArtError(path.name, f"damaged: {error}") from None
+
+
+def _read_pickle(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        data = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0]
+        raise SciArtError(path.name, f"refused: it holds more than tensors, which could run code ({reason})") from None
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise SciArtError(path.name, f"damaged: {str(error).splitlines()[0]}") from None
+    if isinstance(data, dict) and isinstance(data.get("state_dict"), dict):
+        data = data["state_dict"]
+    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
+        raise SciArtError(path.name, f"expected a table of tensors, got {type(data).__name__}")
+    wrong = next((key for key, value in data.items() if not isinstance(value, torch.Tensor)), None)
+    if wrong is not None:
+        raise SciArtError(path.name, f"{wrong} is {type(data[wrong]).__name__}, not a tensor")
+    return data
+
+
+def _check_tensor(path: Path, key: str, tensor: torch.Tensor) -> None:
+    if not tensor.is_floating_point() and tensor.numel() > 1:
+        raise SciArtError(path.name, f"{key} holds {tensor.dtype}; accepted: floating point numbers")
+    if not torch.isfinite(tensor).all():
+        raise SciArtError(path.name, f"{key} holds NaN or infinity; the file is broken")

@@ -1,0 +1,64 @@
+"""What merging and branching cost, and which of the two each layer should use.
+
+With T tokens a call, a weight of m × n and total rank R, a branch costs 2·T·R·(m+n) FLOP a call and touches
+T·(m+n) numbers; a merge costs 2·R·m·n FLOP a change of gates and touches m·n. Both are a number of matrix
+elements times (2·R + k) with the same k, so the comparison needs the elements alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..lora.names import level_of
+
+# A branch reads its input, adds to its output and runs two thin products: measured on 2 CPU cores, it costs this
+# many times what its element count says, beside one dense product of a merge.
+BRANCH_FACTOR = 2.0
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One sampling pass: model evaluations, changes of gates, and the size of what goes through the UNet."""
+
+    calls: int
+    changes: int
+    rows: int
+    height: int
+    """of the latent"""
+    width: int
+    text_tokens: int = 77
+    rows_differ: bool = False
+
+
+def tokens(layer: str, work: Workload, levels: int) -> int:
+    """Positions that one call sends through a UNet layer."""
+    if layer.endswith(("attn2_to_k", "attn2_to_v")):
+        return work.rows * work.text_tokens
+    if "_emb_layers_" in layer or layer.startswith(("unet_time_embed", "unet_label_emb")):
+        return work.rows
+    halvings = level_of(layer, levels)
+    return work.rows * max(work.height >> halvings, 1) * max(work.width >> halvings, 1)
+
+
+def choose_merged(shapes: Mapping[str, tuple[int, int, int]], work: Workload, levels: int,
+                  memory_limit: float) -> set[str]:
+    """The layers to merge, the others branch.
+
+    shapes: layer → (out, in of the flattened weight, bytes of one element). Where rows differ every layer must
+    branch. Under a memory limit (bytes) the layers that save most per byte are merged.
+    """
+    if work.rows_differ:
+        return set()
+    gains = []
+    for layer, (m, n, itemsize) in shapes.items():
+        merge = work.changes * m * n
+        branch = BRANCH_FACTOR * work.calls * tokens(layer, work, levels) * (m + n)
+        if merge < branch:
+            gains.append(((branch - merge) / (m * n * itemsize), layer, m * n * itemsize))
+    merged, used = set(), 0
+    for _, layer, nbytes in sorted(gains, reverse=True):
+        if used + nbytes <= memory_limit:
+            merged.add(layer)
+            used += nbytes
+    return merged

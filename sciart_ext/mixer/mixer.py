@@ -1,0 +1,277 @@
+"""The mixer: carries out gates on a model, by merged weights or by branches, and leaves the model as it was.
+
+The model's parameters are never written. Merged weights are held beside them and presented only while the
+bracketing module is called; hooks are kept by their handles and removed on exit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch
+from torch import nn
+
+from ..lora.file import LoraFile
+from ..lora.names import block_of
+from .cost import Workload, choose_merged
+from .fit import shape_factors
+from .layer import MERGEABLE, Layer, merge
+from .targets import Target
+
+FREE_MEMORY_SHARE = 0.25
+
+
+class _Slot:
+    """One parameter of the model, its layers (several where q, k, v are packed), and its merged weight."""
+
+    def __init__(self, target: Target):
+        self.target = target
+        self.layers: list[Layer] = []
+        self.original: nn.Parameter | None = None
+        self.merged: nn.Parameter | None = None
+        self.key: tuple | None = None
+
+    def wanted_key(self, gates: tuple[float, ...]) -> tuple:
+        """Changes with the gates of its LoRAs and whenever the host gives its parameter other values."""
+        weight = self.target.weight()
+        own = tuple(gates[k] for layer in self.layers for k in layer.loras)
+        return own, id(weight), weight._version, weight.data_ptr(), weight.device, weight.dtype
+
+    def active(self, gates: tuple[float, ...]) -> bool:
+        return any(gates[k] for layer in self.layers for k in layer.loras)
+
+    def present(self) -> None:
+        self.original = self.target.weight()
+        self.target.module._parameters[self.target.parameter] = self.merged
+
+    def restore(self) -> None:
+        if self.original is not None:
+            self.target.module._parameters[self.target.parameter] = self.original
+            self.original = None
+
+    def release(self) -> None:
+        self.merged = self.key = None
+
+
+class Mixer:
+    """LoRAs on one part of a model (its UNet, or one text encoder).
+
+    root: the module whose calls take the rows; layers: its layers by canonical name; blocks: per LoRA, factors of
+    the UNet's blocks in, mid, out; prime: called with each module before its weight is read, for hosts that update
+    weights lazily. Use as a context: within it, `set_gates` decides what the next calls of the root see.
+    """
+
+    def __init__(self, root: nn.Module, layers: Mapping[str, Target], loras: Sequence[LoraFile],
+                 blocks: Sequence[Mapping[str, float]] = (), execution: str = "auto",
+                 memory_limit: float | None = None, prime: Callable[[nn.Module], None] | None = None):
+        self.root = root
+        self.count = len(loras)
+        self.execution = execution
+        self.memory_limit = memory_limit
+        self._prime = prime
+        self._levels = _levels(layers)
+        self._layers = _build_layers(layers, loras, list(blocks) or [{}] * len(loras))
+        self._slots: dict[tuple[int, str], _Slot] = {}
+        for layer in self._layers:
+            key = (id(layer.target.module), layer.target.parameter)
+            self._slots.setdefault(key, _Slot(layer.target)).layers.append(layer)
+        self._merged_names = {layer.name for layer in self._layers}
+        self._rows_differ = False
+        self._handles: list = []
+        self._rows: list[tuple[float, ...]] = []
+        self._rows_now: list[tuple[float, ...]] = []
+        self._cursor = 0
+        self._uniform: tuple[float, ...] | None = None
+        self._weights: torch.Tensor | None = None
+
+    @property
+    def layer_names(self) -> list[str]:
+        """The layers that the LoRAs reach."""
+        return [layer.name for layer in self._layers]
+
+    @property
+    def merged_names(self) -> set[str]:
+        """The layers that are merged; the others branch."""
+        return self._merged_names
+
+    def merged_bytes(self) -> int:
+        """Memory of the merged weights now held."""
+        return sum(slot.merged.numel() * slot.merged.element_size() for slot in self._slots.values()
+                   if slot.merged is not None)
+
+    def choose(self, work: Workload) -> None:
+        """Decides for each layer, for the coming pass, whether it is merged or branches."""
+        self._require_closed()
+        self._rows_differ = work.rows_differ
+        shapes = {layer.name: (layer.up.shape[0], layer.down.shape[1], layer.target.weight().element_size())
+                  for layer in self._layers if layer.target.weight().dtype in MERGEABLE}
+        if self.execution == "auto":
+            self._merged_names = choose_merged(shapes, work, self._levels, self._limit())
+        elif self.execution == "merge" and not work.rows_differ:
+            self._merged_names = set(shapes)
+        else:
+            self._merged_names = set()
+        self._merged_names |= {layer.name for layer in self._layers if not layer.target.can_branch}
+
+    def set_gates(self, rows: Sequence[Sequence[float]]) -> None:
+        """One gate per LoRA, for each row of the coming calls in order, or one row for all rows of all calls."""
+        rows = [tuple(float(gate) for gate in row) for row in rows]
+        if not rows or any(len(row) != self.count for row in rows):
+            raise ValueError(f"expected rows of {self.count} gates, got {rows!r}")
+        if any(not math.isfinite(gate) for row in rows for gate in row):
+            raise ValueError(f"gates must be finite, got {rows!r}")
+        if len(set(rows)) == 1:
+            rows = rows[:1]
+        self._cursor = 0
+        if rows != self._rows:
+            self._rows = rows
+            self._use(rows[:1] if len(rows) == 1 else [])
+
+    def __enter__(self) -> Mixer:
+        self._require_closed()
+        self._handles.append(self.root.register_forward_pre_hook(self._before_root))
+        brackets: dict[int, tuple[nn.Module, list[_Slot]]] = {}
+        for slot in self._slots.values():
+            if slot.layers[0].name in self._merged_names:
+                brackets.setdefault(id(slot.target.bracket), (slot.target.bracket, []))[1].append(slot)
+        for module, slots in brackets.values():
+            self._handles.append(module.register_forward_pre_hook(self._presenter(slots)))
+            self._handles.append(module.register_forward_hook(_restorer(slots), always_call=True))
+        for layer in self._layers:
+            if layer.name not in self._merged_names:
+                self._handles.append(layer.target.module.register_forward_hook(self._brancher(layer)))
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Takes everything back; closing twice is harmless."""
+        for slot in self._slots.values():
+            slot.restore()
+            slot.release()
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._rows, self._rows_now, self._uniform, self._weights = [], [], None, None
+
+    def _use(self, rows: list[tuple[float, ...]]) -> None:
+        if rows == self._rows_now:
+            return
+        self._rows_now = rows
+        self._uniform = rows[0] if len(set(rows)) == 1 else None
+        self._weights = torch.tensor(rows) if rows else None
+
+    def _before_root(self, module: nn.Module, args: tuple) -> None:
+        if not self._rows:
+            raise RuntimeError("SciArt: the model was called before its gates were set")
+        if len(self._rows) == 1:
+            return
+        count = len(args[0])
+        rows = self._rows[self._cursor:self._cursor + count]
+        self._cursor += count
+        if len(rows) < count:
+            raise RuntimeError(f"SciArt: the UNet was called with {self._cursor} rows in a step of {len(self._rows)}; "
+                               "another extension evaluates it, and whose prompt its rows belong to is not known")
+        if not self._rows_differ and len(set(rows)) > 1:
+            raise RuntimeError("SciArt: gates differ between rows, which this pass was not prepared for")
+        self._use(rows[:1] if len(set(rows)) == 1 else rows)
+
+    def _presenter(self, slots: list[_Slot]) -> Callable:
+        def present(module: nn.Module, args: tuple) -> None:
+            if self._uniform is None:
+                raise RuntimeError("SciArt: merged layers need the same gates in all rows")
+            active = [slot for slot in slots if slot.active(self._uniform)]
+            self._refresh(active)
+            for slot in active:
+                slot.present()
+        return present
+
+    def _brancher(self, layer: Layer) -> Callable:
+        def branch(module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor | None:
+            if self._uniform is not None and not any(self._uniform[k] for k in layer.loras):
+                return None
+            if self._weights.device != output.device:
+                self._weights = self._weights.to(output.device)
+            return layer.add_branch(module, args[0], output, self._weights)
+        return branch
+
+    @torch.no_grad()
+    def _refresh(self, slots: list[_Slot]) -> None:
+        """Rebuilds the merged weights whose gates, or whose own weight in the model, have changed."""
+        stale: dict[tuple, list[_Slot]] = {}
+        for slot in slots:
+            if self._prime is not None:
+                self._prime(slot.target.module)
+            key = slot.wanted_key(self._uniform)
+            if key != slot.key:
+                signature = slot.layers[0].signature if slot.target.rows is None else (id(slot),)
+                stale.setdefault(signature, []).append(slot)
+        for group in stale.values():
+            self._rebuild(group)
+
+    def _rebuild(self, slots: list[_Slot]) -> None:
+        first = slots[0].target.weight()
+        weights = torch.tensor([self._uniform], device=first.device)
+        for slot in slots:
+            for layer in slot.layers:
+                layer.move(first.device)
+            if slot.merged is None or slot.merged.device != first.device or slot.merged.dtype != first.dtype:
+                slot.merged = nn.Parameter(torch.empty_like(slot.target.weight()), requires_grad=False)
+            slot.key = None
+        if slots[0].target.rows is not None:
+            slot = slots[0]
+            slot.merged.copy_(slot.target.weight())
+            for layer in slot.layers:
+                part = slot.merged[layer.target.rows]
+                merge([layer], [part.clone()], part[None], weights)
+        else:
+            shape = slots[0].layers[0].up.shape[0], slots[0].layers[0].down.shape[1]
+            merge([slot.layers[0] for slot in slots], [slot.target.weight() for slot in slots],
+                  [slot.merged.view(shape) for slot in slots], weights)
+        for slot in slots:
+            slot.key = slot.wanted_key(self._uniform)
+
+    def _limit(self) -> float:
+        if self.memory_limit is not None:
+            return self.memory_limit
+        device = next((layer.target.weight().device for layer in self._layers), torch.device("cpu"))
+        if device.type != "cuda":
+            return math.inf
+        free, _ = torch.cuda.mem_get_info(device)
+        return free * FREE_MEMORY_SHARE
+
+    def _require_closed(self) -> None:
+        if self._handles:
+            raise RuntimeError("SciArt: this mixer is in use; leave its context first")
+
+
+def _restorer(slots: list[_Slot]) -> Callable:
+    def restore(module: nn.Module, args: tuple, output: object) -> None:
+        for slot in slots:
+            slot.restore()
+    return restore
+
+
+def _build_layers(targets: Mapping[str, Target], loras: Sequence[LoraFile],
+                  blocks: Sequence[Mapping[str, float]]) -> list[Layer]:
+    layers = []
+    for name, target in targets.items():
+        factors, block_factors = {}, {}
+        for k, lora in enumerate(loras):
+            block_factor = blocks[k].get(block_of(name), 1.0)
+            if name in lora.layers and block_factor:
+                factors[k] = shape_factors(lora.layers[name], target)
+                block_factors[k] = float(block_factor)
+                if factors[k] is None:
+                    raise ValueError(f"{lora.path.name}: {name} does not fit; check_fit tells before")
+        if factors:
+            layers.append(Layer(name, target, factors, block_factors))
+    return layers
+
+
+def _levels(names: Iterable[str]) -> int:
+    """How many grid sizes the UNet has, from the highest number among its input blocks."""
+    numbers = [int(name.split("_")[3]) for name in names if name.startswith("unet_input_blocks_")]
+    return max(numbers, default=0) // 3 + 1

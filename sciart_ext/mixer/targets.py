@@ -1,0 +1,88 @@
+"""The layers of a model that LoRAs can reach, under their canonical names (`lora.names`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from ..lora.names import unet_name
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """One weight matrix of a model.
+
+    `module.parameter` holds it, in `rows` of the parameter where several are packed into one (q, k, v of
+    `nn.MultiheadAttention`). `bracket` is the module during whose call the weight must be presented.
+    """
+
+    module: nn.Module
+    parameter: str
+    bracket: nn.Module
+    rows: slice | None = None
+
+    @property
+    def can_branch(self) -> bool:
+        """Whether a forward hook on the module sees this layer's input and output."""
+        return self.rows is None and not isinstance(self.bracket, nn.MultiheadAttention)
+
+    def weight(self) -> nn.Parameter:
+        """The host's own parameter."""
+        return self.module._parameters[self.parameter]
+
+
+def ldm_unet_layers(unet: nn.Module, by_block: bool = False) -> dict[str, Target]:
+    """Layers of the LDM (and sgm) UNet, the host's. `by_block`: each block is moved to the device on its own."""
+    blocks = {}
+    if by_block:
+        for part in ("time_embed", "middle_block"):
+            blocks[part] = getattr(unet, part)
+        for part in ("input_blocks", "output_blocks"):
+            blocks.update({f"{part}.{i}": block for i, block in enumerate(getattr(unet, part))})
+    layers = {}
+    for name, module in _matrices(unet):
+        bracket = next((block for prefix, block in blocks.items() if name.startswith(prefix + ".")), unet)
+        layers["unet_" + unet_name(name.replace(".", "_"))] = Target(module, "weight", bracket)
+    return layers
+
+
+def diffusers_unet_layers(unet: nn.Module) -> dict[str, Target]:
+    """Layers of diffusers' `UNet2DConditionModel`."""
+    return {"unet_" + unet_name(name.replace(".", "_")): Target(module, "weight", unet)
+            for name, module in _matrices(unet)}
+
+
+def clip_layers(text_model: nn.Module, prefix: str) -> dict[str, Target]:
+    """Layers of transformers' CLIP text model; `prefix` is te1 or te2 (SDXL's second)."""
+    layers = {}
+    for name, module in _matrices(text_model):
+        flat = name.replace(".", "_")
+        flat = flat if flat.startswith("text_model_") else f"text_model_{flat}"
+        layers[f"{prefix}_{flat}"] = Target(module, "weight", text_model)
+    return layers
+
+
+def open_clip_layers(model: nn.Module, prefix: str) -> dict[str, Target]:
+    """Layers of OpenCLIP's text transformer under transformers' names; q, k and v are rows of one parameter.
+
+    Its blocks are called one by one and its attention uses weights of submodules without calling them, so each
+    attention brackets its own.
+    """
+    layers = {}
+    for number, block in enumerate(model.transformer.resblocks):
+        stem = f"{prefix}_text_model_encoder_layers_{number}"
+        width = block.attn.embed_dim
+        for i, name in enumerate(("q_proj", "k_proj", "v_proj")):
+            rows = slice(i * width, (i + 1) * width)
+            layers[f"{stem}_self_attn_{name}"] = Target(block.attn, "in_proj_weight", block.attn, rows)
+        layers[f"{stem}_self_attn_out_proj"] = Target(block.attn.out_proj, "weight", block.attn)
+        layers[f"{stem}_mlp_fc1"] = Target(block.mlp.c_fc, "weight", block.mlp.c_fc)
+        layers[f"{stem}_mlp_fc2"] = Target(block.mlp.c_proj, "weight", block.mlp.c_proj)
+    return layers
+
+
+def _matrices(root: nn.Module):
+    for name, module in root.named_modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            yield name, module

@@ -1,0 +1,158 @@
+"""A tiny Stable Diffusion with random weights, and three LoRAs for it: for tests and demonstrations.
+
+The architecture is SD 1's (four levels, KL autoencoder, CLIP text encoder) at toy size. Nothing is trained: pictures
+are patterns, but they depend on prompt, seed and LoRAs as a real model's do. Fixed seeds make it the same each time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+LATENT_SIZE = 24
+TEXT_WIDTH = 64
+
+
+@dataclass(frozen=True)
+class TinyLora:
+    """How one of the LoRAs is made: `strength` is the norm of a layer's delta over the norm of its weight."""
+
+    rank: int
+    alpha: float
+    seed: int
+    strength: float
+
+
+LORAS = {
+    "child": TinyLora(rank=4, alpha=4.0, seed=1, strength=1.6),
+    "watercolor": TinyLora(rank=8, alpha=4.0, seed=2, strength=1.2),
+    "science": TinyLora(rank=6, alpha=6.0, seed=3, strength=1.4),
+}
+
+
+def make_tiny(folder: Path, lora_folder: Path | None = None) -> tuple[Path, Path]:
+    """Writes the model (a diffusers folder) and its LoRAs (by default into `loras` inside it). Returns both paths."""
+    folder = Path(folder)
+    lora_folder = Path(lora_folder) if lora_folder else folder / "loras"
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        pipe = tiny_pipeline(folder / "tokenizer")
+        pipe.save_pretrained(folder)
+        _write_vocabulary(folder / "tokenizer")  # transformers 5 writes tokenizer.json only, 4 reads these two
+        lora_folder.mkdir(parents=True, exist_ok=True)
+        for name, spec in LORAS.items():
+            tensors = lora_tensors(pipe.unet, pipe.text_encoder, spec)
+            save_file(tensors, lora_folder / f"{name}.safetensors", metadata={"ss_output_name": name})
+    return folder, lora_folder
+
+
+def tiny_pipeline(vocabulary: Path) -> StableDiffusionPipeline:
+    """The model in memory; its tokenizer's vocabulary is written to the folder `vocabulary`."""
+    return StableDiffusionPipeline(
+        vae=tiny_vae(), text_encoder=tiny_text_encoder(), tokenizer=tiny_tokenizer(vocabulary), unet=tiny_unet(),
+        scheduler=EulerAncestralDiscreteScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction"),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+
+
+def tiny_unet() -> UNet2DConditionModel:
+    """SD 1's UNet, narrow. Its output is brought to unit scale, and the prompt's share in it is made visible."""
+    torch.manual_seed(11)
+    unet = UNet2DConditionModel(
+        sample_size=LATENT_SIZE, block_out_channels=(32, 64, 64, 64), layers_per_block=2, norm_num_groups=8,
+        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+        cross_attention_dim=TEXT_WIDTH, attention_head_dim=4).eval()
+    for name, module in unet.named_modules():
+        if name.endswith("attn2.to_out.0"):
+            module.weight.data.mul_(4.0)
+    sample, text = torch.randn(1, 4, LATENT_SIZE, LATENT_SIZE), torch.randn(1, 77, TEXT_WIDTH)
+    with torch.no_grad():
+        _scale_output(unet.conv_out, unet(sample, 500, text).sample, 1.0)
+    return unet
+
+
+def tiny_vae() -> AutoencoderKL:
+    """SD 1's autoencoder (one latent pixel per 8 x 8), narrow, with a picture of full contrast as output."""
+    torch.manual_seed(12)
+    vae = AutoencoderKL(
+        block_out_channels=(16, 16, 32, 32), down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4, latent_channels=4, layers_per_block=1, norm_num_groups=8,
+        sample_size=8 * LATENT_SIZE, scaling_factor=0.18215).eval()
+    with torch.no_grad():
+        latent = torch.randn(1, 4, LATENT_SIZE, LATENT_SIZE) / vae.config.scaling_factor
+        _scale_output(vae.decoder.conv_out, vae.decode(latent).sample, 0.5)
+    return vae
+
+
+def tiny_text_encoder() -> CLIPTextModel:
+    """CLIP's text encoder with two layers."""
+    torch.manual_seed(13)
+    start, end = 512, 513
+    return CLIPTextModel(CLIPTextConfig(
+        vocab_size=514, hidden_size=TEXT_WIDTH, projection_dim=TEXT_WIDTH, intermediate_size=128,
+        num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=77, initializer_factor=4.0,
+        bos_token_id=start, eos_token_id=end, pad_token_id=end)).eval()
+
+
+def tiny_tokenizer(folder: Path) -> CLIPTokenizer:
+    """A CLIP tokenizer without merges: one token per byte, so that any text can be encoded."""
+    _write_vocabulary(folder)
+    return CLIPTokenizer.from_pretrained(folder, model_max_length=77, local_files_only=True)
+
+
+def lora_tensors(unet: nn.Module, text_encoder: nn.Module, spec: TinyLora) -> dict[str, Tensor]:
+    """A LoRA file's tensors in kohya's key names, for the attention and feed-forward layers of both models."""
+    generator = torch.Generator().manual_seed(spec.seed)
+    tensors = {}
+    for stem, weight in _targets(unet, text_encoder):
+        down = torch.randn(spec.rank, weight[0].numel(), generator=generator)
+        up = torch.randn(weight.shape[0], spec.rank, generator=generator)
+        norm = (spec.alpha / spec.rank) * torch.linalg.norm(up @ down)
+        share = math.sqrt(spec.strength * float(torch.linalg.norm(weight) / norm))
+        shape = (-1, -1, 1, 1) if weight.dim() == 4 else (-1, -1)
+        tensors[f"{stem}.lora_down.weight"] = (down * share).reshape(spec.rank, *weight.shape[1:]).half()
+        tensors[f"{stem}.lora_up.weight"] = (up * share).reshape(up.shape + shape[2:]).half().contiguous()
+        tensors[f"{stem}.alpha"] = torch.tensor(spec.alpha)
+    return tensors
+
+
+def _targets(unet: nn.Module, text_encoder: nn.Module):
+    """(kohya's stem, weight) of each layer that gets a delta."""
+    for name, module in unet.named_modules():
+        if "attentions" in name and isinstance(module, (nn.Linear, nn.Conv2d)):
+            yield "lora_unet_" + name.replace(".", "_"), module.weight
+    for name, module in text_encoder.named_modules():
+        if ".layers." in name and isinstance(module, nn.Linear):
+            name = name.removeprefix("text_model.")  # transformers before 5 has it, kohya's names always
+            yield "lora_te_text_model_" + name.replace(".", "_"), module.weight
+
+
+def _scale_output(layer: nn.Module, output: Tensor, std: float) -> None:
+    """Shifts and scales a last layer so that `output`, computed with it, would have mean 0 and this deviation."""
+    factor = std / output.std(dim=(0, 2, 3))
+    layer.weight.data.mul_(factor[:, None, None, None])
+    layer.bias.data.sub_(output.mean(dim=(0, 2, 3))).mul_(factor)
+
+
+def _write_vocabulary(folder: Path) -> None:
+    """`vocab.json` (256 bytes, their forms at a word's end, start and end marks) and an empty `merges.txt`."""
+    symbols = _byte_symbols()
+    words = symbols + [symbol + "</w>" for symbol in symbols] + ["<|startoftext|>", "<|endoftext|>"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}), encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
+
+
+def _byte_symbols() -> list[str]:
+    """The printable character that byte-level BPE writes for each byte (GPT-2, `bytes_to_unicode`)."""
+    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    others = [byte for byte in range(256) if byte not in printable]
+    return [chr(byte if byte in printable else 256 + others.index(byte)) for byte in range(256)]
