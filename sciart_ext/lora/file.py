@@ -12,7 +12,7 @@ import torch
 from ..errors import SciArtError
 from .kinds import LowRank, low_rank, name_foreign
 from .names import parse_key
-from .reading import read_tensors
+from .reading import DTYPES, read_header, read_tensors
 
 _CONTEXT_WIDTHS = {768: "SD1", 1024: "SD2", 2048: "SDXL"}
 _METADATA_BASES = {"sdxl": "SDXL", "sd_v2": "SD2", "sd_v1": "SD1"}
@@ -48,7 +48,24 @@ class LoraFile:
 def load_lora(path: Path, name: str | None = None) -> LoraFile:
     """Reads a LoRA file of kind LoRA or LoCon, from kohya, diffusers or PEFT. Raises `SciArtError` for others."""
     path = Path(path)
-    tensors, metadata = read_tensors(path)
+    return _assemble(path, name, *read_tensors(path))
+
+
+def inspect_lora(path: Path, name: str | None = None) -> dict:
+    """The report of a file; of a safetensors file only the header is read, so that long lists are quick."""
+    path = Path(path)
+    if path.suffix.lower() != ".safetensors":
+        return load_lora(path, name).report()
+    header = read_header(path)
+    metadata = header.pop("__metadata__", {})
+    shapes = {key: tuple(entry.get("shape", ())) for key, entry in header.items()}
+    # Numbers (alpha) do not matter to the report: zero stands for them, and matrices have no data at all.
+    tensors = {key: torch.empty(shape, device="meta", dtype=DTYPES.get(header[key].get("dtype"), torch.float32))
+               if len(shape) > 1 else torch.zeros(shape) for key, shape in shapes.items()}
+    return _assemble(path, name, tensors, metadata).report()
+
+
+def _assemble(path: Path, name: str | None, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> LoraFile:
     grouped: dict[str, dict[str, torch.Tensor]] = {}
     unknown = []
     for key, tensor in tensors.items():
@@ -66,9 +83,8 @@ def load_lora(path: Path, name: str | None = None) -> LoraFile:
         raise SciArtError(path.name, what + (f" ({len(unknown)} such keys)" if len(unknown) > 1 else ""))
     _apply_adapter_metadata(path, metadata, grouped)
     layers = {layer: low_rank(path.name, layer, parts) for layer, parts in grouped.items()}
-    kind = "LoCon" if any(delta.down.dim() == 4 and delta.down.shape[2:] != (1, 1) for delta in layers.values()) \
-        else "LoRA"
-    return LoraFile(name or path.stem, path, kind, guess_base(layers, metadata), layers)
+    kernels = any(delta.down.dim() == 4 and tuple(delta.down.shape[2:]) != (1, 1) for delta in layers.values())
+    return LoraFile(name or path.stem, path, "LoCon" if kernels else "LoRA", guess_base(layers, metadata), layers)
 
 
 def guess_base(layers: dict[str, LowRank], metadata: dict[str, str]) -> str:

@@ -13,7 +13,7 @@ from ..errors import SciArtError
 
 MAX_HEADER_BYTES = 32 * 2**20
 MAX_TENSORS = 50_000
-_FLOATS = {"F64", "F32", "F16", "BF16"}
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _SUFFIXES = (".safetensors", ".pt", ".ckpt", ".bin", ".pth")
 
 
@@ -64,9 +64,9 @@ def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, st
     if len(entries) > MAX_TENSORS:
         raise SciArtError(path.name, f"{len(entries)} tensors; at most {MAX_TENSORS} are accepted")
     for key, entry in entries.items():
-        if entry.get("dtype") not in _FLOATS:
+        if entry.get("dtype") not in DTYPES:
             raise SciArtError(path.name, f"{key} is stored as {entry.get('dtype')}; accepted: "
-                                         f"{', '.join(sorted(_FLOATS))}")
+                                         f"{', '.join(sorted(DTYPES))}")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})

@@ -58,18 +58,21 @@ class Mixer:
     """LoRAs on one part of a model (its UNet, or one text encoder).
 
     root: the module whose calls take the rows; layers: its layers by canonical name; blocks: per LoRA, factors of
-    the UNet's blocks in, mid, out; prime: called with each module before its weight is read, for hosts that update
-    weights lazily. Use as a context: within it, `set_gates` decides what the next calls of the root see.
+    the UNet's blocks in, mid, out; memory_limit: bytes of merged weights; prime: called with each module before its
+    weight is read, for hosts that update weights lazily; device: where the root is computed, if not where its
+    weights lie now. Use as a context: within it, `set_gates` decides what the next calls of the root see.
     """
 
     def __init__(self, root: nn.Module, layers: Mapping[str, Target], loras: Sequence[LoraFile],
                  blocks: Sequence[Mapping[str, float]] = (), execution: str = "auto",
-                 memory_limit: float | None = None, prime: Callable[[nn.Module], None] | None = None):
+                 memory_limit: float | None = None, prime: Callable[[nn.Module], None] | None = None,
+                 device: torch.device | None = None):
         self.root = root
         self.count = len(loras)
         self.execution = execution
         self.memory_limit = memory_limit
         self._prime = prime
+        self._device = device
         self._levels = _levels(layers)
         self._layers = _build_layers(layers, loras, list(blocks) or [{}] * len(loras))
         self._slots: dict[tuple[int, str], _Slot] = {}
@@ -203,7 +206,7 @@ class Mixer:
         stale: dict[tuple, list[_Slot]] = {}
         for slot in slots:
             if self._prime is not None:
-                self._prime(slot.target.module)
+                self._prime(slot.target.updated_by)
             key = slot.wanted_key(self._uniform)
             if key != slot.key:
                 signature = slot.layers[0].signature if slot.target.rows is None else (id(slot),)
@@ -236,8 +239,8 @@ class Mixer:
     def _limit(self) -> float:
         if self.memory_limit is not None:
             return self.memory_limit
-        device = next((layer.target.weight().device for layer in self._layers), torch.device("cpu"))
-        if device.type != "cuda":
+        device = self._device or next((layer.target.weight().device for layer in self._layers), None)
+        if device is None or device.type != "cuda":
             return math.inf
         free, _ = torch.cuda.mem_get_info(device)
         return free * FREE_MEMORY_SHARE

@@ -27,6 +27,11 @@ class Target:
         """Whether a forward hook on the module sees this layer's input and output."""
         return self.rows is None and not isinstance(self.bracket, nn.MultiheadAttention)
 
+    @property
+    def updated_by(self) -> nn.Module:
+        """The module whose call makes a lazily updating host refresh this weight."""
+        return self.module if self.can_branch else self.bracket
+
     def weight(self) -> nn.Parameter:
         """The host's own parameter."""
         return self.module._parameters[self.parameter]

@@ -32,9 +32,9 @@ class TinyLora:
 
 
 LORAS = {
-    "child": TinyLora(rank=4, alpha=4.0, seed=1, strength=1.6),
-    "watercolor": TinyLora(rank=8, alpha=4.0, seed=2, strength=1.2),
-    "science": TinyLora(rank=6, alpha=6.0, seed=3, strength=1.4),
+    "child": TinyLora(rank=4, alpha=4.0, seed=1, strength=1.0),
+    "watercolor": TinyLora(rank=8, alpha=4.0, seed=2, strength=0.7),
+    "science": TinyLora(rank=6, alpha=6.0, seed=3, strength=0.9),
 }
 
 
@@ -58,7 +58,8 @@ def tiny_pipeline(vocabulary: Path) -> StableDiffusionPipeline:
     return StableDiffusionPipeline(
         vae=tiny_vae(), text_encoder=tiny_text_encoder(), tokenizer=tiny_tokenizer(vocabulary), unet=tiny_unet(),
         scheduler=EulerAncestralDiscreteScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction"),
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,
+            prediction_type="v_prediction"),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False)
 
 

@@ -23,24 +23,34 @@ from PIL import Image
 HERE = Path(__file__).resolve().parent
 SCIART = HERE.parents[1]
 PROBE = HERE / "probe"
+EMPTY_FOLDER = "config_states"  # the WebUI makes it in its own tree at every start
 NOT_LOOKED_INTO = {"__pycache__", ".git", "venv", ".venv"}
 
 
 def webui_folder() -> Path:
     """SCIART_WEBUI, or the usual place in the home folder."""
-    return Path(os.environ.get("SCIART_WEBUI", "~/stable-diffusion-webui")).expanduser().resolve()
+    return (
+        Path(os.environ.get("SCIART_WEBUI", "~/stable-diffusion-webui"))
+        .expanduser()
+        .resolve()
+    )
 
 
 def webui_python(webui: Path) -> Path:
     """SCIART_WEBUI_PYTHON, or the WebUI's own environment, or this python."""
     if named := os.environ.get("SCIART_WEBUI_PYTHON"):
         return Path(named).expanduser()
-    places = (webui / "venv" / "bin" / "python", webui / "venv" / "Scripts" / "python.exe")
+    places = (
+        webui / "venv" / "bin" / "python",
+        webui / "venv" / "Scripts" / "python.exe",
+    )
     return next((place for place in places if place.exists()), Path(sys.executable))
 
 
 def is_installed(webui: Path) -> bool:
-    return (webui / "launch.py").is_file() and (webui / "modules" / "processing.py").is_file()
+    return (webui / "launch.py").is_file() and (
+        webui / "modules" / "processing.py"
+    ).is_file()
 
 
 def make_tiny_models(webui: Path, out: Path, size: str = "tiny") -> Path:
@@ -56,7 +66,10 @@ def make_tiny_models(webui: Path, out: Path, size: str = "tiny") -> Path:
         size,
     ]
     done = subprocess.run(
-        [str(part) for part in command], env=clean_environment(), capture_output=True, text=True
+        [str(part) for part in command],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
     )
     if done.returncode:
         raise RuntimeError(f"tiny_checkpoints.py failed:\n{done.stdout}\n{done.stderr}")
@@ -67,7 +80,12 @@ def clean_environment() -> dict[str, str]:
     """This process's environment without what would change another python or the WebUI's command line."""
     left_out = {"PYTHONPATH", "PYTHONHOME", "COMMANDLINE_ARGS", "VIRTUAL_ENV"}
     kept = {name: value for name, value in os.environ.items() if name not in left_out}
-    return {**kept, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
+    return {
+        **kept,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONUTF8": "1",
+    }
 
 
 @dataclass
@@ -93,7 +111,9 @@ class Reply:
     @property
     def pictures(self) -> list[np.ndarray]:
         """The pictures as uint8 arrays (height, width, 3)."""
-        return [np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) for png in self.pngs]
+        return [
+            np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) for png in self.pngs
+        ]
 
     @property
     def info(self) -> dict:
@@ -119,7 +139,9 @@ class HostServer:
     args: tuple[str, ...] = ()
     settings: dict = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
-    extensions: dict[str, Path] = field(default_factory=lambda: {"sciart": SCIART, "sciart-probe": PROBE})
+    extensions: dict[str, Path] = field(
+        default_factory=lambda: {"sciart": SCIART, "sciart-probe": PROBE}
+    )
     checkpoint: str = "tiny-sd1.safetensors"
     ui: bool = False
     webui: Path = field(default_factory=webui_folder)
@@ -132,6 +154,9 @@ class HostServer:
         self.data = Path(tempfile.mkdtemp(prefix="sciart-host-")).resolve()
         self.process = None
         self.files_before = self.files_in_webui()
+        self.folder_of_host = (
+            None if (self.webui / EMPTY_FOLDER).exists() else self.webui / EMPTY_FOLDER
+        )
         try:
             self.fill_data_folder()
             self.port = free_port()
@@ -144,7 +169,12 @@ class HostServer:
     def __exit__(self, *exception) -> None:
         self.stop()
         shutil.rmtree(self.data, ignore_errors=True)
-        remove_if_empty(self.webui / "config_states", known=self.files_before)
+        if (
+            self.folder_of_host
+            and self.folder_of_host.is_dir()
+            and not any(self.folder_of_host.iterdir())
+        ):
+            self.folder_of_host.rmdir()
 
     def get(self, path: str, **options) -> Reply:
         return self.request("GET", path, **options)
@@ -159,7 +189,8 @@ class HostServer:
     def img2img(self, picture: np.ndarray, **payload) -> Reply:
         """As txt2img, from a uint8 array (height, width, 3)."""
         return self.post(
-            "/sdapi/v1/img2img", {**self.quick(), "init_images": [as_base64(picture)], **payload}
+            "/sdapi/v1/img2img",
+            {**self.quick(), "init_images": [as_base64(picture)], **payload},
         )
 
     @staticmethod
@@ -185,7 +216,9 @@ class HostServer:
 
     def log(self) -> str:
         path = self.data / "server.log"
-        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        return (
+            path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        )
 
     def files_left_in_webui(self) -> set[str]:
         """Files in the WebUI's tree that were not there before the server started."""
@@ -201,7 +234,9 @@ class HostServer:
     ) -> Reply:
         """auth: "user:password", None for none, "own" for what the server was started with."""
         data = None if payload is None else json.dumps(payload).encode("utf-8")
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data=data, method=method)
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}{path}", data=data, method=method
+        )
         request.add_header("Content-Type", "application/json")
         credentials = self.api_credentials() if auth == "own" else auth
         if credentials:
@@ -209,7 +244,9 @@ class HostServer:
             request.add_header("Authorization", f"Basic {coded}")
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(request, timeout=timeout or self.request_timeout) as response:
+            with opener.open(
+                request, timeout=timeout or self.request_timeout
+            ) as response:
                 return Reply(response.status, response.read())
         except urllib.error.HTTPError as error:
             return Reply(error.code, error.read())
@@ -227,7 +264,13 @@ class HostServer:
         (self.data / "extensions").mkdir()
         for name, folder in self.extensions.items():
             link_or_copy(folder, self.data / "extensions" / name)
-        for folder in ("tmp", "cache", "home", "textual_inversion_templates", "localizations"):
+        for folder in (
+            "tmp",
+            "cache",
+            "home",
+            "textual_inversion_templates",
+            "localizations",
+        ):
             (self.data / folder).mkdir(exist_ok=True)
         settings = {
             "sd_model_checkpoint": self.checkpoint,
@@ -236,7 +279,9 @@ class HostServer:
             "show_progress_type": "Approx cheap",  # the default downloads a preview network
             **self.settings,
         }
-        (self.data / "config.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
+        (self.data / "config.json").write_text(
+            json.dumps(settings, indent=2), encoding="utf-8"
+        )
 
     def command(self) -> list[str]:
         data = self.data
@@ -275,22 +320,33 @@ class HostServer:
             "NO_PROXY": "127.0.0.1,localhost",
             **self.env,
         }
-        return {**clean_environment(), **{name: str(value) for name, value in own.items()}}
+        return {
+            **clean_environment(),
+            **{name: str(value) for name, value in own.items()},
+        }
 
     def start(self) -> None:
         """Waits for the end of the host's start-up, when all callbacks have run and the port answers."""
         with (self.data / "server.log").open("wb") as log:
             self.process = subprocess.Popen(
-                self.command(), cwd=self.webui, env=self.environment(), stdout=log, stderr=subprocess.STDOUT
+                self.command(),
+                cwd=self.webui,
+                env=self.environment(),
+                stdout=log,
+                stderr=subprocess.STDOUT,
             )
         deadline = time.monotonic() + self.start_timeout
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
-                raise RuntimeError(f"the WebUI ended with {self.process.returncode}:\n{self.log()[-6000:]}")
+                raise RuntimeError(
+                    f"the WebUI ended with {self.process.returncode}:\n{self.log()[-6000:]}"
+                )
             if "Startup time:" in self.log() and self.answers():
                 return
             time.sleep(0.3)
-        raise TimeoutError(f"the WebUI did not start in {self.start_timeout:.0f} s:\n{self.log()[-6000:]}")
+        raise TimeoutError(
+            f"the WebUI did not start in {self.start_timeout:.0f} s:\n{self.log()[-6000:]}"
+        )
 
     def answers(self) -> bool:
         try:
@@ -303,11 +359,16 @@ class HostServer:
         if self.process is None or self.process.poll() is not None:
             return
         try:
-            self.post("/sdapi/v1/server-stop" if self.ui else "/sdapi/v1/server-kill", timeout=5)
+            self.post(
+                "/sdapi/v1/server-stop" if self.ui else "/sdapi/v1/server-kill",
+                timeout=5,
+            )
             self.process.wait(timeout=20)
         except (OSError, subprocess.TimeoutExpired, json.JSONDecodeError):
             pass
-        except Exception as error:  # http.client errors: the server went away while it answered
+        except (
+            Exception
+        ) as error:  # http.client errors: the server went away while it answered
             if type(error).__module__ != "http.client":
                 raise
         if self.process.poll() is None:
@@ -318,7 +379,8 @@ class HostServer:
         found = set()
         for folder, folders, files in os.walk(self.webui):
             folders[:] = [name for name in folders if name not in NOT_LOOKED_INTO]
-            found.update(os.path.relpath(os.path.join(folder, name), self.webui) for name in folders + files)
+            here = Path(folder).relative_to(self.webui)
+            found.update((here / name).as_posix() for name in files)
         return found
 
 
@@ -335,15 +397,11 @@ def link_or_copy(source: Path, target: Path) -> None:
         target.symlink_to(source, target_is_directory=source.is_dir())
     except OSError:
         if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns(".git", "__pycache__"))
+            shutil.copytree(
+                source, target, ignore=shutil.ignore_patterns(".git", "__pycache__")
+            )
         else:
             shutil.copy2(source, target)
-
-
-def remove_if_empty(folder: Path, known: set[str]) -> None:
-    """The page's extensions tab makes this folder in the WebUI's tree, whatever the data folder is."""
-    if folder.name not in known and folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
 
 
 def as_base64(picture: np.ndarray) -> str:

@@ -11,8 +11,7 @@ import hashlib
 from collections import Counter
 
 import torch
-from fastapi import Body, FastAPI, HTTPException
-
+from fastapi import FastAPI, HTTPException
 from modules import processing, script_callbacks, shared
 
 PLACES = ("unet", "text_encoder", "callback", "oom", "interrupt", "skip")
@@ -38,8 +37,14 @@ class Fault:
         self.where, self.left = where, at
         if where != "callback":
             model = shared.sd_model
-            target = model.cond_stage_model if where == "text_encoder" else model.model.diffusion_model
-            self.handle = target.register_forward_pre_hook(lambda module, args: self.count())
+            target = (
+                model.cond_stage_model
+                if where == "text_encoder"
+                else model.model.diffusion_model
+            )
+            self.handle = target.register_forward_pre_hook(
+                lambda module, args: self.count()
+            )
 
     def disarm(self) -> None:
         if self.handle is not None:
@@ -98,7 +103,11 @@ def state() -> dict:
         counts = {kind: len(getattr(module, name, ())) for kind, name in HOOKS.items()}
         if any(counts.values()):
             hooks[path] = {kind: count for kind, count in counts.items() if count}
-        shadowed += [f"{path}.{name}" for name in vars(module) if callable(getattr(type(module), name, None))]
+        shadowed += [
+            f"{path}.{name}"
+            for name in vars(module)
+            if callable(getattr(type(module), name, None))
+        ]
         odd += [
             {"name": f"{path}.{name}", "type": type(value).__name__}
             for name, value in module._parameters.items()
@@ -109,7 +118,10 @@ def state() -> dict:
         "checkpoint": model.sd_checkpoint_info.title,
         "is_sdxl": model.is_sdxl,
         "weights": digest_of(tensors),
-        "parts": {part: digest_of([t for t in tensors if t[0].split(".", 1)[0] == part]) for part in parts},
+        "parts": {
+            part: digest_of([t for t in tensors if t[0].split(".", 1)[0] == part])
+            for part in parts
+        },
         "tensors": len(tensors),
         "hooks": hooks,
         "shadowed_methods": sorted(shadowed),
@@ -124,7 +136,9 @@ def arm(payload: dict) -> dict:
     if where is None:
         fault.disarm()
     elif where not in PLACES:
-        raise HTTPException(422, f"where: expected one of {', '.join(PLACES)} or null, got {where!r}")
+        raise HTTPException(
+            422, f"where: expected one of {', '.join(PLACES)} or null, got {where!r}"
+        )
     elif not isinstance(at, int) or at < 1:
         raise HTTPException(422, f"at: expected a whole number from 1, got {at!r}")
     else:
@@ -136,7 +150,10 @@ def reset() -> dict:
     fault.disarm()
     fault.fired = 0
     shared.state.interrupted = shared.state.skipped = False
-    for kind in (processing.StableDiffusionProcessing, processing.StableDiffusionProcessingTxt2Img):
+    for kind in (
+        processing.StableDiffusionProcessing,
+        processing.StableDiffusionProcessingTxt2Img,
+    ):
         for name in ("cached_c", "cached_uc", "cached_hr_c", "cached_hr_uc"):
             if name in vars(kind):
                 setattr(kind, name, [None, None])
@@ -145,7 +162,7 @@ def reset() -> dict:
 
 def add_routes(_demo, app: FastAPI) -> None:
     app.add_api_route("/probe/state", state, methods=["GET"])
-    app.add_api_route("/probe/fault", lambda payload=Body(...): arm(payload), methods=["POST"])
+    app.add_api_route("/probe/fault", arm, methods=["POST"])
     app.add_api_route("/probe/reset", reset, methods=["POST"])
 
 

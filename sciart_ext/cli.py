@@ -1,0 +1,221 @@
+"""The command line: `python -m sciart_ext generate | plan | presets | loras | make-tiny`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .cli_recipe import add_recipe_options, read_json, recipe_data, resolved_recipe, self_bound
+from .errors import SciArtError
+from .plan import compile_plan
+from .presets import PresetStore
+
+# option of `generate`: field of a preset's txt2img (or None), default
+_SETTINGS = {"prompt": ("prompt", ""), "negative": ("negative_prompt", ""), "steps": ("steps", 20),
+             "seed": ("seed", 777), "sampler": ("sampler_name", "Euler a"), "scheduler": ("scheduler", "Automatic"),
+             "cfg": ("cfg_scale", 7.0), "width": ("width", None), "height": ("height", None)}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit status: 0, or 2 where the request cannot be carried out."""
+    args = build_parser().parse_args(arguments)
+    try:
+        args.run(args)
+    except SciArtError as error:
+        print(f"sciart: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    parser = argparse.ArgumentParser(prog="sciart", description="Mix LoRAs with weights that change over the steps.")
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    command = commands.add_parser("generate", help="a picture, on diffusers")
+    command.add_argument("--model", required=True, type=Path, help="diffusers folder, .safetensors or .ckpt")
+    command.add_argument("--config", type=Path, help="for a single file: a diffusers folder of the same architecture")
+    command.add_argument("--device", help="cpu, cuda, mps; default: cuda where there is one")
+    command.add_argument("--lora-dir", type=Path, help="where LoRA names are looked up")
+    add_recipe_options(command)
+    command.add_argument("--prompt")
+    command.add_argument("--negative", metavar="PROMPT", help="the negative prompt")
+    command.add_argument("--steps", type=int)
+    command.add_argument("--seed", type=int)
+    command.add_argument("--sampler", help="as the WebUI calls it: Euler a, DPM++ 2M Karras, ...")
+    command.add_argument("--scheduler", help="Automatic, Uniform or Karras")
+    command.add_argument("--cfg", type=float)
+    command.add_argument("--clip-skip", type=int, default=None)
+    command.add_argument("--width", type=int)
+    command.add_argument("--height", type=int)
+    command.add_argument("--out", type=Path, default=Path("sciart.png"))
+    command.add_argument("--quiet", action="store_true", help="no progress bar")
+    command.set_defaults(run=_generate)
+
+    command = commands.add_parser("plan", help="what a recipe compiles to: each LoRA's weight at every step")
+    add_recipe_options(command)
+    command.add_argument("--steps", type=int, default=20)
+    command.add_argument("--hires-steps", type=int, default=0)
+    command.add_argument("--json", action="store_true", help="as JSON instead of a table")
+    command.add_argument("--png", type=Path, metavar="FILE", help="also as a picture")
+    command.set_defaults(run=_plan)
+
+    command = commands.add_parser("presets", help="list, show, save or delete presets")
+    actions = command.add_subparsers(dest="action", required=True)
+    actions.add_parser("list").set_defaults(run=_presets_list)
+    for action, run in (("show", _presets_show), ("delete", _presets_delete), ("save", _presets_save)):
+        sub = actions.add_parser(action)
+        sub.add_argument("name")
+        sub.set_defaults(run=run)
+    sub.add_argument("file", help="the preset: a JSON file, or - for standard input")
+
+    command = commands.add_parser("loras", help="what LoRA files contain, and whether they fit a model")
+    command.add_argument("files", nargs="+", type=Path)
+    command.add_argument("--model", type=Path, help="match them against this model")
+    command.add_argument("--config", type=Path, help="for a single file: a diffusers folder of the same architecture")
+    command.add_argument("--json", action="store_true")
+    command.set_defaults(run=_loras)
+
+    command = commands.add_parser("make-tiny", help="a tiny model with three LoRAs, to try things without a GPU")
+    command.add_argument("folder", type=Path)
+    command.set_defaults(run=_make_tiny)
+    return parser
+
+
+def _generate(args: argparse.Namespace) -> None:
+    store = PresetStore()
+    data = recipe_data(args)
+    preset = store.read(data["preset"]).data["txt2img"] if data.get("preset") else {}
+    values = {name: _first(getattr(args, name), preset.get(field), default)
+              for name, (field, default) in _SETTINGS.items()}
+    override = preset.get("override_settings", {}).get("CLIP_stop_at_last_layers")
+    recipe = resolved_recipe(data, store)
+    _need_standalone()
+    from .standalone.generate import Settings, generate, load_loras
+    from .standalone.infotext import save_png
+    from .standalone.models import load_pipeline
+
+    settings = Settings(
+        prompt=values["prompt"], negative_prompt=values["negative"], steps=values["steps"], seed=values["seed"],
+        sampler=values["sampler"], scheduler=values["scheduler"], cfg_scale=values["cfg"], width=values["width"],
+        height=values["height"], clip_skip=_first(args.clip_skip, override, 1))
+    loras = load_loras(recipe, args.lora_dir)
+    pipe = load_pipeline(args.model, args.config, args.device)
+    picture = generate(pipe, recipe, settings, loras, args.model.stem, None if args.quiet else _show_progress)
+    save_png(picture.image, args.out, picture.infotext)
+    if preset.get("enable_hr"):
+        picture.notes.append("the preset's hires pass is not made here; this is the first pass")
+    for note in picture.notes:
+        print(f"note: {note}", file=sys.stderr)
+    print(f"{args.out} ({picture.seconds:.1f} s)")
+
+
+def _plan(args: argparse.Namespace) -> None:
+    for name, value, low in (("steps", args.steps, 1), ("hires-steps", args.hires_steps, 0)):
+        if not low <= value <= 1000:
+            raise SciArtError(name, f"{value} is out of range; accepted: {low} to 1000")
+    store = PresetStore()
+    plan = compile_plan(resolved_recipe(self_bound(recipe_data(args), store), store), args.steps, args.hires_steps)
+    if args.png:
+        from .plot import plan_png
+        args.png.parent.mkdir(parents=True, exist_ok=True)
+        args.png.write_bytes(plan_png(plan))
+    table = plan.table()
+    if args.json:
+        print(json.dumps(table, ensure_ascii=False, indent=2))
+        return
+    for title, part in (("first pass", table["first"]), ("hires pass", table["hires"])):
+        if part:
+            print(f"{title}, {part['steps']} steps\n{plan_text(part)}\n")
+
+
+def plan_text(part: dict) -> str:
+    """One pass of a plan's table as aligned text: a row per step, a column per LoRA, text-encoder weights last."""
+    names = [lora["name"] + {"both": "", "cond": " (prompt)", "uncond": " (negative)"}[lora["apply_to"]]
+             for lora in part["loras"]]
+    rows = [["step", "progress", *names]]
+    for step, progress in enumerate(part["progress"]):
+        rows.append([str(step + 1), f"{progress:.3f}", *(f"{lora['weights'][step]:.3f}" for lora in part["loras"])])
+    rows.append(["text", "encoder", *(f"{lora['te_weight']:.3f}" for lora in part["loras"])])
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows)
+
+
+def _presets_list(args: argparse.Namespace) -> None:
+    store = PresetStore()
+    names = store.names()
+    width = max(map(len, names), default=0)
+    for name in names:
+        preset = store.read(name)
+        print(f"{name:{width}}  {'shipped' if preset.builtin else 'own    '}  {preset.data['title']}")
+
+
+def _presets_show(args: argparse.Namespace) -> None:
+    print(json.dumps(PresetStore().read(args.name, "name").to_json(), ensure_ascii=False, indent=2))
+
+
+def _presets_save(args: argparse.Namespace) -> None:
+    PresetStore().save(args.name, read_json(args.file, "file"))
+
+
+def _presets_delete(args: argparse.Namespace) -> None:
+    PresetStore().delete(args.name)
+
+
+def _loras(args: argparse.Namespace) -> None:
+    from .lora.file import load_lora
+
+    files = [load_lora(path) for path in args.files]
+    reports = [lora.report() for lora in files]
+    if args.model:
+        _need_standalone()
+        from .mixer.fit import check_fit
+        from .standalone.generate import model_layers
+        from .standalone.models import load_pipeline
+
+        layers = model_layers(load_pipeline(args.model, args.config, "cpu"))
+        for lora, report in zip(files, reports):
+            try:
+                report["fit"] = check_fit([lora], layers, args.model.stem) or ["fits"]
+            except SciArtError as error:
+                report["fit"] = [str(error)]
+    if args.json:
+        print(json.dumps(reports, ensure_ascii=False, indent=2))
+        return
+    for report in reports:
+        ranks = ", ".join(report["ranks"])
+        print(f"{report['file']}: {report['kind']} for {report['base']}, rank {ranks}, {report['unet_layers']} UNet "
+              f"and {report['text_encoder_layers']} text encoder layers, {report['megabytes']} MB")
+        for line in report.get("fit", []):
+            print(f"  {line}")
+
+
+def _make_tiny(args: argparse.Namespace) -> None:
+    _need_standalone()
+    from .standalone.tiny import make_tiny
+
+    folder, loras = make_tiny(args.folder)
+    print(f"{folder} (model), {loras} (LoRAs)")
+
+
+def _need_standalone() -> None:
+    from .standalone import require_extras
+
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    require_extras()
+
+
+def _show_progress(done: int, steps: int) -> None:
+    if sys.stderr.isatty():
+        filled = 30 * done // steps
+        end = "\n" if done == steps else ""
+        print(f"\r[{'#' * filled}{'.' * (30 - filled)}] {done}/{steps}", end=end, file=sys.stderr, flush=True)
+
+
+def _first(*values: object):
+    return next((value for value in values if value is not None), None)

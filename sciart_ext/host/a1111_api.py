@@ -1,0 +1,154 @@
+"""Routes under /sciart/v1/: presets, roles, LoRAs and plans, behind the host's own authentication."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Dict
+
+from fastapi import FastAPI
+from modules import script_callbacks
+from pydantic import BaseModel, Field
+
+from ..errors import SciArtError
+from ..plan import compile_plan
+from ..plot import plan_png
+from ..presets import PresetStore, resolve
+from ..recipe import Recipe, dump_recipe, parse_recipe
+from ..schedule import check_number
+from . import a1111_networks
+from .a1111_errors import as_request_error
+from .a1111_panel import lora_reports
+
+PREFIX = "/sciart/v1"
+HOST_ROUTE = "/sdapi/v1/txt2img"
+MAX_STEPS = 10_000
+
+
+def inlined_schema() -> dict:
+    """The recipe's JSON schema with its definitions in place, for the host's OpenAPI page."""
+    schema = Recipe.schema()
+    definitions = schema.pop("definitions", {})
+
+    def inline(node: Any) -> Any:
+        if isinstance(node, dict):
+            if "$ref" in node:
+                return inline(definitions[node["$ref"].rpartition("/")[2]])
+            return {key: inline(value) for key, value in node.items()}
+        return [inline(item) for item in node] if isinstance(node, list) else node
+
+    return inline(schema)
+
+
+class PlanRequest(BaseModel):
+    """What `/plan` is asked."""
+
+    recipe: Dict[str, Any] = Field(..., description="the recipe, as in alwayson_scripts")
+    steps: int = Field(20, description="steps of the first pass")
+    hires_steps: int = Field(0, description="steps of the hires pass; 0: none")
+    picture: bool = Field(False, description="also draw the plan, as base64 PNG")
+
+    class Config:
+        @staticmethod
+        def schema_extra(schema: dict, model: type) -> None:
+            schema["properties"]["recipe"] = inlined_schema()
+
+
+class PresetRequest(BaseModel):
+    """A preset to keep."""
+
+    name: str = Field(..., description="1 to 64 of a-z 0-9 _ -")
+    preset: Dict[str, Any] = Field(..., description="title, description, recipe, txt2img, prompts")
+
+
+def register_routes() -> None:
+    """Adds the routes when the host's application has started."""
+    script_callbacks.on_app_started(_add_routes)
+
+
+def list_presets() -> dict:
+    """All presets with their roles, and which LoRA is bound to which role."""
+    store = PresetStore()
+    return {"presets": [store.read(name).to_json() for name in store.names()], "bindings": store.bindings()}
+
+
+def read_preset(name: str) -> dict:
+    """One preset."""
+    return PresetStore().read(name, "name").to_json()
+
+
+def save_preset(body: PresetRequest) -> dict:
+    """Keeps a preset in the extension's own folder."""
+    return PresetStore().save(body.name, body.preset).to_json()
+
+
+def delete_preset(name: str) -> dict:
+    """Deletes one of the user's own presets."""
+    PresetStore().delete(name)
+    return {"deleted": name}
+
+
+def read_roles() -> dict:
+    """Which LoRA is bound to which role."""
+    return PresetStore().bindings()
+
+
+def bind_roles(body: Dict[str, str]) -> dict:
+    """Binds roles to LoRA names; an empty name unbinds."""
+    for role, name in body.items():
+        if name:
+            a1111_networks.find(name, role)
+    return PresetStore().bind(body)
+
+
+def list_loras(refresh: bool = False) -> list:
+    """The LoRAs that can be mixed: kind, rank, layers, base model, or the error that keeps one out."""
+    if refresh:
+        a1111_networks.refresh()
+    return lora_reports()
+
+
+def plan(body: PlanRequest) -> dict:
+    """What a recipe compiles to: the weight of each LoRA at each step, as numbers and as a picture."""
+    steps = int(check_number(body.steps, "steps", 1, MAX_STEPS))
+    hires_steps = int(check_number(body.hires_steps, "hires_steps", 0, MAX_STEPS))
+    recipe = resolve(parse_recipe(body.recipe), PresetStore())
+    compiled = compile_plan(recipe, steps, hires_steps)
+    png = base64.b64encode(plan_png(compiled)).decode("ascii") if body.picture else None
+    return {"recipe": dump_recipe(recipe), "plan": compiled.table(), "png": png}
+
+
+def _add_routes(demo: object, app: FastAPI) -> None:
+    host = next((route for route in app.routes if getattr(route, "path", None) == HOST_ROUTE), None)
+    if host is None:
+        return  # the host was started without its API
+    dependencies = list(host.dependencies) or _login_check(app)
+    for method, path, endpoint in (
+        ("GET", "/presets", list_presets), ("GET", "/presets/{name}", read_preset),
+        ("POST", "/presets", save_preset), ("DELETE", "/presets/{name}", delete_preset),
+        ("GET", "/roles", read_roles), ("POST", "/roles", bind_roles),
+        ("GET", "/loras", list_loras), ("POST", "/plan", plan),
+    ):
+        app.add_api_route(PREFIX + path, _refusing(endpoint), methods=[method], dependencies=dependencies,
+                          tags=["SciArt"], name=f"sciart_{endpoint.__name__}")
+
+
+def _login_check(app: FastAPI) -> list:
+    """What gradio itself asks of its routes where a login is set (--gradio-auth)."""
+    if not getattr(app, "auth", None):
+        return []
+    return next(list(route.dependencies) for route in app.routes
+                if getattr(route, "path", None) in ("/info", "/info/") and route.dependencies)
+
+
+def _refusing(endpoint: Callable) -> Callable:
+    """The endpoint with our refusals as status 422."""
+    @wraps(endpoint)
+    def call(*args, **kwargs):
+        try:
+            return endpoint(*args, **kwargs)
+        except SciArtError as error:
+            raise as_request_error(error) from None
+
+    return call

@@ -1,0 +1,52 @@
+"""The host's loaded model: its UNet and text encoders as parts that LoRAs can reach."""
+
+from __future__ import annotations
+
+import torch
+from modules import lowvram, shared
+from torch import nn
+
+from ..errors import SciArtError
+from ..mixer.mixture import Part
+from ..mixer.targets import clip_layers, ldm_unet_layers, open_clip_layers
+from .a1111_networks import networks
+
+
+def model_parts(sd_model: nn.Module) -> dict[str, Part]:
+    """`unet` and `te1` (and `te2`) of an SD1, SD2 or SDXL model of the host."""
+    unet = getattr(getattr(sd_model, "model", None), "diffusion_model", None)
+    if not hasattr(unet, "input_blocks"):
+        raise SciArtError("checkpoint", f"{model_name(sd_model)} is not SD1, SD2 or SDXL; SciArt mixes these")
+    parts = {"unet": Part(unet, ldm_unet_layers(unet, by_block=_moved_by_block(sd_model)))}
+    for number, encoder in enumerate(_text_encoders(sd_model), start=1):
+        prefix = f"te{number}"
+        wrapped = getattr(encoder, "wrapped", encoder)
+        if hasattr(wrapped, "transformer"):
+            parts[prefix] = Part(wrapped.transformer, clip_layers(wrapped.transformer, prefix))
+        elif hasattr(wrapped, "model"):
+            parts[prefix] = Part(wrapped.model, open_clip_layers(wrapped.model, prefix))
+    return parts
+
+
+def model_name(sd_model: nn.Module) -> str:
+    """What the host calls the loaded checkpoint."""
+    return sd_model.sd_checkpoint_info.name_for_extra
+
+
+def update_weights(module: nn.Module) -> None:
+    """Makes the built-in Lora extension bring a module's weight up to date now, not within our forward.
+
+    It keeps whatever it finds in the weight at its first update as the original: it must find the host's own.
+    """
+    with torch.no_grad():
+        networks().network_apply_weights(module)
+
+
+def _text_encoders(sd_model: nn.Module) -> list[nn.Module]:
+    if hasattr(sd_model, "conditioner"):
+        return [embedder for embedder in sd_model.conditioner.embedders if hasattr(embedder, "wrapped")]
+    return [sd_model.cond_stage_model]
+
+
+def _moved_by_block(sd_model: nn.Module) -> bool:
+    return lowvram.is_enabled(sd_model) and shared.cmd_opts.lowvram

@@ -1,0 +1,40 @@
+"""What the panel asks of this host: its LoRAs, the presets, and the preview of a recipe."""
+
+from __future__ import annotations
+
+from ..presets import PresetStore, resolve, suggest
+from ..recipe import Recipe
+from ..ui.panel import PanelActions, PanelChoices, plan_preview
+from . import a1111_networks
+from .a1111_session import lora_paths, session
+
+
+def panel_actions() -> PanelActions:
+    """The panel's questions, answered by the host's files and the preset folders."""
+    store = PresetStore()
+    return PanelActions(choices=lambda: _choices(store), preview=lambda *args: _preview(store, *args),
+                        bind=store.bind, save_preset=store.save, delete_preset=store.delete,
+                        refresh=a1111_networks.refresh)
+
+
+def lora_reports() -> list[dict]:
+    """What each LoRA of the host is, in the order of their names."""
+    return [session.report(path, name) for name, path in sorted(a1111_networks.files().items(),
+                                                                key=lambda item: item[0].lower())]
+
+
+def _choices(store: PresetStore) -> PanelChoices:
+    names = a1111_networks.names()
+    presets = [store.read(name) for name in store.names()]
+    roles = {role for preset in presets for role in preset.roles()}
+    return PanelChoices(loras=lora_reports(), presets=[preset.to_json() for preset in presets],
+                        bindings=store.bindings(), suggestions={role: suggest(role, names) for role in sorted(roles)})
+
+
+def _preview(store: PresetStore, recipe_text: str, steps: int, hires_steps: int) -> str:
+    def resolve_and_find(recipe: Recipe) -> Recipe:
+        resolved = resolve(recipe, store)
+        lora_paths(resolved)
+        return resolved
+
+    return plan_preview(recipe_text, steps, hires_steps, resolve_and_find)

@@ -1,0 +1,213 @@
+"""One run of the host: carries a recipe through its prompts, passes and batches, and takes everything back.
+
+The host swallows exceptions from script callbacks; what goes wrong in ours is raised again where it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack, contextmanager
+
+import torch
+from modules import sd_samplers_timesteps, sd_unet, shared
+
+from ..errors import SciArtError
+from ..evaluations import EvaluationPattern, progress_of_sigma
+from ..mixer.cost import Workload
+from ..mixer.mixture import Mixture
+from ..plan import PassPlan, compile_plan
+from ..presets import PresetStore, resolve
+from ..recipe import Recipe, parse_recipe, recipe_to_text
+from ..schedule import step_progress
+from .a1111_errors import as_request_error
+from .a1111_session import fingerprint, loaded_model, lora_paths, session
+
+INFOTEXT_KEY = "SciArt"
+NOTES_KEY = "SciArt notes"
+
+
+class Run:
+    """A recipe on one `StableDiffusionProcessing`; all its state lives on `p` and ends with it."""
+
+    def __init__(self, p, argument: object):
+        self.p = p
+        self.recipe: Recipe = resolve(parse_recipe(argument), PresetStore())
+        self.files = tuple(fingerprint(path) for path in lora_paths(self.recipe))
+        self.sampled = False
+        self.ended = False
+        p.extra_generation_params[INFOTEXT_KEY] = recipe_to_text(self.recipe)
+        for note in session.mixture(loaded_model(), self.recipe).notes:
+            self.note(note)
+
+    def attach(self) -> None:
+        """Takes part in how the host encodes this run's prompts."""
+        original = self.p.get_conds_with_caching
+
+        def get_conds(function, prompts, steps, caches, extra_network_data, hires_steps=None):
+            gates = self._plan(self.p.steps).te_gates(uncond=getattr(prompts, "is_negative_prompt", False))
+            mixture = self._mixture() if any(gates) and not self.ended else None
+            if mixture is None or not mixture.text_encoders:
+                return original(function, prompts, steps, caches, extra_network_data, hires_steps)
+            # The host's cache knows nothing of text encoders that changed: its key must say so.
+            key = {**(extra_network_data or {}), INFOTEXT_KEY: list(zip(self.files, gates))}
+            with mixture.encoding(gates):
+                return original(function, prompts, steps, caches, key, hires_steps)
+
+        self.p.get_conds_with_caching = self._get_conds = get_conds
+
+    def detach(self) -> None:
+        """Leaves `p` as if we had not been there."""
+        self.ended = True
+        if vars(self.p).get("get_conds_with_caching") is self._get_conds:
+            del self.p.get_conds_with_caching
+
+    def check_prompt(self) -> None:
+        """A note where a LoRA of the recipe is in the prompt too: both act."""
+        prompted = {params.items[0] for params in (self.p.extra_network_data or {}).get("lora", []) if params.items}
+        for lora in self.recipe.loras:
+            if lora.name in prompted:
+                self.note(f"{lora.name} is also in the prompt as <lora:{lora.name}:…>: both weights act")
+
+    def before_sampling(self, x: torch.Tensor) -> None:
+        """Takes part in the sampling that the host is about to start with latent x (rows, channels, h, w)."""
+        sampler = self.p.sampler
+        original = sampler.launch_sampling
+
+        def launch(steps, func):
+            del sampler.launch_sampling
+            self.sampled = True
+            if sd_unet.current_unet is not None:
+                raise as_request_error(SciArtError("sd_unet", f"{sd_unet.current_unet.option.label} replaces the "
+                                                              "UNet; SciArt cannot mix there. Set SD Unet to None"))
+            with Pass(self, sampler, steps, x):
+                return original(steps, func)
+
+        sampler.launch_sampling = launch
+
+    def note(self, text: str) -> None:
+        """Something doubtful, shown with the result and kept in its infotext."""
+        self.p.comment(f"SciArt: {text}")
+        known = self.p.extra_generation_params.get(NOTES_KEY)
+        if text not in (known or ""):
+            self.p.extra_generation_params[NOTES_KEY] = f"{known}; {text}" if known else text
+
+    def finish(self) -> None:
+        """The run is over; says so where the host's sampling went past us."""
+        self.detach()
+        if not self.sampled and not (shared.state.interrupted or shared.state.skipped):
+            self.note("another extension sampled this picture in its own way; the LoRAs of the recipe did not act")
+
+    def _plan(self, steps: int) -> PassPlan:
+        if getattr(self.p, "is_hr_pass", False):
+            return compile_plan(self.recipe, self.p.steps, steps).hires
+        return compile_plan(self.recipe, steps).first
+
+    def _mixture(self) -> Mixture | None:
+        """The LoRAs on the model that is loaded now; None, with a note, for a later model they do not fit."""
+        try:
+            return session.mixture(loaded_model(), self.recipe)
+        except SciArtError as error:
+            if loaded_model().sd_checkpoint_info == self.p.sd_model.sd_checkpoint_info and not self.sampled:
+                raise as_request_error(error) from None
+            self.note(f"{loaded_model().sd_checkpoint_info.name_for_extra} runs without the LoRAs ({error})")
+            return None
+
+
+class Pass:
+    """One call of a sampler: gates for each of its evaluations, on whichever model is loaded at the time."""
+
+    def __init__(self, run: Run, sampler, steps: int, x: torch.Tensor):
+        self.run = run
+        self.sampler = sampler
+        self.denoiser = sampler.model_wrap_cfg
+        self.pattern = _pattern(sampler)
+        self.steps = _evaluated_steps(sampler, run.p, steps)
+        self.plan = run._plan(self.steps)
+        self.latent = x
+        self._stack = ExitStack()
+        self._mixing = ExitStack()
+        self._mixer = None
+
+    def __enter__(self) -> Pass:
+        try:
+            self._mix()
+            hook = self.denoiser.register_forward_pre_hook(self._before_evaluation, with_kwargs=True)
+            self._stack.callback(hook.remove)
+            self._stack.enter_context(_replaced(self.denoiser, "update_inner_model", self._follow_model))
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(self, *exception) -> None:
+        try:
+            self._mixing.close()
+        finally:
+            self._stack.close()
+
+    def _mix(self) -> None:
+        mixture = self.run._mixture()
+        self._mixer = mixture.unet if mixture else None
+        if self._mixer is None:
+            return
+        rows = len(self.latent) * 2
+        calls = self.steps * self.pattern.per_step
+        self._mixer.choose(Workload(calls, self.plan.changes(), rows, *self.latent.shape[-2:],
+                                    rows_differ=self.plan.rows_differ))
+        self._mixing.enter_context(self._mixer)
+
+    def _follow_model(self, original: Callable[[], None]) -> None:
+        """The refiner has been loaded: leave the old UNet, mix in the new one."""
+        self._mixing.close()
+        original()
+        self._mix()
+        if self._mixer is not None:
+            self._mixer.set_gates(self._rows)
+
+    def _before_evaluation(self, denoiser, args: tuple, kwargs: dict) -> None:
+        sigma = kwargs["sigma"] if "sigma" in kwargs else args[1]
+        cond = kwargs.get("cond") or self.sampler.sampler_extra_args["cond"]
+        progress = self._progress(denoiser, sigma)
+        parts = sum(len(image) for image in cond.batch)
+        # InstructPix2Pix evaluates every picture twice more without its prompt, other models once
+        without = len(cond.batch) * (2 if _is_edit(denoiser) else 1)
+        self._rows = [self.plan.gates(progress)] * parts + [self.plan.gates(progress, uncond=True)] * without
+        if self._mixer is not None:
+            self._mixer.set_gates(self._rows)
+
+    def _progress(self, denoiser, sigma: torch.Tensor) -> float:
+        if self.sampler.funcname == "sample_dpm_adaptive":
+            sigmas = denoiser.inner_model.sigmas
+            return progress_of_sigma(float(sigma.max()), float(sigmas[0]), float(sigmas[-1]))
+        return step_progress(self.pattern.step(denoiser.step), self.steps)
+
+
+def _pattern(sampler) -> EvaluationPattern:
+    if sampler.func.__name__ == "plms":
+        return EvaluationPattern(extra_in_first=1)
+    return EvaluationPattern(per_step=2 if sampler.config.options.get("second_order") else 1)
+
+
+def _evaluated_steps(sampler, p, steps: int) -> int:
+    """The steps that are really run: the host's timestep samplers run one less, or as many as timesteps divide."""
+    if not isinstance(sampler, sd_samplers_timesteps.CompVisSampler):
+        return steps
+    from_picture = getattr(p, "is_hr_pass", False) or hasattr(p, "init_images")
+    count = steps - 1 if from_picture else len(sampler.get_timesteps(p, steps))
+    return max(count if sampler.func.__name__ == "unipc" else count - 1, 1)
+
+
+def _is_edit(denoiser) -> bool:
+    scale = denoiser.image_cfg_scale
+    return shared.sd_model.cond_stage_key == "edit" and scale is not None and scale != 1.0
+
+
+@contextmanager
+def _replaced(owner: object, name: str, replacement: Callable):
+    """Calls of `owner.name` go to `replacement(original)` while it lasts; set on the instance, not the class."""
+    original = getattr(owner, name)
+    setattr(owner, name, lambda: replacement(original))
+    try:
+        yield
+    finally:
+        delattr(owner, name)

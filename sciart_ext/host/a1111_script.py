@@ -1,0 +1,83 @@
+"""The host's script: always visible in txt2img and img2img; hands every callback to the run of its `p`."""
+
+from __future__ import annotations
+
+from modules import scripts
+
+from ..errors import SciArtError
+from ..recipe import is_off
+from ..ui.panel import build_panel
+from .a1111_errors import as_request_error
+from .a1111_panel import panel_actions
+from .a1111_run import INFOTEXT_KEY, NOTES_KEY, Run
+from .a1111_session import session
+
+_RUN = "_sciart_run"
+
+
+class SciArtScript(scripts.Script):
+    """Mixes LoRAs as one JSON object, the recipe, says."""
+
+    def title(self):
+        return "SciArt"
+
+    def show(self, is_img2img):
+        return scripts.AlwaysVisible
+
+    def ui(self, is_img2img):
+        panel = build_panel(is_img2img, panel_actions())
+        self.infotext_fields = panel.infotext_fields
+        self.paste_field_names = panel.paste_field_names
+        return [panel.recipe]
+
+    def process(self, p, recipe=None, *_):
+        _detach(p)
+        for key in (INFOTEXT_KEY, NOTES_KEY):
+            p.extra_generation_params.pop(key, None)
+        if is_off(recipe):
+            session.clear()
+            return
+        try:
+            run = Run(p, recipe)
+            run.attach()
+        except Exception as error:
+            _fail_at(p, "init", error)
+            raise
+        setattr(p, _RUN, run)
+
+    def process_batch(self, p, *_, **__):
+        run = getattr(p, _RUN, None)
+        if run is not None:
+            run.check_prompt()
+
+    def process_before_every_sampling(self, p, *_, x=None, **__):
+        run = getattr(p, _RUN, None)
+        if run is None:
+            return
+        try:
+            run.before_sampling(x)
+        except Exception as error:
+            _fail_at(p.sampler, "launch_sampling", error)
+            raise
+
+    def postprocess(self, p, processed, *_):
+        run = getattr(p, _RUN, None)
+        if run is not None:
+            run.finish()
+
+
+def _detach(p) -> None:
+    """Ends an earlier run of the same or a copied `p` (loopback, X/Y/Z plot)."""
+    run = vars(p).pop(_RUN, None)
+    if run is not None:
+        run.detach()
+
+
+def _fail_at(owner: object, method: str, error: Exception) -> None:
+    """The host swallows this callback's error: raise it again at its next own step."""
+    error = as_request_error(error) if isinstance(error, SciArtError) else error
+
+    def fail(*_, **__):
+        raise error
+
+    setattr(owner, method, fail)

@@ -1,0 +1,90 @@
+"""What is kept between pictures: LoRAs bound to the loaded models, so that the next picture starts at once."""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from pathlib import Path
+
+from modules import devices, shared
+from torch import nn
+
+from ..lora.file import inspect_lora, load_lora
+from ..mixer.mixture import Mixture, bind
+from ..recipe import Recipe
+from ..errors import SciArtError
+from . import a1111_networks
+from .a1111_model import model_name, model_parts, update_weights
+
+MODELS_KEPT = 2
+
+
+def fingerprint(path: Path) -> tuple[str, int, int]:
+    """Changes whenever the file does."""
+    stat = path.stat()
+    return str(path), stat.st_mtime_ns, stat.st_size
+
+
+class Session:
+    """Mixtures of the recipe used last, one per model (the checkpoint and perhaps its refiner)."""
+
+    def __init__(self) -> None:
+        self._mixtures: OrderedDict[tuple, tuple[weakref.ref, Mixture]] = OrderedDict()
+        self._reports: dict[tuple[str, int, int], dict] = {}
+
+    def mixture(self, sd_model: nn.Module, recipe: Recipe) -> Mixture:
+        """The recipe's LoRAs bound to the model; read and bound anew only when one of them has changed."""
+        paths = lora_paths(recipe)
+        bound_to = tuple((fingerprint(path), tuple(sorted(lora.blocks.items())))
+                         for path, lora in zip(paths, recipe.loras))
+        unet = sd_model.model.diffusion_model
+        key = (id(unet), bound_to, recipe.execution, recipe.memory_limit_mb, sd_model.lowvram)
+        if key in self._mixtures and self._mixtures[key][0]() is unet:
+            self._mixtures.move_to_end(key)
+            return self._mixtures[key][1]
+        for old in [old for old, (ref, _) in self._mixtures.items() if old[1] != bound_to or ref() is None]:
+            del self._mixtures[old]
+        loras = [_load(path, lora.name, i) for i, (path, lora) in enumerate(zip(paths, recipe.loras))]
+        limit = None if recipe.memory_limit_mb is None else recipe.memory_limit_mb * 2**20
+        mixture = bind(model_parts(sd_model), loras, recipe.loras, model_name(sd_model), recipe.execution, limit,
+                       update_weights, devices.device)
+        self._mixtures[key] = (weakref.ref(unet), mixture)
+        while len(self._mixtures) > MODELS_KEPT:
+            self._mixtures.popitem(last=False)
+        return mixture
+
+    def clear(self) -> None:
+        """Lets go of all LoRAs."""
+        for _, mixture in self._mixtures.values():
+            mixture.close()
+        self._mixtures.clear()
+
+    def report(self, path: Path, name: str) -> dict:
+        """What a LoRA file is; `error` in place of the rest where it cannot be mixed."""
+        key = fingerprint(path)
+        if key not in self._reports:
+            try:
+                self._reports[key] = inspect_lora(path, name)
+            except SciArtError as error:
+                self._reports[key] = {"name": name, "file": path.name, "error": str(error)}
+        return {**self._reports[key], "name": name}
+
+
+def lora_paths(recipe: Recipe) -> list[Path]:
+    """The files of a resolved recipe's LoRAs."""
+    return [a1111_networks.find(lora.name, f"loras[{i}].name") for i, lora in enumerate(recipe.loras)]
+
+
+def _load(path: Path, name: str, index: int):
+    try:
+        return load_lora(path, name)
+    except SciArtError as error:
+        raise SciArtError(f"loras[{index}].name", str(error)) from None
+
+
+session = Session()
+
+
+def loaded_model() -> nn.Module:
+    """The model the host has loaded now (after a hires or refiner switch: the new one)."""
+    return shared.sd_model

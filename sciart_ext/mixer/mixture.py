@@ -1,0 +1,65 @@
+"""LoRAs bound to a whole model: one mixer for its UNet and one for each of its text encoders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ..lora.file import LoraFile
+from ..recipe import LoraEntry
+from .fit import check_fit
+from .mixer import Mixer
+from .targets import Target
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a model that LoRAs reach: the module that is called, and its layers by canonical name."""
+
+    root: nn.Module
+    layers: dict[str, Target]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The mixers of one model. `notes` says what of the LoRAs found no layer."""
+
+    unet: Mixer
+    text_encoders: tuple[Mixer, ...]
+    notes: tuple[str, ...]
+
+    @contextmanager
+    def encoding(self, gates: Sequence[float]) -> Iterator[None]:
+        """While it lasts the text encoders run with these gates, one per LoRA."""
+        with ExitStack() as stack:
+            if any(gates):
+                for mixer in self.text_encoders:
+                    stack.enter_context(mixer)
+                    mixer.set_gates([gates])
+            yield
+
+    def close(self) -> None:
+        """Takes everything back, also after a failure within a pass."""
+        for mixer in (self.unet, *self.text_encoders):
+            mixer.close()
+
+
+def bind(parts: Mapping[str, Part], loras: Sequence[LoraFile], entries: Sequence[LoraEntry], model: str,
+         execution: str = "auto", memory_limit: float | None = None,
+         prime: Callable[[nn.Module], None] | None = None, device: torch.device | None = None) -> Mixture:
+    """Binds LoRAs (one per recipe entry) to the parts `unet` and `te1`, `te2` of a model called `model`.
+
+    memory_limit: bytes. Raises `SciArtError` for a LoRA that does not fit.
+    """
+    every = {name: target for part in parts.values() for name, target in part.layers.items()}
+    notes = check_fit(loras, every, model)
+    blocks = [entry.blocks for entry in entries]
+    mixers = {name: Mixer(part.root, part.layers, loras, blocks if name == "unet" else (),
+                          execution if name == "unet" else "merge", memory_limit, prime, device)
+              for name, part in parts.items()}
+    encoders = tuple(mixer for name, mixer in mixers.items() if name != "unet" and mixer.layer_names)
+    return Mixture(mixers["unet"], encoders, tuple(notes))

@@ -1,0 +1,94 @@
+"""Loading a Stable Diffusion 1, 2 or XL model from local files into a diffusers pipeline."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import diffusers
+import torch
+import transformers
+from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
+
+from ..errors import SciArtError
+from ..lora.reading import read_header
+
+CHECKPOINTS = (".safetensors", ".ckpt")
+
+
+def load_pipeline(path: Path, config: Path | None = None, device: str | None = None):
+    """The pipeline of a diffusers folder or of a single checkpoint file; nothing is downloaded.
+
+    config: for a single file, a diffusers folder of the same architecture, for its configuration and tokenizer.
+    """
+    path = Path(path)
+    _quiet()
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.float32 if device == "cpu" else torch.float16
+    if not path.exists():
+        raise SciArtError("model", f"{path}: no such file or folder")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # newer diffusers call torch_dtype dtype, older know that only
+        pipe = _load_folder(path, dtype) if path.is_dir() else _load_file(path, config, dtype)
+    if not isinstance(pipe, (StableDiffusionPipeline, StableDiffusionXLPipeline)):
+        raise SciArtError("model", f"{path.name} is a {type(pipe).__name__}; accepted: Stable Diffusion 1, 2 and XL")
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(device)
+
+
+def _load_folder(path: Path, dtype: torch.dtype):
+    if not (path / "model_index.json").is_file():
+        raise SciArtError("model", f"{path}: not a diffusers model; there is no model_index.json in it")
+    try:
+        return DiffusionPipeline.from_pretrained(path, torch_dtype=dtype, local_files_only=True,
+                                                 **_without_checker(path / "model_index.json"))
+    except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
+        raise SciArtError("model", f"{path} cannot be read: {_first_line(error)}") from None
+
+
+def _load_file(path: Path, config: Path | None, dtype: torch.dtype):
+    if path.suffix.lower() not in CHECKPOINTS:
+        raise SciArtError("model", f"{path.name}: accepted are a diffusers folder and {', '.join(CHECKPOINTS)}")
+    options = {"torch_dtype": dtype, "local_files_only": True}
+    kind = StableDiffusionPipeline
+    if config is not None:
+        if not (Path(config) / "model_index.json").is_file():
+            raise SciArtError("config", f"{config}: not a diffusers model; there is no model_index.json in it")
+        options["config"] = str(config)
+        if "StableDiffusionXL" in (Path(config) / "model_index.json").read_text(encoding="utf-8"):
+            kind = StableDiffusionXLPipeline
+    elif _is_sdxl(path):
+        kind = StableDiffusionXLPipeline
+    if kind is StableDiffusionPipeline:
+        options.update(safety_checker=None, requires_safety_checker=False)
+    try:
+        return kind.from_single_file(str(path), **options)
+    except Exception as error:  # diffusers raises many kinds here, the cause is a file that does not fit
+        hint = "" if config else ("; where the model's configuration is not in the Hugging Face cache, give a "
+                                  "diffusers folder of the same architecture with --config")
+        raise SciArtError("model", f"{path.name} cannot be read: {_first_line(error)}{hint}") from None
+
+
+def _is_sdxl(path: Path) -> bool:
+    if path.suffix.lower() != ".safetensors":
+        return False
+    return any(key.startswith("conditioner.embedders.1.") for key in read_header(path))
+
+
+def _without_checker(index: Path) -> dict:
+    """The safety checker is left out where the model has one: it is not part of the model."""
+    if "safety_checker" not in index.read_text(encoding="utf-8"):
+        return {}
+    return {"safety_checker": None, "requires_safety_checker": False}
+
+
+def _quiet() -> None:
+    diffusers.logging.set_verbosity_error()
+    diffusers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

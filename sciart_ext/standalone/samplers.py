@@ -1,0 +1,63 @@
+"""The host's sampler and scheduler names as diffusers schedulers."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import diffusers
+
+from ..errors import SciArtError, did_you_mean
+
+# name: class in diffusers, its settings, the schedule that the host means by "Automatic"
+SAMPLERS = {
+    "Euler": ("EulerDiscreteScheduler", {}, "uniform"),
+    "Euler a": ("EulerAncestralDiscreteScheduler", {}, "uniform"),
+    "DPM++ 2M": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++", "solver_order": 2}, "karras"),
+    "DPM++ SDE": ("DPMSolverSDEScheduler", {}, "karras"),
+    "Heun": ("HeunDiscreteScheduler", {}, "uniform"),
+    "DDIM": ("DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}, "uniform"),
+    "UniPC": ("UniPCMultistepScheduler", {}, "uniform"),
+}
+SCHEDULES = ("Automatic", "Uniform", "Karras")
+_NO_KARRAS = ("Euler a", "DDIM")
+
+
+def make_scheduler(sampler: str, schedule: str, config: dict, seed: int):
+    """The diffusers scheduler for the host's names, for a model whose scheduler has this `config`.
+
+    The schedule may also stand at the end of the sampler's name, as in `DPM++ 2M Karras`.
+    """
+    sampler, schedule = _split(sampler, schedule)
+    class_name, settings, automatic = SAMPLERS[sampler]
+    schedule = automatic if schedule == "Automatic" else schedule.lower()
+    settings = dict(settings)
+    if schedule == "karras" and sampler in _NO_KARRAS:
+        raise SciArtError("scheduler", f"Karras is not available for {sampler}; accepted: Automatic, Uniform")
+    if sampler not in _NO_KARRAS:
+        settings["use_karras_sigmas"] = schedule == "karras"
+    if sampler == "DPM++ SDE":
+        if find_spec("torchsde") is None:
+            raise SciArtError("sampler", 'DPM++ SDE needs torchsde; pip install "sciart[standalone]"')
+        settings["noise_sampler_seed"] = seed
+    return getattr(diffusers, class_name).from_config(config, **settings)
+
+
+def sampler_step(evaluation: int, order: int) -> int:
+    """The sampler's step that a model evaluation (0-based) belongs to.
+
+    Schedulers of order 2 evaluate twice in a step, but once in the last one.
+    """
+    return evaluation // order
+
+
+def _split(sampler: str, schedule: str) -> tuple[str, str]:
+    for name in SCHEDULES:
+        if sampler.lower().endswith(f" {name.lower()}"):
+            sampler, schedule = sampler[:-len(name) - 1], name
+    known = {name.lower(): name for name in SAMPLERS}
+    if sampler.lower() not in known:
+        raise SciArtError("sampler", f"unknown sampler {sampler!r}; {did_you_mean(sampler, SAMPLERS)}")
+    schedules = {name.lower(): name for name in SCHEDULES}
+    if schedule.lower() not in schedules:
+        raise SciArtError("scheduler", f"unknown schedule {schedule!r}; {did_you_mean(schedule, SCHEDULES)}")
+    return known[sampler.lower()], schedules[schedule.lower()]

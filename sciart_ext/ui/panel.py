@@ -1,0 +1,139 @@
+"""The panel's gradio side: the recipe's textbox, a place for the drawn widgets, and the bridge they ask Python by.
+
+The widgets are drawn by `javascript/sciart.js`. All they do is edit the recipe's text, which is the script's one
+argument. What they need to know (names, presets, the compiled plan) they ask through one hidden bridge: gradio's
+own event carries a question as JSON and brings the answer back, so whoever may use the page may use the panel,
+with whatever login the host has. Hidden means a CSS class: gradio does not draw components of `visible=False`.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+from ..errors import SciArtError
+from ..plan import compile_plan
+from ..plot import plan_svg
+from ..recipe import Recipe, parse_recipe
+
+INFOTEXT_KEY = "SciArt"
+MAX_STEPS = 10_000
+
+
+@dataclass(frozen=True)
+class PanelChoices:
+    """What the widgets offer, as plain data."""
+
+    loras: list[dict] = field(default_factory=list)
+    """[{"name", "kind"?, "rank"?}]"""
+    presets: list[dict] = field(default_factory=list)
+    """`Preset.to_json()` of each preset"""
+    bindings: dict[str, str] = field(default_factory=dict)
+    """role: LoRA name"""
+    suggestions: dict[str, list[str]] = field(default_factory=dict)
+    """role: LoRA names that may play it, best first"""
+
+
+@dataclass(frozen=True)
+class PanelActions:
+    """What the panel may ask of Python. Each raises `SciArtError` where it cannot."""
+
+    choices: Callable[[], PanelChoices]
+    preview: Callable[[str, int, int], str]
+    """(recipe as JSON text, steps, hires steps or 0) to HTML; see `plan_preview`"""
+    bind: Callable[[dict[str, str]], Any]
+    save_preset: Callable[[str, dict], Any]
+    delete_preset: Callable[[str], Any]
+    refresh: Callable[[], Any] = lambda: None
+    """looks for LoRA files again"""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """The components a script hands to the host."""
+
+    recipe: gr.Textbox
+    infotext_fields: list[tuple[gr.Textbox, str]]
+    paste_field_names: list[str]
+
+
+def build_panel(is_img2img: bool, actions: PanelActions) -> Panel:
+    """Builds the panel inside the current gradio Blocks. Asks nothing and changes nothing while building."""
+    tab = "img2img" if is_img2img else "txt2img"
+    with gr.Accordion("SciArt", open=False, elem_id=f"sciart_{tab}", elem_classes=["sciart-accordion"]):
+        gr.HTML(f'<div class="sciart-panel" data-tab="{tab}"></div>', elem_id=f"sciart_{tab}_panel")
+        with gr.Column(elem_classes=["sciart-hidden"]):
+            recipe = gr.Textbox("", label="SciArt recipe", lines=1, max_lines=1, interactive=True,
+                                elem_id=f"sciart_{tab}_recipe", elem_classes=["sciart-hidden"])
+            _build_bridge(tab, actions)
+    recipe.change(fn=None, _js=f"(text) => {{ window.sciart?.recipeChanged('{tab}', text); return []; }}",
+                  inputs=[recipe], outputs=[])
+    return Panel(recipe, [(recipe, INFOTEXT_KEY)], [INFOTEXT_KEY])
+
+
+def plan_preview(recipe_text: str, steps: int, hires_steps: int, resolve: Callable[[Recipe], Recipe],
+                 notes: Iterable[str] = ()) -> str:
+    """The preview's HTML: the plan's picture, and notes under it. `resolve` fills in presets and roles."""
+    plan = compile_plan(resolve(parse_recipe(recipe_text)), steps, hires_steps)
+    lines = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
+    return plan_svg(plan) + (f'<ul class="sciart-notes">{lines}</ul>' if lines else "")
+
+
+def answer(actions: PanelActions, question: str) -> str:
+    """The answer to one question of the widgets; both are JSON texts, an answer carries its question's id."""
+    asked = json.loads(question)
+    try:
+        found = _ACTIONS[asked["action"]](actions, asked)
+    except SciArtError as error:
+        found = {"error": str(error), "field": error.field}
+    return json.dumps({"id": asked["id"], **found}, ensure_ascii=False)
+
+
+def _build_bridge(tab: str, actions: PanelActions) -> None:
+    question = gr.Textbox("", label="SciArt question", elem_id=f"sciart_{tab}_question")
+    send = gr.Button("SciArt ask", elem_id=f"sciart_{tab}_ask")
+    reply = gr.Textbox("", label="SciArt answer", elem_id=f"sciart_{tab}_answer", interactive=True)
+    for component in (question, send, reply):
+        component.do_not_save_to_config = True  # the host keeps values of a page's widgets as their defaults
+    # without the queue, so that the panel answers while a picture is being made
+    asking = send.click(fn=partial(answer, actions), _js=f"() => window.sciart.question('{tab}')",
+                        inputs=[question], outputs=[reply], queue=False, show_progress="hidden")
+    # also after an error, when the answer is an old one: the widgets know by its id
+    asking.then(fn=None, _js=f"(text) => {{ window.sciart.answered('{tab}', text); return []; }}",
+                inputs=[reply], outputs=[])
+
+
+def _ask_choices(actions: PanelActions, asked: dict) -> dict:
+    if asked.get("refresh"):
+        actions.refresh()
+    return {"choices": asdict(actions.choices())}
+
+
+def _ask_preview(actions: PanelActions, asked: dict) -> dict:
+    steps, hires_steps = (min(max(int(asked[key]), low), MAX_STEPS) for key, low in (("steps", 1), ("hires_steps", 0)))
+    return {"html": actions.preview(asked["recipe"], steps, hires_steps)}
+
+
+def _ask_bind(actions: PanelActions, asked: dict) -> dict:
+    actions.bind(asked["bindings"])
+    return {"choices": asdict(actions.choices())}
+
+
+def _ask_save_preset(actions: PanelActions, asked: dict) -> dict:
+    actions.save_preset(asked["name"], asked["preset"])
+    return {"choices": asdict(actions.choices())}
+
+
+def _ask_delete_preset(actions: PanelActions, asked: dict) -> dict:
+    actions.delete_preset(asked["name"])
+    return {"choices": asdict(actions.choices())}
+
+
+_ACTIONS = {"choices": _ask_choices, "preview": _ask_preview, "bind": _ask_bind,
+            "save_preset": _ask_save_preset, "delete_preset": _ask_delete_preset}

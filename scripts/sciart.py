@@ -1,0 +1,8 @@
+"""The WebUI's entry to SciArt."""
+
+from sciart_ext.host.a1111_api import register_routes
+from sciart_ext.host.a1111_infotext import register_infotext
+from sciart_ext.host.a1111_script import SciArtScript  # noqa: F401  (the WebUI looks for it here)
+
+register_routes()
+register_infotext()
