@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--prompt")
     command.add_argument("--negative", metavar="PROMPT", help="the negative prompt")
     command.add_argument("--steps", type=int)
-    command.add_argument("--seed", type=int)
+    command.add_argument("--seed", type=int, help="-1: a random one")
     command.add_argument("--sampler", help="as the WebUI calls it: Euler a, DPM++ 2M Karras, ...")
     command.add_argument("--scheduler", help="Automatic, Uniform or Karras")
     command.add_argument("--cfg", type=float)
@@ -92,6 +93,8 @@ def _generate(args: argparse.Namespace) -> None:
     preset = store.read(data["preset"]).data["txt2img"] if data.get("preset") else {}
     values = {name: _first(getattr(args, name), preset.get(field), default)
               for name, (field, default) in _SETTINGS.items()}
+    if values["seed"] == -1:
+        values["seed"] = random.randrange(2**32)
     override = preset.get("override_settings", {}).get("CLIP_stop_at_last_layers")
     recipe = resolved_recipe(data, store)
     _need_standalone()
@@ -119,7 +122,10 @@ def _plan(args: argparse.Namespace) -> None:
         if not low <= value <= 1000:
             raise SciArtError(name, f"{value} is out of range; accepted: {low} to 1000")
     store = PresetStore()
-    plan = compile_plan(resolved_recipe(self_bound(recipe_data(args), store), store), args.steps, args.hires_steps)
+    data = recipe_data(args)
+    if not data:
+        raise SciArtError("recipe", "missing; give --recipe, --preset or --lora")
+    plan = compile_plan(resolved_recipe(self_bound(data, store), store), args.steps, args.hires_steps)
     if args.png:
         from .plot import plan_png
         args.png.parent.mkdir(parents=True, exist_ok=True)

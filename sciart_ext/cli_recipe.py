@@ -72,7 +72,13 @@ def read_json(source: str, field: str) -> object:
 
 def resolved_recipe(data: dict, store: PresetStore) -> Recipe:
     """The self-contained recipe; with nothing given, one that leaves the model alone."""
-    return resolve(parse_recipe(data), store) if data else parse_recipe({"enabled": False})
+    try:
+        return resolve(parse_recipe(data), store) if data else parse_recipe({"enabled": False})
+    except SciArtError as error:
+        if not error.message.endswith("NAME}"):
+            raise
+        role = error.message.split("'")[1]
+        raise SciArtError(error.field, f"{role!r} is not bound to a LoRA; give --role {role}=NAME") from None
 
 
 def self_bound(data: dict, store: PresetStore) -> dict:

@@ -195,8 +195,8 @@ def _legend(plan: PassPlan) -> tuple[list[str], float]:
     """The names under the plot, as many on a line as fit; and the height they take."""
     if not plan.loras:
         return [], 0.0
-    entries = [("entry", lora.label, _shortened(lora.label) + _APPLIES[lora.apply_to], PALETTE[k % len(PALETTE)],
-                _dash(k)) for k, lora in enumerate(plan.loras)]
+    entries = [("entry", lora.label, _shortened(lora.label) + _APPLIES[lora.apply_to],
+                PALETTE[k % len(PALETTE)], _dash(k)) for k, lora in enumerate(plan.loras)]
     entries.append(("key", "weight of the text encoder", "text encoder", "currentColor", "3 1.5"))
     parts, x, y = ['<g class="legend">'], float(LEFT), TOP + PLOT_HEIGHT + BOTTOM + 14.0
     for kind, title, text, color, dash in entries:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -94,6 +95,8 @@ def generate(pipe, recipe: Recipe, settings: Settings, loras: list[LoraFile], mo
     with ExitStack() as stack:
         stack.callback(setattr, pipe, "scheduler", pipe.scheduler)
         pipe.scheduler = scheduler
+        stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", "Should have ta>=t0")  # torchsde, about rounding
         work = workload(pipe, plan, settings.cfg_scale, (width, height), cond.tokens.shape[1])
         set_step = _unet_gates(stack, pipe, plan, loras, blocks, recipe, work)
 

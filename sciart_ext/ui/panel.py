@@ -1,9 +1,10 @@
-"""The panel's gradio side: the recipe's textbox, a place for the drawn widgets, and the bridge they ask Python by.
+"""The panel's gradio side: the recipe's textbox, a place for the widgets, and a bridge to ask Python by.
 
-The widgets are drawn by `javascript/sciart.js`. All they do is edit the recipe's text, which is the script's one
-argument. What they need to know (names, presets, the compiled plan) they ask through one hidden bridge: gradio's
-own event carries a question as JSON and brings the answer back, so whoever may use the page may use the panel,
-with whatever login the host has. Hidden means a CSS class: gradio does not draw components of `visible=False`.
+The widgets are drawn by `javascript/sciart.js`. All they do is edit the recipe's text, which is the script's
+one argument. What they need to know (names, presets, the compiled plan) they ask through one hidden bridge:
+gradio's own event carries a question as JSON and brings the answer back, so whoever may use the page may use
+the panel, with whatever login the host has. What is hidden is hidden by a CSS class: components that are not
+visible to gradio are not on the page.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import gradio as gr
 
 from ..errors import SciArtError
 from ..plan import compile_plan
-from ..plot import plan_svg
+from ..plot import PALETTE, plan_svg
 from ..recipe import Recipe, parse_recipe
 
 INFOTEXT_KEY = "SciArt"
@@ -67,10 +68,11 @@ def build_panel(is_img2img: bool, actions: PanelActions) -> Panel:
     """Builds the panel inside the current gradio Blocks. Asks nothing and changes nothing while building."""
     tab = "img2img" if is_img2img else "txt2img"
     with gr.Accordion("SciArt", open=False, elem_id=f"sciart_{tab}", elem_classes=["sciart-accordion"]):
-        gr.HTML(f'<div class="sciart-panel" data-tab="{tab}"></div>', elem_id=f"sciart_{tab}_panel")
+        gr.HTML(f'<div class="sciart-panel" data-tab="{tab}" data-palette="{" ".join(PALETTE)}"></div>',
+                elem_id=f"sciart_{tab}_panel")
         with gr.Column(elem_classes=["sciart-hidden"]):
-            recipe = gr.Textbox("", label="SciArt recipe", lines=1, max_lines=1, interactive=True,
-                                elem_id=f"sciart_{tab}_recipe", elem_classes=["sciart-hidden"])
+            recipe = gr.Textbox("", label="SciArt recipe", lines=2, interactive=True, elem_id=f"sciart_{tab}_recipe",
+                                elem_classes=["sciart-hidden"])
             _build_bridge(tab, actions)
     recipe.change(fn=None, _js=f"(text) => {{ window.sciart?.recipeChanged('{tab}', text); return []; }}",
                   inputs=[recipe], outputs=[])
@@ -78,11 +80,12 @@ def build_panel(is_img2img: bool, actions: PanelActions) -> Panel:
 
 
 def plan_preview(recipe_text: str, steps: int, hires_steps: int, resolve: Callable[[Recipe], Recipe],
-                 notes: Iterable[str] = ()) -> str:
+                 notes: Callable[[Recipe], Iterable[str]] = lambda recipe: ()) -> str:
     """The preview's HTML: the plan's picture, and notes under it. `resolve` fills in presets and roles."""
-    plan = compile_plan(resolve(parse_recipe(recipe_text)), steps, hires_steps)
-    lines = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
-    return plan_svg(plan) + (f'<ul class="sciart-notes">{lines}</ul>' if lines else "")
+    recipe = resolve(parse_recipe(recipe_text))
+    lines = "".join(f"<li>{html.escape(note)}</li>" for note in notes(recipe))
+    picture = plan_svg(compile_plan(recipe, steps, hires_steps))
+    return picture + (f'<ul class="sciart-notes">{lines}</ul>' if lines else "")
 
 
 def answer(actions: PanelActions, question: str) -> str:
@@ -116,7 +119,8 @@ def _ask_choices(actions: PanelActions, asked: dict) -> dict:
 
 
 def _ask_preview(actions: PanelActions, asked: dict) -> dict:
-    steps, hires_steps = (min(max(int(asked[key]), low), MAX_STEPS) for key, low in (("steps", 1), ("hires_steps", 0)))
+    steps = min(max(int(asked["steps"]), 1), MAX_STEPS)
+    hires_steps = min(max(int(asked["hires_steps"]), 0), MAX_STEPS)
     return {"html": actions.preview(asked["recipe"], steps, hires_steps)}
 
 

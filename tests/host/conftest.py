@@ -16,9 +16,7 @@ from server import HERE, HostServer, is_installed, make_tiny_models, webui_folde
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if is_installed(webui_folder()):
         return
-    reason = (
-        f"no AUTOMATIC1111 WebUI in {webui_folder()}; set SCIART_WEBUI to its folder"
-    )
+    reason = f"no AUTOMATIC1111 WebUI in {webui_folder()}; set SCIART_WEBUI to its folder"
     for item in items:
         if HERE in item.path.parents:
             item.add_marker(pytest.mark.skip(reason=reason))
@@ -34,9 +32,7 @@ def tiny_models() -> Path:
             HERE / "tiny_checkpoints.py",
             *sorted((HERE / "probe" / "open_clip_configs").glob("*.json")),
         ]
-        version = hashlib.sha256(
-            b"".join(path.read_bytes() for path in sources)
-        ).hexdigest()[:12]
+        version = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
         folder = Path(tempfile.gettempdir()).resolve() / f"sciart-tiny-models-{version}"
     finished = folder / "finished"
     if not finished.exists():

@@ -29,11 +29,7 @@ NOT_LOOKED_INTO = {"__pycache__", ".git", "venv", ".venv"}
 
 def webui_folder() -> Path:
     """SCIART_WEBUI, or the usual place in the home folder."""
-    return (
-        Path(os.environ.get("SCIART_WEBUI", "~/stable-diffusion-webui"))
-        .expanduser()
-        .resolve()
-    )
+    return Path(os.environ.get("SCIART_WEBUI", "~/stable-diffusion-webui")).expanduser().resolve()
 
 
 def webui_python(webui: Path) -> Path:
@@ -48,9 +44,7 @@ def webui_python(webui: Path) -> Path:
 
 
 def is_installed(webui: Path) -> bool:
-    return (webui / "launch.py").is_file() and (
-        webui / "modules" / "processing.py"
-    ).is_file()
+    return (webui / "launch.py").is_file() and (webui / "modules" / "processing.py").is_file()
 
 
 def make_tiny_models(webui: Path, out: Path, size: str = "tiny") -> Path:
@@ -68,6 +62,7 @@ def make_tiny_models(webui: Path, out: Path, size: str = "tiny") -> Path:
     done = subprocess.run(
         [str(part) for part in command],
         env=clean_environment(),
+        check=False,
         capture_output=True,
         text=True,
     )
@@ -111,9 +106,7 @@ class Reply:
     @property
     def pictures(self) -> list[np.ndarray]:
         """The pictures as uint8 arrays (height, width, 3)."""
-        return [
-            np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) for png in self.pngs
-        ]
+        return [np.asarray(Image.open(io.BytesIO(png)).convert("RGB")) for png in self.pngs]
 
     @property
     def info(self) -> dict:
@@ -139,24 +132,20 @@ class HostServer:
     args: tuple[str, ...] = ()
     settings: dict = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
-    extensions: dict[str, Path] = field(
-        default_factory=lambda: {"sciart": SCIART, "sciart-probe": PROBE}
-    )
+    extensions: dict[str, Path] = field(default_factory=lambda: {"sciart": SCIART, "sciart-probe": PROBE})
     checkpoint: str = "tiny-sd1.safetensors"
     ui: bool = False
     webui: Path = field(default_factory=webui_folder)
     start_timeout: float = 300.0
     request_timeout: float = 600.0
 
-    def __enter__(self) -> HostServer:
+    def __enter__(self):
         if not is_installed(self.webui):
             raise FileNotFoundError(f"no WebUI in {self.webui}; set SCIART_WEBUI")
         self.data = Path(tempfile.mkdtemp(prefix="sciart-host-")).resolve()
         self.process = None
         self.files_before = self.files_in_webui()
-        self.folder_of_host = (
-            None if (self.webui / EMPTY_FOLDER).exists() else self.webui / EMPTY_FOLDER
-        )
+        self.folder_of_host = None if (self.webui / EMPTY_FOLDER).exists() else self.webui / EMPTY_FOLDER
         try:
             self.fill_data_folder()
             self.port = free_port()
@@ -169,11 +158,7 @@ class HostServer:
     def __exit__(self, *exception) -> None:
         self.stop()
         shutil.rmtree(self.data, ignore_errors=True)
-        if (
-            self.folder_of_host
-            and self.folder_of_host.is_dir()
-            and not any(self.folder_of_host.iterdir())
-        ):
+        if self.folder_of_host and self.folder_of_host.is_dir() and not any(self.folder_of_host.iterdir()):
             self.folder_of_host.rmdir()
 
     def get(self, path: str, **options) -> Reply:
@@ -216,9 +201,7 @@ class HostServer:
 
     def log(self) -> str:
         path = self.data / "server.log"
-        return (
-            path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-        )
+        return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
     def files_left_in_webui(self) -> set[str]:
         """Files in the WebUI's tree that were not there before the server started."""
@@ -234,9 +217,7 @@ class HostServer:
     ) -> Reply:
         """auth: "user:password", None for none, "own" for what the server was started with."""
         data = None if payload is None else json.dumps(payload).encode("utf-8")
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}{path}", data=data, method=method
-        )
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data=data, method=method)
         request.add_header("Content-Type", "application/json")
         credentials = self.api_credentials() if auth == "own" else auth
         if credentials:
@@ -244,9 +225,7 @@ class HostServer:
             request.add_header("Authorization", f"Basic {coded}")
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(
-                request, timeout=timeout or self.request_timeout
-            ) as response:
+            with opener.open(request, timeout=timeout or self.request_timeout) as response:
                 return Reply(response.status, response.read())
         except urllib.error.HTTPError as error:
             return Reply(error.code, error.read())
@@ -279,9 +258,7 @@ class HostServer:
             "show_progress_type": "Approx cheap",  # the default downloads a preview network
             **self.settings,
         }
-        (self.data / "config.json").write_text(
-            json.dumps(settings, indent=2), encoding="utf-8"
-        )
+        (self.data / "config.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
 
     def command(self) -> list[str]:
         data = self.data
@@ -338,15 +315,11 @@ class HostServer:
         deadline = time.monotonic() + self.start_timeout
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
-                raise RuntimeError(
-                    f"the WebUI ended with {self.process.returncode}:\n{self.log()[-6000:]}"
-                )
+                raise RuntimeError(f"the WebUI ended with {self.process.returncode}:\n{self.log()[-6000:]}")
             if "Startup time:" in self.log() and self.answers():
                 return
             time.sleep(0.3)
-        raise TimeoutError(
-            f"the WebUI did not start in {self.start_timeout:.0f} s:\n{self.log()[-6000:]}"
-        )
+        raise TimeoutError(f"the WebUI did not start in {self.start_timeout:.0f} s:\n{self.log()[-6000:]}")
 
     def answers(self) -> bool:
         try:
@@ -366,9 +339,7 @@ class HostServer:
             self.process.wait(timeout=20)
         except (OSError, subprocess.TimeoutExpired, json.JSONDecodeError):
             pass
-        except (
-            Exception
-        ) as error:  # http.client errors: the server went away while it answered
+        except Exception as error:  # http.client errors: the server went away while it answered
             if type(error).__module__ != "http.client":
                 raise
         if self.process.poll() is None:
@@ -397,9 +368,7 @@ def link_or_copy(source: Path, target: Path) -> None:
         target.symlink_to(source, target_is_directory=source.is_dir())
     except OSError:
         if source.is_dir():
-            shutil.copytree(
-                source, target, ignore=shutil.ignore_patterns(".git", "__pycache__")
-            )
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns(".git", "__pycache__"))
         else:
             shutil.copy2(source, target)
 

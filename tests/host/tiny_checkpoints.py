@@ -25,12 +25,7 @@ import yaml
 from safetensors.torch import save_file
 from torch import nn
 
-OPEN_CLIP_CONFIG = (
-    Path(__file__).resolve().parent
-    / "probe"
-    / "open_clip_configs"
-    / "sciart-tiny-bigG.json"
-)
+OPEN_CLIP_CONFIG = Path(__file__).resolve().parent / "probe" / "open_clip_configs" / "sciart-tiny-bigG.json"
 VOCABULARY = 49408
 
 Weights = dict[str, torch.Tensor]
@@ -39,9 +34,7 @@ Weights = dict[str, torch.Tensor]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--webui", type=Path, required=True, help="folder of the WebUI")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="models folder to write"
-    )
+    parser.add_argument("--out", type=Path, required=True, help="models folder to write")
     parser.add_argument("--size", choices=["tiny", "sd15"], default="tiny")
     options = parser.parse_args()
     use_classes_of(options.webui.expanduser().resolve())
@@ -61,9 +54,7 @@ def write_tiny(out: Path) -> None:
     network = write_checkpoint(out, "tiny-sd1", sd1, build_sd1(sd1, text), seed=1)
     write_checkpoint(out, "tiny-sd1-b", sd1, build_sd1(sd1, text), seed=2)
     inpainting = sd1_config(text, channels=32, context=64, inpainting=True)
-    write_checkpoint(
-        out, "tiny-sd1-inpainting", inpainting, build_sd1(inpainting, text), seed=3
-    )
+    write_checkpoint(out, "tiny-sd1-inpainting", inpainting, build_sd1(inpainting, text), seed=3)
     xl = sdxl_config(text)
     network_xl = write_checkpoint(out, "tiny-sdxl", xl, build_sdxl(xl, text), seed=4)
     loras = {
@@ -110,8 +101,7 @@ def use_classes_of(webui: Path) -> None:
     """Makes `ldm` and `sgm` importable, without the parts of `sgm` that only training needs."""
     repositories = webui / "repositories"
     sys.path[:0] = [
-        str(repositories / name)
-        for name in ("stable-diffusion-stability-ai", "generative-models")
+        str(repositories / name) for name in ("stable-diffusion-stability-ai", "generative-models")
     ]
     data = types.ModuleType("sgm.data")
     data.StableDataModuleFromConfig = None
@@ -128,15 +118,9 @@ def build_sd1(config: dict, text: Path) -> nn.ModuleDict:
     params = config["model"]["params"]
     return nn.ModuleDict(
         {
-            "model": nn.ModuleDict(
-                {"diffusion_model": UNetModel(**params["unet_config"]["params"])}
-            ),
-            "first_stage_model": AutoencoderKL(
-                **params["first_stage_config"]["params"]
-            ),
-            "cond_stage_model": nn.ModuleDict(
-                {"transformer": build_text_encoder(text)}
-            ),
+            "model": nn.ModuleDict({"diffusion_model": UNetModel(**params["unet_config"]["params"])}),
+            "first_stage_model": AutoencoderKL(**params["first_stage_config"]["params"]),
+            "cond_stage_model": nn.ModuleDict({"transformer": build_text_encoder(text)}),
         }
     )
 
@@ -161,9 +145,7 @@ def build_sdxl(config: dict, text: Path) -> nn.ModuleDict:
     return nn.ModuleDict(
         {
             "model": nn.ModuleDict({"diffusion_model": UNetModel(**unet_params)}),
-            "first_stage_model": AutoencoderKL(
-                **params["first_stage_config"]["params"]
-            ),
+            "first_stage_model": AutoencoderKL(**params["first_stage_config"]["params"]),
             "conditioner": nn.ModuleDict({"embedders": nn.ModuleList(embedders)}),
         }
     )
@@ -178,9 +160,7 @@ def build_text_encoder(folder: Path) -> nn.Module:
 # Configurations
 
 
-def sd1_config(
-    text: Path, channels: int, context: int, inpainting: bool = False
-) -> dict:
+def sd1_config(text: Path, channels: int, context: int, inpainting: bool = False) -> dict:
     """SD1's architecture at the given UNet width, with a small autoencoder."""
     unet = {
         "image_size": 32,
@@ -214,9 +194,7 @@ def sd1_config(
             "target": "ldm.modules.diffusionmodules.openaimodel.UNetModel",
             "params": unet,
         },
-        "first_stage_config": autoencoder_config(
-            "ldm.models.autoencoder.AutoencoderKL"
-        ),
+        "first_stage_config": autoencoder_config("ldm.models.autoencoder.AutoencoderKL"),
         "cond_stage_config": {
             "target": "ldm.modules.encoders.modules.FrozenCLIPEmbedder",
             "params": {"version": str(text)},
@@ -285,9 +263,7 @@ def sdxl_config(text: Path) -> dict:
         "num_idx": 1000,
         "weighting_config": {"target": f"{diffusion}.denoiser_weighting.EpsWeighting"},
         "scaling_config": {"target": f"{diffusion}.denoiser_scaling.EpsScaling"},
-        "discretization_config": {
-            "target": f"{diffusion}.discretizer.LegacyDDPMDiscretization"
-        },
+        "discretization_config": {"target": f"{diffusion}.discretizer.LegacyDDPMDiscretization"},
     }
     params = {
         "scale_factor": 0.13025,
@@ -304,13 +280,9 @@ def sdxl_config(text: Path) -> dict:
             "target": "sgm.modules.GeneralConditioner",
             "params": {"emb_models": embedders},
         },
-        "first_stage_config": autoencoder_config(
-            "sgm.models.autoencoder.AutoencoderKLInferenceWrapper"
-        ),
+        "first_stage_config": autoencoder_config("sgm.models.autoencoder.AutoencoderKLInferenceWrapper"),
     }
-    return {
-        "model": {"target": "sgm.models.diffusion.DiffusionEngine", "params": params}
-    }
+    return {"model": {"target": "sgm.models.diffusion.DiffusionEngine", "params": params}}
 
 
 def autoencoder_config(target: str) -> dict:
@@ -340,9 +312,7 @@ def write_text_encoder(folder: Path, width: int, layers: int, heads: int) -> Pat
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = SimpleTokenizer()
     renamed = {"<start_of_text>": "<|startoftext|>", "<end_of_text>": "<|endoftext|>"}
-    vocabulary = {
-        renamed.get(token, token): index for token, index in tokenizer.encoder.items()
-    }
+    vocabulary = {renamed.get(token, token): index for token, index in tokenizer.encoder.items()}
     merges = sorted(tokenizer.bpe_ranks, key=tokenizer.bpe_ranks.get)
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -393,14 +363,11 @@ def write_checkpoint(
 ) -> nn.ModuleDict:
     fill(network, torch.Generator().manual_seed(seed))
     weights = {
-        key: value.to(dtype) if value.is_floating_point() else value
-        for key, value in state_of(network)
+        key: value.to(dtype) if value.is_floating_point() else value for key, value in state_of(network)
     }
     path = out / "Stable-diffusion" / f"{name}.safetensors"
     save_file(weights, path)
-    path.with_suffix(".yaml").write_text(
-        yaml.safe_dump(config, sort_keys=False), encoding="utf-8"
-    )
+    path.with_suffix(".yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     return network
 
 
@@ -448,9 +415,7 @@ def write_lora(
     for key, shape in layers.items():
         fan_in = math.prod(shape[1:])
         down = torch.randn(rank, *shape[1:], generator=generator) / math.sqrt(fan_in)
-        up = torch.randn(
-            shape[0], rank, *(1 for _ in shape[2:]), generator=generator
-        ) / math.sqrt(rank)
+        up = torch.randn(shape[0], rank, *(1 for _ in shape[2:]), generator=generator) / math.sqrt(rank)
         weights[f"{key}.lora_down.weight"] = down.half()
         weights[f"{key}.lora_up.weight"] = (strength * up).half()
         weights[f"{key}.alpha"] = torch.tensor(alpha)
@@ -465,9 +430,7 @@ def write_lora(
 
 LORA_STRENGTH = {"sd_v1": 0.25, "sdxl_base_v1-0": 0.15}
 
-TEXT_LAYER = re.compile(
-    r"text_model\.encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])$"
-)
+TEXT_LAYER = re.compile(r"text_model\.encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])$")
 TRANSFORMER_LAYER = re.compile(
     r"\.1\.(proj_in|proj_out|transformer_blocks\..*(to_[qkv]|to_out\.0|net\.0\.proj|net\.2))$"
 )
@@ -475,14 +438,10 @@ RESNET_CONVOLUTION = re.compile(r"\.(in_layers\.2|out_layers\.3)$")
 RESNET_NAMES = {"in_layers_2": "conv1", "out_layers_3": "conv2"}
 
 
-def unet_layers(
-    network: nn.ModuleDict, convolutions: bool
-) -> Iterator[tuple[str, tuple[int, ...]]]:
+def unet_layers(network: nn.ModuleDict, convolutions: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
     """(module path, weight shape) of every layer of the UNet that a LoRA of this kind changes."""
     for path, module in network["model"]["diffusion_model"].named_modules():
-        wanted = TRANSFORMER_LAYER.search(path) or (
-            convolutions and RESNET_CONVOLUTION.search(path)
-        )
+        wanted = TRANSFORMER_LAYER.search(path) or (convolutions and RESNET_CONVOLUTION.search(path))
         if wanted and isinstance(module, (nn.Linear, nn.Conv2d)):
             yield path, tuple(module.weight.shape)
 
@@ -495,9 +454,7 @@ def text_layers(transformer: nn.Module, prefix: str) -> dict[str, tuple[int, ...
     }
 
 
-def sd1_lora_layers(
-    network: nn.ModuleDict, convolutions: bool
-) -> dict[str, tuple[int, ...]]:
+def sd1_lora_layers(network: nn.ModuleDict, convolutions: bool) -> dict[str, tuple[int, ...]]:
     """kohya key to weight shape, with the names of diffusers."""
     layers = text_layers(network["cond_stage_model"]["transformer"], "lora_te")
     for path, shape in unet_layers(network, convolutions):
@@ -505,9 +462,7 @@ def sd1_lora_layers(
     return layers
 
 
-def sdxl_lora_layers(
-    network: nn.ModuleDict, convolutions: bool
-) -> dict[str, tuple[int, ...]]:
+def sdxl_lora_layers(network: nn.ModuleDict, convolutions: bool) -> dict[str, tuple[int, ...]]:
     """kohya key to weight shape, with the names of the original SDXL code and two text encoders."""
     first, second = network["conditioner"]["embedders"]
     layers = text_layers(first["transformer"], "lora_te1")
@@ -515,12 +470,7 @@ def sdxl_lora_layers(
     for index, block in enumerate(text.resblocks):
         prefix = f"lora_te2_text_model_encoder_layers_{index}"
         width = block.attn.embed_dim
-        layers.update(
-            {
-                f"{prefix}_self_attn_{part}_proj": (width, width)
-                for part in ("q", "k", "v", "out")
-            }
-        )
+        layers.update({f"{prefix}_self_attn_{part}_proj": (width, width) for part in ("q", "k", "v", "out")})
         layers[f"{prefix}_mlp_fc1"] = tuple(block.mlp.c_fc.weight.shape)
         layers[f"{prefix}_mlp_fc2"] = tuple(block.mlp.c_proj.weight.shape)
     for path, shape in unet_layers(network, convolutions):
@@ -533,9 +483,7 @@ def diffusers_name(path: str) -> str:
     block, *rest = path.split(".")
     if block == "middle_block":
         index, *rest = rest
-        kind, number = (
-            ("attentions", 0) if index == "1" else ("resnets", int(index) // 2)
-        )
+        kind, number = ("attentions", 0) if index == "1" else ("resnets", int(index) // 2)
         prefix = "mid_block"
     else:
         position, part, *rest = rest

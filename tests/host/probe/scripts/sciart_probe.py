@@ -37,14 +37,8 @@ class Fault:
         self.where, self.left = where, at
         if where != "callback":
             model = shared.sd_model
-            target = (
-                model.cond_stage_model
-                if where == "text_encoder"
-                else model.model.diffusion_model
-            )
-            self.handle = target.register_forward_pre_hook(
-                lambda module, args: self.count()
-            )
+            target = model.cond_stage_model if where == "text_encoder" else model.model.diffusion_model
+            self.handle = target.register_forward_pre_hook(lambda module, args: self.count())
 
     def disarm(self) -> None:
         if self.handle is not None:
@@ -103,11 +97,7 @@ def state() -> dict:
         counts = {kind: len(getattr(module, name, ())) for kind, name in HOOKS.items()}
         if any(counts.values()):
             hooks[path] = {kind: count for kind, count in counts.items() if count}
-        shadowed += [
-            f"{path}.{name}"
-            for name in vars(module)
-            if callable(getattr(type(module), name, None))
-        ]
+        shadowed += [f"{path}.{name}" for name in vars(module) if callable(getattr(type(module), name, None))]
         odd += [
             {"name": f"{path}.{name}", "type": type(value).__name__}
             for name, value in module._parameters.items()
@@ -118,10 +108,7 @@ def state() -> dict:
         "checkpoint": model.sd_checkpoint_info.title,
         "is_sdxl": model.is_sdxl,
         "weights": digest_of(tensors),
-        "parts": {
-            part: digest_of([t for t in tensors if t[0].split(".", 1)[0] == part])
-            for part in parts
-        },
+        "parts": {part: digest_of([t for t in tensors if t[0].split(".", 1)[0] == part]) for part in parts},
         "tensors": len(tensors),
         "hooks": hooks,
         "shadowed_methods": sorted(shadowed),
@@ -136,9 +123,7 @@ def arm(payload: dict) -> dict:
     if where is None:
         fault.disarm()
     elif where not in PLACES:
-        raise HTTPException(
-            422, f"where: expected one of {', '.join(PLACES)} or null, got {where!r}"
-        )
+        raise HTTPException(422, f"where: expected one of {', '.join(PLACES)} or null, got {where!r}")
     elif not isinstance(at, int) or at < 1:
         raise HTTPException(422, f"at: expected a whole number from 1, got {at!r}")
     else:

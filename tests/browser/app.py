@@ -1,0 +1,159 @@
+"""A plain gradio page with the panel of both tabs and the parts of the host that the panel uses, but no host.
+
+Run it to try the panel by hand: `python tests/browser/app.py [PORT]`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+import gradio as gr
+
+ROOT = Path(__file__).resolve().parents[2]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+from sciart_ext.errors import SciArtError  # noqa: E402
+from sciart_ext.presets import PresetStore, resolve, suggest  # noqa: E402
+from sciart_ext.ui.panel import PanelActions, PanelChoices, build_panel, plan_preview  # noqa: E402
+
+LORAS = ["child_style", "watercolor-v2", "science_fiction", "수채화", "other <b>&\"quoted\"", "zz last"]
+PARAMETER = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
+HOST_SCRIPT = """
+var uiLoadedCallbacks = [];
+function gradioApp() { return document; }
+function onUiLoaded(callback) { uiLoadedCallbacks.push(callback); }
+function updateInput(target) {
+    let e = new Event("input", {bubbles: true});
+    Object.defineProperty(e, "target", {value: target});
+    target.dispatchEvent(e);
+}
+document.addEventListener("DOMContentLoaded", function() {
+    let loaded = false;
+    new MutationObserver(function() {
+        if (loaded || !document.querySelector("#txt2img_prompt")) return;
+        loaded = true;
+        uiLoadedCallbacks.forEach((callback) => callback());
+    }).observe(document, {childList: true, subtree: true});
+});
+"""
+# the rules of the host's style.css that reach into the panel
+HOST_STYLE = """
+:root, .dark { --section-header-text-size: 12pt; --block-background-fill: transparent; }
+.block.padded:not(.gradio-accordion) { padding: 0 !important; }
+div.gradio-container { max-width: unset !important; }
+div.form { border-width: 0; box-shadow: none; background: transparent; overflow: visible; gap: 0.5em; }
+.sciart-accordion { border: 1px solid var(--block-border-color) !important; border-radius: 8px !important;
+    margin: 2px 0; padding: 8px 8px; }
+"""
+
+
+def actions(store: PresetStore, loras: list[str]) -> PanelActions:
+    """What the host gives the panel, over a store of presets and a list of names."""
+
+    def choices() -> PanelChoices:
+        presets = [store.read(name).to_json() for name in store.names()]
+        roles = {role for preset in presets for role in preset["roles"]}
+        return PanelChoices([{"name": name, "kind": "LoRA", "rank": 16} for name in loras], presets,
+                            store.bindings(), {role: suggest(role, loras) for role in roles})
+
+    def find_all(recipe):
+        recipe = resolve(recipe, store)
+        for i, lora in enumerate(recipe.loras):
+            if lora.name == "crash":
+                raise RuntimeError("a fault in the server")
+            if lora.name not in loras:
+                raise SciArtError(f"loras[{i}].name", f"no LoRA {lora.name!r}; accepted: {', '.join(loras)}")
+        return recipe
+
+    def notes(recipe):
+        return ["a note of <the host>"] if len(recipe.loras) > 3 else []
+
+    def preview(text: str, steps: int, hires_steps: int) -> str:
+        return plan_preview(text, steps, hires_steps, find_all, notes)
+
+    return PanelActions(choices, preview, store.bind, store.save, store.delete,
+                        refresh=lambda: loras.append(f"found {len(loras)}"))
+
+
+def parse_infotext(text: str) -> dict:
+    """Prompt, negative prompt and values of an infotext, as the host's paste reads it."""
+    *lines, last = text.strip().split("\n")
+    if len(PARAMETER.findall(last)) < 3:
+        lines, last = [*lines, last], ""
+    prompt, negative, rest = [], [], False
+    for line in lines:
+        rest = rest or line.startswith("Negative prompt:")
+        (negative if rest else prompt).append(line.removeprefix("Negative prompt:").strip())
+    values = {key: json.loads(value) if value[:1] == '"' else value for key, value in PARAMETER.findall(last)}
+    return {"Prompt": "\n".join(prompt), "Negative prompt": "\n".join(negative), **values}
+
+
+def build_tab(tab: str, panel_actions: PanelActions) -> None:
+    """The host's widgets that the panel reads or writes, under the host's names, and the panel."""
+    with gr.Row(elem_id=f"{tab}_toprow"):
+        prompt = gr.Textbox(label="Prompt", elem_id=f"{tab}_prompt", lines=3)
+        negative = gr.Textbox(label="Negative prompt", elem_id=f"{tab}_neg_prompt", lines=3)
+        with gr.Row(elem_id=f"{tab}_tools"):
+            paste = gr.Button("↙", elem_id="paste")
+    with gr.Row(), gr.Column(elem_id=f"{tab}_settings"):
+        with gr.Row():
+            sampler = gr.Dropdown(["Euler a", "DPM++ 2M"], value="DPM++ 2M", label="Sampling method",
+                                  elem_id=f"{tab}_sampling")
+            steps = gr.Slider(1, 150, 20, step=1, label="Sampling steps", elem_id=f"{tab}_steps")
+        with gr.Row():
+            width = gr.Slider(64, 2048, 640, step=8, label="Width", elem_id=f"{tab}_width")
+            height = gr.Slider(64, 2048, 640, step=8, label="Height", elem_id=f"{tab}_height")
+        with gr.Row():
+            cfg = gr.Slider(1, 30, 7, step=0.5, label="CFG Scale", elem_id=f"{tab}_cfg_scale")
+            seed = gr.Number(-1, label="Seed", elem_id=f"{tab}_seed")
+        with gr.Group():
+            panel = build_panel(tab == "img2img", panel_actions)
+        parsed = gr.JSON(label="Pasted", elem_id=f"{tab}_parsed")
+        received = gr.Textbox(label="What the script receives", elem_id=f"{tab}_received")
+        generate = gr.Button("Generate", elem_id=f"{tab}_generate")
+    generate.click(lambda text: text, [panel.recipe], [received])
+    fields = [(prompt, "Prompt"), (negative, "Negative prompt"), (steps, "Steps"), (sampler, "Sampler"),
+              (cfg, "CFG scale"), (seed, "Seed"), *panel.infotext_fields]
+
+    def pasted(text):
+        values = parse_infotext(text)
+        size = [int(side) for side in values["Size"].split("x")] if "Size" in values else [gr.update()] * 2
+        numbers = ("Steps", "CFG scale", "Seed")
+        return [*(gr.update() if key not in values else float(values[key]) if key in numbers else values[key]
+                  for _, key in fields), *size, values]
+
+    paste.click(pasted, [prompt], [*(component for component, _ in fields), width, height, parsed])
+
+
+def build_app(store: PresetStore, loras: list[str]) -> gr.Blocks:
+    """The page. Our script and styles are put into its head, as the host does."""
+    with gr.Blocks(theme=gr.themes.Default(), title="SciArt panel") as app, gr.Tabs():
+        for tab in ("txt2img", "img2img"):
+            with gr.Tab(tab, id=tab):
+                build_tab(tab, actions(store, loras))
+    original = gr.routes.templates.TemplateResponse
+    script = (ROOT / "javascript" / "sciart.js").read_text(encoding="utf-8")
+    styles = HOST_STYLE + (ROOT / "style.css").read_text(encoding="utf-8")
+
+    def template_response(*args, **kwargs):
+        response = original(*args, **kwargs)
+        head = f"<script>{HOST_SCRIPT}</script><script>{script}</script></head>"
+        response.body = response.body.replace(b"</head>", head.encode())
+        response.body = response.body.replace(b"</body>", f"<style>{styles}</style></body>".encode())
+        response.init_headers()
+        return response
+
+    gr.routes.templates.TemplateResponse = template_response
+    return app
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        port = int(sys.argv[1]) if len(sys.argv) > 1 else 7861
+        page = build_app(PresetStore(Path(folder)), list(LORAS))
+        page.queue(16).launch(server_name="127.0.0.1", server_port=port, quiet=True, show_api=False)
