@@ -10,11 +10,13 @@
     const LORA_KEYS = ["name", "role", "weight", "schedule", "curve", "te_weight", "blocks", "apply_to", "hires"];
     const LORA_DEFAULTS = {curve: "linear", apply_to: "both"};
     const APPLY_TO = {both: "prompt and negative", cond: "prompt only", uncond: "negative only"};
-    const BLOCKS = {in: "In blocks", mid: "Mid block", out: "Out blocks"};
+    const BLOCKS = {in: "Factor for the UNet's input blocks", mid: "Factor for the UNet's middle block",
+        out: "Factor for the UNet's output blocks"};
     const SETTING_LABELS = {CLIP_stop_at_last_layers: "Clip skip", sd_model_checkpoint: "Model hash",
         sd_vae: "VAE", eta_noise_seed_delta: "ENSD"};
 
     const panels = {};
+    let fields = 0;
 
 
     // ---- elements
@@ -31,8 +33,9 @@
     }
 
     function labelled(text, control, className) {
-        return h("label", {class: `sciart-field ${className || ""}`},
-            h("span", {class: "sciart-label"}, text), control);
+        control.id = control.id || `sciart_field_${++fields}`;
+        return h("div", {class: `sciart-field ${className || ""}`},
+            h("label", {class: "sciart-label", for: control.id}, text), control);
     }
 
     function button(text, onclick, attributes) {
@@ -308,9 +311,8 @@
         }
 
         drawRemove() {
-            const name = this.lora.name || this.lora.role || `LoRA ${this.index + 1}`;
-            return button("✕", () => this.panel.remove(this.index),
-                {class: "sciart-button sciart-tool", title: "Remove", "aria-label": `Remove ${name}`});
+            return button("✕", () => this.panel.remove(this.index), {class: "sciart-button sciart-tool",
+                title: "Remove", "aria-label": `Remove LoRA ${this.index + 1}`});
         }
 
         drawWeight() {
@@ -342,15 +344,15 @@
         }
 
         drawTextEncoder() {
-            return this.drawNumber("te_weight", "Text encoder", this.lora.te_weight, "automatic",
+            return labelled("Text encoder", this.numberInput("te_weight", this.lora.te_weight, "automatic",
                 "Weight in the text encoder; empty: the weight, or the largest of the schedule",
-                (value) => this.set("te_weight", value));
+                (value) => this.set("te_weight", value)), "sciart-small");
         }
 
-        drawNumber(field, text, value, placeholder, title, change) {
+        numberInput(field, value, placeholder, title, change) {
             const input = h("input", {type: "number", min: -10, max: 10, step: 0.05, value, placeholder, title,
                 "data-field": field, oninput: () => change(input.value === "" ? undefined : Number(input.value))});
-            return labelled(text, input, "sciart-small");
+            return input;
         }
 
         drawMore() {
@@ -361,13 +363,20 @@
                 placeholder: "as at the end",
                 title: "A weight or a schedule for the hires pass; empty: the weight it ended with",
                 oninput: () => this.set("hires", hiresFromText(late.value, this.lora.hires))});
-            const factors = Object.entries(BLOCKS).map(([key, text]) => this.drawNumber(`blocks.${key}`, text,
-                isObject(blocks) ? blocks[key] : undefined, "1", "Factor for these blocks of the UNet",
-                (value) => this.setBlock(key, value)));
+            const factors = Object.entries(BLOCKS).map(([key, text]) => this.numberInput(`blocks.${key}`,
+                isObject(blocks) ? blocks[key] : undefined, `${key} 1`, text, (value) => this.setBlock(key, value)));
+            factors.forEach((factor) => factor.setAttribute("aria-label", factor.title));
             const used = ["apply_to", "blocks", "hires"].some((key) => key in loraWithoutDefaults(this.lora));
             return h("details", {class: "sciart-fold", open: used}, h("summary", {}, "More"),
-                h("div", {class: "sciart-line"}, labelled("Apply to", where, "sciart-medium"),
-                    labelled("Hires weight or schedule", late, "sciart-medium"), ...factors));
+                h("div", {class: "sciart-line"},
+                    labelled("Apply to", where, "sciart-medium"),
+                    labelled("Hires weight or schedule", late, "sciart-medium"),
+                    this.drawGroup("Block factors", factors)));
+        }
+
+        drawGroup(text, inputs) {
+            return h("div", {class: "sciart-field sciart-medium", role: "group", "aria-label": text},
+                h("span", {class: "sciart-label"}, text), h("div", {class: "sciart-pair"}, ...inputs));
         }
 
         set(key, value) {
@@ -646,7 +655,8 @@
             this.use.disabled = this.useAll.disabled = !preset;
             this.unsave.disabled = !preset || preset.builtin;
             this.description.textContent = preset ? preset.description : "";
-            this.prompt.replaceChildren(...options(prompts.map((prompt) => [prompt, prompt]), prompts[0]));
+            const prompt = prompts.includes(this.prompt.value) ? this.prompt.value : prompts[0];
+            this.prompt.replaceChildren(...options(prompts.map((text) => [text, text]), prompt));
             this.promptField.classList.toggle("sciart-hidden", prompts.length < 2);
             this.roles.replaceChildren(...(preset?.roles || []).map((role) =>
                 labelled(`LoRA for “${role}”`, this.drawBinding(role), "sciart-medium")));
@@ -710,7 +720,9 @@
         // asking
 
         async loadChoices(refresh) {
-            if (await this.change("choices", {refresh: Boolean(refresh)})) this.drawRows();
+            await this.change("choices", {refresh: Boolean(refresh)});
+            // other rows have nothing that changes, and one of them may just be typed into
+            if (this.recipe && this.recipe.loras.some((lora) => lora.role !== undefined)) this.drawRows();
             if (refresh) this.showSoon();
         }
 

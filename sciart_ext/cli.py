@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from . import standalone
 from .cli_recipe import add_recipe_options, read_json, recipe_data, resolved_recipe, self_bound
 from .errors import SciArtError
 from .plan import compile_plan
@@ -97,7 +97,7 @@ def _generate(args: argparse.Namespace) -> None:
         values["seed"] = random.randrange(2**32)
     override = preset.get("override_settings", {}).get("CLIP_stop_at_last_layers")
     recipe = resolved_recipe(data, store)
-    _need_standalone()
+    standalone.prepare()
     from .standalone.generate import Settings, generate, load_loras
     from .standalone.infotext import save_png
     from .standalone.models import load_pipeline
@@ -178,7 +178,7 @@ def _loras(args: argparse.Namespace) -> None:
     files = [load_lora(path) for path in args.files]
     reports = [lora.report() for lora in files]
     if args.model:
-        _need_standalone()
+        standalone.prepare()
         from .mixer.fit import check_fit
         from .standalone.generate import model_layers
         from .standalone.models import load_pipeline
@@ -201,19 +201,11 @@ def _loras(args: argparse.Namespace) -> None:
 
 
 def _make_tiny(args: argparse.Namespace) -> None:
-    _need_standalone()
+    standalone.prepare()
     from .standalone.tiny import make_tiny
 
     folder, loras = make_tiny(args.folder)
     print(f"{folder} (model), {loras} (LoRAs)")
-
-
-def _need_standalone() -> None:
-    from .standalone import require_extras
-
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    require_extras()
 
 
 def _show_progress(done: int, steps: int) -> None:

@@ -242,7 +242,7 @@ def _step_ticks(steps: int, width: float) -> list[int]:
     """Steps (0-based) that are labelled: the first, the last and round numbers between."""
     if steps == 1:
         return [0]
-    unit = max(int(_ticks(0, steps, max(int(width / 45), 2))[1]), 1)
+    unit = max(int(_ticks(0, steps, max(int(width / 60), 2))[1]), 1)
     inner = [step for step in range(unit - 1, steps - 1, unit) if step > 0 and steps - 1 - step >= unit * 0.6]
     return [0, *(step for step in inner if step >= unit * 0.6), steps - 1]
 

@@ -10,9 +10,9 @@ import json
 import os
 import re
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable
 
 from .errors import SciArtError, did_you_mean
 from .recipe import LoraEntry, Recipe, dump_recipe, parse_recipe

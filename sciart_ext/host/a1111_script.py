@@ -40,6 +40,9 @@ class SciArtScript(scripts.Script):
         try:
             run = Run(p, recipe)
             run.attach()
+        except SciArtError as error:
+            _fail_at(p, "init", as_request_error(error))
+            return
         except Exception as error:
             _fail_at(p, "init", error)
             raise
@@ -75,8 +78,6 @@ def _detach(p) -> None:
 
 def _fail_at(owner: object, method: str, error: Exception) -> None:
     """The host swallows this callback's error: raise it again at its next own step."""
-    error = as_request_error(error) if isinstance(error, SciArtError) else error
-
     def fail(*_, **__):
         raise error
 

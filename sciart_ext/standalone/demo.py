@@ -7,17 +7,18 @@ import base64
 import html
 import io
 import json
-import os
 import time
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from .. import __version__
 from ..plan import compile_plan
 from ..plot import plan_svg
 from ..recipe import Recipe, dump_recipe, parse_recipe
+from . import prepare
 
 PROMPT = "A colorful science fantasy illustration of a rocket over an alien planet, watercolor textures"
 RECIPE = {
@@ -37,8 +38,7 @@ def main() -> None:
     parser.add_argument("--lora-dir", type=Path, help="has child, watercolor and science; default: the tiny ones")
     parser.add_argument("--steps", type=int, default=20)
     args = parser.parse_args()
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    prepare()
     started = time.perf_counter()
     page = make_demo(args.out, args.model, args.lora_dir, args.steps)
     print(f"{page} ({time.perf_counter() - started:.0f} s)")
@@ -53,6 +53,7 @@ def make_demo(out: Path, model: Path | None = None, lora_dir: Path | None = None
 
     out.mkdir(parents=True, exist_ok=True)
     if model is None:
+        torch.set_num_threads(1)  # its layers are too small to share, and threads that wait for each other slow it down
         model, tiny_loras = make_tiny(out / "tiny")
         lora_dir = lora_dir or tiny_loras
     pipe = load_pipeline(model)

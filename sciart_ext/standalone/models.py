@@ -17,12 +17,13 @@ CHECKPOINTS = (".safetensors", ".ckpt")
 
 
 def load_pipeline(path: Path, config: Path | None = None, device: str | None = None):
-    """The pipeline of a diffusers folder or of a single checkpoint file; nothing is downloaded.
+    """The pipeline of a diffusers folder or of a single checkpoint file; no weights are downloaded.
 
-    config: for a single file, a diffusers folder of the same architecture, for its configuration and tokenizer.
+    config: for a single file, a diffusers folder of the same architecture, for its configuration and tokenizer;
+    without one diffusers takes them from the Hugging Face cache, or online unless HF_HUB_OFFLINE=1 (`prepare`).
     """
     path = Path(path)
-    _quiet()
+    quiet()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.float32 if device == "cpu" else torch.float16
     if not path.exists():
@@ -64,8 +65,9 @@ def _load_file(path: Path, config: Path | None, dtype: torch.dtype):
     try:
         return kind.from_single_file(str(path), **options)
     except Exception as error:  # diffusers raises many kinds here, the cause is a file that does not fit
-        hint = "" if config else ("; where the model's configuration is not in the Hugging Face cache, give a "
-                                  "diffusers folder of the same architecture with --config")
+        hint = f"; {config} must be a model of the same architecture" if config else (
+            "; where the model's configuration is not in the Hugging Face cache, give a diffusers folder of the same "
+            "architecture with --config")
         raise SciArtError("model", f"{path.name} cannot be read: {_first_line(error)}{hint}") from None
 
 
@@ -82,7 +84,8 @@ def _without_checker(index: Path) -> dict:
     return {"safety_checker": None, "requires_safety_checker": False}
 
 
-def _quiet() -> None:
+def quiet() -> None:
+    """No notices and progress bars of the libraries: what matters to the user is raised."""
     diffusers.logging.set_verbosity_error()
     diffusers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()

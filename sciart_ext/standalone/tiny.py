@@ -17,6 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from .models import quiet
+
 LATENT_SIZE = 24
 TEXT_WIDTH = 64
 
@@ -40,6 +42,7 @@ LORAS = {
 
 def make_tiny(folder: Path, lora_folder: Path | None = None) -> tuple[Path, Path]:
     """Writes the model (a diffusers folder) and its LoRAs (by default into `loras` inside it). Returns both paths."""
+    quiet()
     folder = Path(folder)
     lora_folder = Path(lora_folder) if lora_folder else folder / "loras"
     with torch.random.fork_rng(devices=[]), torch.no_grad():

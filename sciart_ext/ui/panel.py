@@ -68,11 +68,12 @@ def build_panel(is_img2img: bool, actions: PanelActions) -> Panel:
     """Builds the panel inside the current gradio Blocks. Asks nothing and changes nothing while building."""
     tab = "img2img" if is_img2img else "txt2img"
     with gr.Accordion("SciArt", open=False, elem_id=f"sciart_{tab}", elem_classes=["sciart-accordion"]):
-        gr.HTML(f'<div class="sciart-panel" data-tab="{tab}" data-palette="{" ".join(PALETTE)}"></div>',
-                elem_id=f"sciart_{tab}_panel")
+        # the id is on our own element: gradio would put it on two
+        gr.HTML(f'<div class="sciart-panel" id="sciart_{tab}_panel" data-tab="{tab}" '
+                f'data-palette="{" ".join(PALETTE)}"></div>')
         with gr.Column(elem_classes=["sciart-hidden"]):
-            recipe = gr.Textbox("", label="SciArt recipe", lines=2, interactive=True, elem_id=f"sciart_{tab}_recipe",
-                                elem_classes=["sciart-hidden"])
+            recipe = gr.Textbox("", label="SciArt recipe", lines=2, interactive=True,
+                                elem_id=f"sciart_{tab}_recipe", elem_classes=["sciart-hidden"])
             _build_bridge(tab, actions)
     recipe.change(fn=None, _js=f"(text) => {{ window.sciart?.recipeChanged('{tab}', text); return []; }}",
                   inputs=[recipe], outputs=[])

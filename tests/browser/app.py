@@ -47,8 +47,8 @@ HOST_STYLE = """
 .block.padded:not(.gradio-accordion) { padding: 0 !important; }
 div.gradio-container { max-width: unset !important; }
 div.form { border-width: 0; box-shadow: none; background: transparent; overflow: visible; gap: 0.5em; }
-.sciart-accordion { border: 1px solid var(--block-border-color) !important; border-radius: 8px !important;
-    margin: 2px 0; padding: 8px 8px; }
+.block.sciart-accordion { border: 1px solid var(--block-border-color) !important;
+    border-radius: 8px !important; margin: 2px 0; padding: 8px 8px !important; }
 """
 
 
@@ -93,26 +93,31 @@ def parse_infotext(text: str) -> dict:
     return {"Prompt": "\n".join(prompt), "Negative prompt": "\n".join(negative), **values}
 
 
+def slider(low: float, high: float, value: float, step: float, label: str, elem_id: str) -> gr.Slider:
+    """A slider as the host has them: one that can be moved."""
+    return gr.Slider(low, high, value, step=step, label=label, elem_id=elem_id, interactive=True)
+
+
 def build_tab(tab: str, panel_actions: PanelActions) -> None:
     """The host's widgets that the panel reads or writes, under the host's names, and the panel."""
     with gr.Row(elem_id=f"{tab}_toprow"):
-        prompt = gr.Textbox(label="Prompt", elem_id=f"{tab}_prompt", lines=3)
-        negative = gr.Textbox(label="Negative prompt", elem_id=f"{tab}_neg_prompt", lines=3)
+        prompt = gr.Textbox(label="Prompt", elem_id=f"{tab}_prompt", lines=3, interactive=True)
+        negative = gr.Textbox(label="Negative prompt", elem_id=f"{tab}_neg_prompt", lines=3,
+                              interactive=True)
         with gr.Row(elem_id=f"{tab}_tools"):
             paste = gr.Button("↙", elem_id="paste")
     with gr.Row(), gr.Column(elem_id=f"{tab}_settings"):
         with gr.Row():
             sampler = gr.Dropdown(["Euler a", "DPM++ 2M"], value="DPM++ 2M", label="Sampling method",
-                                  elem_id=f"{tab}_sampling")
-            steps = gr.Slider(1, 150, 20, step=1, label="Sampling steps", elem_id=f"{tab}_steps")
+                                  elem_id=f"{tab}_sampling", interactive=True)
+            steps = slider(1, 150, 20, 1, "Sampling steps", f"{tab}_steps")
         with gr.Row():
-            width = gr.Slider(64, 2048, 640, step=8, label="Width", elem_id=f"{tab}_width")
-            height = gr.Slider(64, 2048, 640, step=8, label="Height", elem_id=f"{tab}_height")
+            width = slider(64, 2048, 640, 8, "Width", f"{tab}_width")
+            height = slider(64, 2048, 640, 8, "Height", f"{tab}_height")
         with gr.Row():
-            cfg = gr.Slider(1, 30, 7, step=0.5, label="CFG Scale", elem_id=f"{tab}_cfg_scale")
-            seed = gr.Number(-1, label="Seed", elem_id=f"{tab}_seed")
-        with gr.Group():
-            panel = build_panel(tab == "img2img", panel_actions)
+            cfg = slider(1, 30, 7, 0.5, "CFG Scale", f"{tab}_cfg_scale")
+            seed = gr.Number(-1, label="Seed", elem_id=f"{tab}_seed", interactive=True)
+        panel = build_panel(tab == "img2img", panel_actions)
         parsed = gr.JSON(label="Pasted", elem_id=f"{tab}_parsed")
         received = gr.Textbox(label="What the script receives", elem_id=f"{tab}_received")
         generate = gr.Button("Generate", elem_id=f"{tab}_generate")
@@ -132,7 +137,9 @@ def build_tab(tab: str, panel_actions: PanelActions) -> None:
 
 def build_app(store: PresetStore, loras: list[str]) -> gr.Blocks:
     """The page. Our script and styles are put into its head, as the host does."""
-    with gr.Blocks(theme=gr.themes.Default(), title="SciArt panel") as app, gr.Tabs():
+    # fonts by name: none is fetched from the net
+    theme = gr.themes.Default(font=["Source Sans Pro", "sans-serif"], font_mono=["monospace"])
+    with gr.Blocks(theme=theme, title="SciArt panel") as app, gr.Tabs():
         for tab in ("txt2img", "img2img"):
             with gr.Tab(tab, id=tab):
                 build_tab(tab, actions(store, loras))

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from server import HERE, HostServer, is_installed, make_tiny_models, webui_folder
 
+# Toy models are quickest on one thread, and do not get in the way of what else the machine does.
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if is_installed(webui_folder()):
@@ -45,5 +48,5 @@ def tiny_models() -> Path:
 @pytest.fixture(scope="session")
 def host(tiny_models: Path) -> Iterator[HostServer]:
     """A WebUI without its page, with SciArt and the probe installed and tiny-sd1 loaded."""
-    with HostServer(models=tiny_models) as server:
+    with HostServer(models=tiny_models, env=ONE_THREAD) as server:
         yield server

@@ -281,6 +281,7 @@ class HostServer:
     def environment(self) -> dict[str, str]:
         data = self.data
         own = {
+            "SCIART_USER_DIR": data / "sciart-user",
             "SD_WEBUI_CACHE_FILE": data / "cache.json",
             "SD_WEBUI_CACHE_DIR": data / "cache",
             "SD_WEBUI_LOG_LEVEL": "INFO",

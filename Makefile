@@ -1,0 +1,55 @@
+# From a fresh clone every target sets up what it needs: `make demo` is enough.
+
+PYTHON ?= python3
+# Another torch than the one from PyPI, for example one for CUDA 12.8:
+#   make demo SCIART_TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cu128"
+SCIART_TORCH ?= torch==2.13.0
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+VENV310 := .venv310
+STAMP310 := $(VENV310)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-host test-310 lint bench clean
+
+help: ## this list
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /\1|/' | awk -F'|' '{printf "%-10s %s\n", $$1, $$2}'
+
+# torch first and alone, so that nothing after it chooses another build
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check $(SCIART_TORCH)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[standalone,dev]"
+	touch $@
+
+$(STAMP310): pyproject.toml
+	python3.10 -m venv $(VENV310)
+	$(VENV310)/bin/pip install --quiet --disable-pip-version-check $(SCIART_TORCH)
+	$(VENV310)/bin/pip install --quiet --disable-pip-version-check -e ".[standalone,dev]" "pydantic==1.10.15"
+	touch $@
+
+demo: $(STAMP) ## pictures of the tiny model, without and with LoRAs, in out/demo/index.html
+	$(BIN)/python -m sciart_ext.standalone.demo --out out/demo
+
+test: $(STAMP) ## all tests that need no WebUI
+	$(BIN)/python -m pytest --ignore tests/host --ignore tests/browser
+
+test-310: $(STAMP310) ## the same on Python 3.10 with pydantic 1.10.15, what the WebUI runs on
+	$(VENV310)/bin/python -m pytest --ignore tests/host --ignore tests/browser
+
+test-host: $(STAMP) ## tests in a real WebUI v1.10.1: SCIART_WEBUI=its folder
+	@test -n "$(SCIART_WEBUI)" || { echo "set SCIART_WEBUI to the folder of a WebUI v1.10.1"; exit 2; }
+	SCIART_WEBUI="$(SCIART_WEBUI)" $(BIN)/python -m pytest tests/host
+
+lint: $(STAMP) ## ruff
+	$(BIN)/ruff check .
+
+bench: $(STAMP) ## the benchmarks that run without a WebUI, into benchmarks/results
+	@for script in $$(ls benchmarks/*.py | grep -v __init__); do \
+		module=benchmarks.$$(basename $$script .py); echo "$$module"; $(BIN)/python -m $$module || exit 1; done
+
+clean: ## removes environments, caches and outputs
+	rm -rf $(VENV) $(VENV310) out build *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,1 @@
+"""Parts of the benchmark `benchmarks.mix`: what mixing LoRAs costs in time and memory."""

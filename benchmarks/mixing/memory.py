@@ -1,0 +1,82 @@
+"""Peak memory, and what it may be at most.
+
+On Linux the kernel keeps a process's largest resident size (VmHWM in /proc/self/status) and forgets it when 5 is
+written to /proc/self/clear_refs. glibc keeps small freed blocks for itself, so what is measured runs with a low
+M_MMAP_THRESHOLD: every tensor then goes back to the system when it is freed, and the peak is that of live memory.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from pathlib import Path
+
+from sciart_ext.lora.file import LoraFile
+from sciart_ext.mixer.cost import Workload, tokens
+
+PROCESS = Path("/proc/self")
+MMAP_THRESHOLD = 2**16
+M_MMAP_THRESHOLD = -3
+ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(MMAP_THRESHOLD)}
+MB = 2**20
+FILE_SHARE = 1.2
+
+
+def give_back_freed_memory() -> None:
+    """Makes this process return freed tensors at once, where its C library is glibc."""
+    try:
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD)
+    except (AttributeError, OSError, TypeError):
+        pass
+
+
+def reset_peak() -> bool:
+    """Forgets the peak so far; False where the system knows none."""
+    try:
+        (PROCESS / "clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def peak_mb() -> float | None:
+    """The largest resident size since `reset_peak`."""
+    try:
+        status = (PROCESS / "status").read_text()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM:")), None)
+
+
+def bounds_mb(loras: Sequence[LoraFile], work: Workload, itemsize: int, limit_mb: float, levels: int = 4) -> dict:
+    """What each way of execution may add at most, in MB, and the parts of it.
+
+    files: all factors as the files hold them; touched: the UNet's weights that the LoRAs change; activations: input,
+    output and the ranks of the one layer where these are largest.
+    """
+    shapes: dict[str, tuple[int, int]] = {}
+    ranks: dict[str, int] = {}
+    for lora in loras:
+        for name, delta in lora.layers.items():
+            if name.startswith("unet_"):
+                shapes[name] = (delta.up.shape[0], delta.down[0].numel())
+                ranks[name] = ranks.get(name, 0) + delta.rank
+    files = sum(lora.nbytes for lora in loras) / MB
+    touched = sum(m * n for m, n in shapes.values()) * itemsize / MB
+    activations = max(tokens(name, work, levels) * (m + n + ranks[name]) for name, (m, n) in shapes.items())
+    activations *= itemsize / MB
+    branch = FILE_SHARE * files + activations
+    bounds = {"branch": branch, "merge": branch + touched, "auto": branch + touched,
+              f"auto_{limit_mb:.0f}mb": branch + min(limit_mb, touched)}
+    return {"files": files, "touched": touched, "activations": activations, "bounds": bounds}
+
+
+def compare(peaks: dict[str, dict], bounds: dict[str, float]) -> dict[str, dict]:
+    """Each variant's peak (`peak`, and `none` measured in the same process) with its increase and its bound."""
+    result = {}
+    for name, peak in peaks.items():
+        entry = {**peak, "over_none": round(peak["peak"] - peak["none"], 1)}
+        if name in bounds:
+            entry.update(bound=round(bounds[name], 1), holds=entry["over_none"] <= bounds[name])
+        result[name] = entry
+    return result

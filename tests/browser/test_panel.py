@@ -1,0 +1,376 @@
+"""The panel in a browser: what is clicked and typed is what the script receives, and the other way round.
+
+Needs gradio 3.41.2 (here, or in the Python that SCIART_GRADIO_PYTHON names), playwright and a chromium.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+expect = sync_api.expect
+
+pytestmark = pytest.mark.browser
+
+APP = Path(__file__).with_name("app.py")
+PYTHON = os.environ.get("SCIART_GRADIO_PYTHON", sys.executable)
+CHROMIUM = os.environ.get("SCIART_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def address():
+    asked = subprocess.run([PYTHON, "-c", "import gradio; print(gradio.__version__)"],
+                           capture_output=True, text=True)
+    if asked.stdout.strip() != "3.41.2":
+        pytest.skip(f"gradio 3.41.2 is needed, {PYTHON} has {asked.stdout.strip() or 'none'}; "
+                    "set SCIART_GRADIO_PYTHON to a Python that has it")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen([PYTHON, str(APP), str(port)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        yield wait_for(f"http://127.0.0.1:{port}/", server)
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def wait_for(url, server):
+    for _ in range(120):
+        if server.poll() is not None:
+            raise RuntimeError(server.stdout.read().decode())
+        try:
+            urllib.request.urlopen(url, timeout=2).close()
+            return url
+        except OSError:
+            time.sleep(0.5)
+    raise RuntimeError(f"no answer from {url}")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not CHROMIUM:
+        pytest.skip("no chromium found; set SCIART_CHROMIUM to its path")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[
+            "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"])
+        yield browser
+        browser.close()
+
+
+class Page:
+    """The page, and the panel of its first tab by what a user sees."""
+
+    def __init__(self, page, tab="txt2img"):
+        self.page = page
+        self.tab = tab
+        self.panel = page.locator(f"#sciart_{tab}_panel")
+        self.enabled = page.locator(f"#sciart_{tab}_enabled")
+        self.error = self.panel.locator(".sciart-error")
+        self.plot = self.panel.locator("svg.sciart-plot")
+        self.preset = self.panel.get_by_label("Preset", exact=True)
+
+    def open(self):
+        self.page.locator(f"#sciart_{self.tab} .icon").click()
+        expect(self.preset.locator("option")).not_to_have_count(0)
+        return self
+
+    def button(self, name):
+        return self.panel.get_by_role("button", name=name)
+
+    def row(self, index):
+        return self.panel.get_by_role("group", name=f"LoRA {index + 1}", exact=True)
+
+    def field(self, index, name):
+        return self.row(index).locator(f"[data-field='{name}']")
+
+    def add(self, name, **fields):
+        index = self.panel.locator("[data-index]").count()
+        self.button("+ Add LoRA").click()
+        self.field(index, "name").fill(name)
+        for field, value in fields.items():
+            self.field(index, field).fill(value)
+
+    def text(self):
+        return self.page.locator(f"#sciart_{self.tab}_recipe textarea").input_value()
+
+    def recipe(self):
+        return json.loads(self.text())
+
+    def received(self):
+        """What the script's Python gets when Generate is pressed."""
+        self.page.locator(f"#{self.tab}_generate").click()
+        expect(self.page.locator(f"#{self.tab}_received textarea")).to_have_value(self.text())
+        return self.text()
+
+    def paste(self, infotext):
+        self.page.locator(f"#{self.tab}_prompt textarea").fill(infotext)
+        self.page.locator(f"#{self.tab}_tools #paste").click()
+
+
+@pytest.fixture
+def page(address, browser):
+    """A fresh page; it fails the test when the page reports an error."""
+    context = browser.new_context(viewport={"width": 1280, "height": 1200})
+    tab = context.new_page()
+    errors = []
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.on("console", lambda message: errors.append(message.text)
+           if message.type == "error" and "ERR_NAME_NOT_RESOLVED" not in message.text
+           and "ERR_INTERNET_DISCONNECTED" not in message.text else None)
+    tab.goto(address)
+    tab.wait_for_selector("#sciart_txt2img_enabled")
+    yield Page(tab)
+    context.close()
+    assert not errors
+
+
+def bind_all(page):
+    names = {"child": "child_style", "watercolor": "watercolor-v2", "science": "science_fiction"}
+    for role, name in names.items():
+        page.panel.locator(f".sciart-presets [data-role={role}]").select_option(name)
+
+
+def test_an_untouched_panel_hands_over_an_empty_text(page):
+    page.open()
+    assert page.received() == ""
+    expect(page.enabled).not_to_be_checked()
+    expect(page.error).to_be_empty()
+
+
+def test_rows_become_the_recipe_without_defaults(page):
+    page.open().add("child_style", weight="0.65")
+    page.add("watercolor-v2", schedule="0.2@0, 0.65@0.5", te_weight="0.3")
+    page.field(1, "curve").select_option("cosine")
+    page.row(1).get_by_text("More").click()
+    page.field(1, "apply_to").select_option(label="prompt only")
+    page.field(1, "blocks.out").fill("0.5")
+    page.field(1, "hires").fill("0.4@0, 0.1@1")
+    expect(page.plot.locator("polyline")).to_have_count(2)
+    assert json.loads(page.received()) == {"loras": [
+        {"name": "child_style", "weight": 0.65},
+        {"name": "watercolor-v2", "schedule": "0.2@0, 0.65@0.5", "curve": "cosine", "te_weight": 0.3,
+         "blocks": {"out": 0.5}, "apply_to": "cond", "hires": {"schedule": "0.4@0, 0.1@1"}}]}
+    page.field(1, "hires").fill("0.4")
+    assert page.recipe()["loras"][1]["hires"] == {"weight": 0.4}
+    page.button("Remove LoRA 1").click()
+    assert [lora["name"] for lora in page.recipe()["loras"]] == ["watercolor-v2"]
+
+
+def test_schedule_replaces_weight_and_weight_replaces_schedule(page):
+    page.open().add("child_style", weight="0.7")
+    page.field(0, "schedule").fill("0.2@0, 0.65@0.5")
+    assert page.recipe()["loras"] == [{"name": "child_style", "schedule": "0.2@0, 0.65@0.5"}]
+    expect(page.row(0).get_by_text("Weight (the schedule is used)")).to_be_visible()
+    page.field(0, "schedule").fill("")
+    assert page.recipe()["loras"] == [{"name": "child_style", "weight": 0.7}]
+    page.field(0, "schedule").fill("0.2@0, 0.65@0.5")
+    page.field(0, "weight").fill("-4.5")
+    expect(page.field(0, "schedule")).to_have_value("")
+    assert page.recipe()["loras"] == [{"name": "child_style", "weight": -4.5}]
+    page.row(0).get_by_label("Weight, slider").fill("1.5")
+    expect(page.field(0, "weight")).to_have_value("1.5")
+
+
+def test_switching_off_keeps_the_rows(page):
+    page.open().add("child_style", weight="0.65")
+    page.enabled.uncheck()
+    assert page.recipe() == {"enabled": False, "loras": [{"name": "child_style", "weight": 0.65}]}
+    page.enabled.check()
+    assert page.recipe() == {"loras": [{"name": "child_style", "weight": 0.65}]}
+    page.enabled.uncheck()
+    page.button("Remove LoRA 1").click()
+    assert page.text() == ""
+
+
+@pytest.mark.parametrize("field, text, message", [
+    ("schedule", "0.2@x", "loras[0].schedule: cannot read '0.2@x'"),
+    ("weight", "11", "loras[0].weight: 11 is out of range"),
+    ("name", "unknown", "loras[0].name: no LoRA 'unknown'"),
+    ("hires", "many", "loras[0].hires.schedule: cannot read 'many'"),
+    ("blocks.mid", "99", "loras[0].blocks.mid: 99 is out of range"),
+])
+def test_what_python_refuses_is_told_and_marked_until_it_is_right(page, field, text, message):
+    page.open().add("child_style", weight="0.65")
+    expect(page.plot).to_be_visible()
+    page.row(0).get_by_text("More").click()
+    page.field(0, field).fill(text)
+    expect(page.error).to_contain_text(message)
+    expect(page.field(0, field)).to_have_attribute("aria-invalid", "true")
+    page.field(0, field).fill("child_style" if field == "name" else "0.5")
+    expect(page.error).to_be_empty()
+    expect(page.panel.locator("[aria-invalid]")).to_have_count(0)
+
+
+def test_a_fault_in_the_server_is_told_and_does_not_stop_the_panel(address, browser):
+    context = browser.new_context()
+    tab = context.new_page()
+    tab.goto(address)
+    tab.wait_for_selector("#sciart_txt2img_enabled")
+    page = Page(tab).open()
+    page.add("crash", weight="0.65")
+    expect(page.error).to_contain_text("could not answer")
+    page.field(0, "name").fill("child_style")
+    expect(page.plot).to_be_visible()
+    expect(page.error).to_be_empty()
+    context.close()
+
+
+def test_the_preview_follows_the_pages_steps(page):
+    page.open().add("child_style", weight="0.65")
+    expect(page.plot.locator("circle")).to_have_count(20)
+    page.page.locator("#txt2img_steps input[type=number]").fill("7")
+    expect(page.plot.locator("circle")).to_have_count(7)
+
+
+def test_a_preset_fills_rows_once_its_roles_are_bound(page):
+    page.open()
+    page.preset.select_option(label="Science imagination")
+    expect(page.panel.get_by_text("A child's science-imagination drawing")).to_be_visible()
+    likely = page.panel.locator(".sciart-presets [data-role=watercolor] optgroup[label=likely] option")
+    assert likely.all_text_contents() == ["수채화", "watercolor-v2"]
+    for role in ("child", "watercolor", "science"):
+        page.panel.locator(f".sciart-presets [data-role={role}]").select_option("")
+    page.button("Use preset").click()
+    expect(page.error).to_contain_text("loras[0].role: 'child' is not bound")
+    expect(page.field(0, "name")).to_have_attribute("aria-invalid", "true")
+    page.field(0, "name").select_option("child_style")
+    expect(page.field(0, "name")).to_have_value("child_style")
+    bind_all(page)
+    expect(page.plot.locator("polyline")).to_have_count(3)
+    expect(page.enabled).to_be_checked()
+    assert page.recipe() == {"loras": [{"name": "child_style", "weight": 0.65},
+                                       {"name": "watercolor-v2", "weight": 0.55},
+                                       {"name": "science_fiction", "weight": 0.5}]}
+
+
+def test_prompt_and_settings_go_through_the_hosts_paste(page):
+    page.open()
+    page.page.locator("#txt2img_neg_prompt textarea").fill("left over")
+    page.preset.select_option(label="Science imagination, 1024x1024")
+    bind_all(page)
+    prompts = page.panel.get_by_label("Prompt of the preset").locator("option").all_text_contents()
+    page.panel.get_by_label("Prompt of the preset").select_option(index=1)
+    page.button("Prompt & settings too").click()
+    expect(page.page.locator("#txt2img_prompt textarea")).to_have_value(prompts[1])
+    expect(page.page.locator("#txt2img_neg_prompt textarea")).to_have_value("")
+    numbers = {"steps": "35", "cfg_scale": "6", "seed": "777", "width": "512", "height": "512"}
+    for name, value in numbers.items():
+        expect(page.page.locator(f"#txt2img_{name} input[type=number]")).to_have_value(value)
+    expect(page.page.locator("#txt2img_sampling input")).to_have_value("Euler a")
+    parsed = page.page.locator("#txt2img_parsed")
+    for text in ("Denoising strength", "Hires upscale", "Hires steps", "Hires upscaler"):
+        expect(parsed).to_contain_text(text)
+    expect(page.field(2, "name")).to_have_value("science_fiction")
+    assert len(json.loads(page.received())["loras"]) == 3
+
+
+def test_a_pasted_infotext_redraws_the_rows(page):
+    recipe = {"loras": [{"name": 'other <b>&"quoted"', "schedule": [[0, 0.2], [0.5, 0.65]], "curve": "step"},
+                        {"name": "수채화", "weight": 0.4, "blocks": {"mid": 0}}]}
+    page.open().add("zz last")
+    page.paste("a robot\nSteps: 12, Sampler: Euler a, Seed: 3, SciArt: " + json.dumps(json.dumps(recipe)))
+    expect(page.field(0, "schedule")).to_have_value("0.2@0, 0.65@0.5")
+    expect(page.field(0, "name")).to_have_value('other <b>&"quoted"')
+    expect(page.field(0, "curve")).to_have_value("step")
+    expect(page.field(1, "blocks.mid")).to_be_visible()
+    expect(page.plot.locator("polyline")).to_have_count(2)
+    assert page.recipe() == recipe
+    page.field(1, "weight").fill("0.5")
+    assert page.recipe()["loras"][0] == recipe["loras"][0]
+
+
+def test_the_json_can_be_edited_and_what_has_no_widget_is_kept(page):
+    page.open().add("child_style", weight="0.65")
+    page.panel.get_by_text("Recipe (JSON)").click()
+    json_text = page.panel.get_by_label("Recipe as JSON")
+    assert json.loads(json_text.input_value()) == page.recipe()
+    json_text.fill('{"execution": "branch", "loras": [{"name": "zz last", "weight": 0.1}]}')
+    expect(page.field(0, "name")).to_have_value("zz last")
+    page.field(0, "weight").fill("0.2")
+    assert page.recipe() == {"loras": [{"name": "zz last", "weight": 0.2}], "execution": "branch"}
+    json_text.fill('{"executio": "branch", "loras": [{"name": "zz last", "weight": 0.1}]}')
+    expect(page.error).to_contain_text("executio: unknown field; did you mean 'execution'?")
+    expect(json_text).to_have_attribute("aria-invalid", "true")
+    json_text.fill('{"loras": [')
+    expect(page.error).to_contain_text("recipe: not valid JSON")
+    assert page.received() == '{"loras": ['
+
+
+def test_presets_are_saved_used_and_deleted(page):
+    page.open().add("child_style", weight="0.65")
+    page.panel.get_by_text("Save as preset").click()
+    page.panel.get_by_label("Name", exact=True).fill("Not A Name")
+    page.button("Save preset").click()
+    expect(page.panel.locator(".sciart-note")).to_contain_text("name: 'Not A Name'; accepted:")
+    page.panel.get_by_label("Name", exact=True).fill("mine")
+    page.panel.get_by_label("Title", exact=True).fill("My own")
+    page.button("Save preset").click()
+    expect(page.panel.locator(".sciart-note")).to_contain_text("Saved")
+    expect(page.preset).to_have_value("mine")
+    page.button("Remove LoRA 1").click()
+    page.button("Use preset").click()
+    expect(page.field(0, "name")).to_have_value("child_style")
+    page.page.on("dialog", lambda dialog: dialog.accept())
+    page.button("Delete the chosen preset").click()
+    expect(page.panel.locator(".sciart-note")).to_contain_text("Deleted")
+    expect(page.preset.locator("option[value=mine]")).to_have_count(0)
+
+
+def test_refresh_finds_new_loras(page):
+    page.open()
+    names = page.panel.locator("datalist option")
+    expect(names).not_to_have_count(0)
+    before = names.count()
+    page.button("Refresh the list of LoRAs").click()
+    expect(names).to_have_count(before + 1)
+
+
+def test_both_tabs_have_a_panel_of_their_own(page):
+    page.open().add("child_style", weight="0.65")
+    page.page.get_by_role("button", name="img2img", exact=True).click()
+    other = Page(page.page, "img2img").open()
+    other.add("watercolor-v2", weight="0.3")
+    expect(other.plot).to_be_visible()
+    assert json.loads(other.received())["loras"][0]["name"] == "watercolor-v2"
+    assert page.recipe()["loras"][0]["name"] == "child_style"
+
+
+def test_every_widget_has_a_name_and_is_reached_by_keyboard(page):
+    page.open().add("child_style", weight="0.65")
+    page.row(0).get_by_text("More").click()
+    nameless = page.panel.evaluate("""(panel) =>
+        [...panel.querySelectorAll("input, select, textarea, button")]
+        .filter((node) => !(node.ariaLabel || node.labels?.length || node.textContent.trim()))
+        .map((node) => node.outerHTML)""")
+    assert nameless == []
+    page.field(0, "name").focus()
+    reached = []
+    for _ in range(8):
+        page.page.keyboard.press("Tab")
+        reached.append(page.page.evaluate(
+            "document.activeElement.dataset.field || document.activeElement.tagName"))
+    assert reached == ["INPUT", "weight", "BUTTON", "schedule", "te_weight", "SUMMARY", "apply_to", "hires"]
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_nothing_is_wider_than_the_page(page, width):
+    page.page.set_viewport_size({"width": width, "height": 900})
+    page.open().add("a name that is much longer than any field on a phone could ever show", weight="0.65")
+    page.add("watercolor-v2", schedule="0.2@0, 0.65@0.5")
+    page.row(1).get_by_text("More").click()
+    assert page.page.evaluate("document.documentElement.scrollWidth") <= width
+    right = page.panel.evaluate("(panel) => panel.getBoundingClientRect().right")
+    for box in page.panel.locator("input:visible, select:visible, button:visible").all():
+        bounds = box.bounding_box()
+        assert bounds["x"] + bounds["width"] <= right + 1

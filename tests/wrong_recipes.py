@@ -1,0 +1,91 @@
+"""Recipes that are refused: (what is wrong, recipe, field of the error, part of its message)."""
+
+from __future__ import annotations
+
+CHILD = {"name": "child", "weight": 0.5}
+
+
+def _loras(**changes):
+    """A recipe of one LoRA with other values; None removes a field."""
+    entry = {**CHILD, **changes}
+    return {"loras": [{key: value for key, value in entry.items() if value is not None}]}
+
+
+def _scheduled(schedule, **changes):
+    return _loras(weight=None, schedule=schedule, **changes)
+
+
+def _hires(**values):
+    return _loras(hires=values)
+
+
+TOO_MANY = {"loras": [{"name": f"n{i}", "weight": 1} for i in range(33)]}
+
+WRONG = [
+    ("a list", [CHILD], "recipe", "expected one JSON object, got list"),
+    ("a number", 3, "recipe", "expected one JSON object, got int"),
+    ("a text that is no JSON", "{loras", "recipe", "not valid JSON"),
+    ("NaN in JSON", '{"loras": [{"name": "a", "weight": NaN}]}', "recipe", "NaN is not a JSON number"),
+    ("infinity in JSON", '{"loras": [{"name": "a", "weight": Infinity}]}', "recipe", "Infinity is not a JSON"),
+    ("a JSON list", "[1]", "recipe", "expected one JSON object, got list"),
+    ("nothing in it", {}, "loras", "give at least one LoRA or a preset"),
+    ("no LoRA", {"loras": []}, "loras", "give at least one LoRA or a preset"),
+    ("an unknown field", {**_loras(), "lora": []}, "lora", "did you mean 'loras'?"),
+    ("a case-changed field", {**_loras(), "Compose": "merge"}, "Compose", "unknown field"),
+    ("enabled is a text", {**_loras(), "enabled": "yes"}, "enabled", "expected true or false, got 'yes'"),
+    ("enabled is a number", {**_loras(), "enabled": 1}, "enabled", "expected true or false, got 1"),
+    ("an unknown way to combine", {**_loras(), "combine": "ties"}, "combine", "accepted: 'linear'"),
+    ("an unknown way to compose", {**_loras(), "compose": "blend"}, "compose", "accepted: 'merge'"),
+    ("an unknown execution", {**_loras(), "execution": "fast"}, "execution", "accepted: 'auto', 'merge', 'branch'"),
+    ("a negative memory limit", {**_loras(), "memory_limit_mb": -1}, "memory_limit_mb", "out of range"),
+    ("a memory limit in words", {**_loras(), "memory_limit_mb": "2GB"}, "memory_limit_mb", "expected a number"),
+    ("roles are a list", {**_loras(), "roles": ["child"]}, "roles", "not a valid dict"),
+    ("loras are an object", {"loras": CHILD}, "loras", "not a valid list"),
+    ("a LoRA is a text", {"loras": ["child"]}, "loras[0]", "not a valid dict"),
+    ("too many LoRAs", TOO_MANY, "loras", "at most 32"),
+    ("the same LoRA twice", {"loras": [CHILD, CHILD]}, "loras[1].name", "'child' is listed twice"),
+    ("neither name nor role", _loras(name=None), "loras[0].name", "give a name or a role"),
+    ("name and role", _loras(role="child"), "loras[0].name", "give a name or a role, one of them"),
+    ("an empty name", _loras(name=""), "loras[0].name", "at least 1 characters"),
+    ("an empty role", _loras(name=None, role=""), "loras[0].role", "at least 1 characters"),
+    ("no weight", _loras(weight=None), "loras[0].weight", "missing; give a weight or a schedule"),
+    ("the second without weight", {"loras": [CHILD, {"name": "b"}]}, "loras[1].weight", "missing"),
+    ("a weight in words", _loras(weight="half"), "loras[0].weight", "expected a number from -10 to 10, got 'half'"),
+    ("a weight as text", _loras(weight="0.5"), "loras[0].weight", "expected a number from -10 to 10, got '0.5'"),
+    ("a weight that is true", _loras(weight=True), "loras[0].weight", "got True"),
+    ("a weight too large", _loras(weight=10.5), "loras[0].weight", "10.5 is out of range"),
+    ("a weight too small", _loras(weight=-11), "loras[0].weight", "-11 is out of range"),
+    ("a weight of NaN", _loras(weight=float("nan")), "loras[0].weight", "nan is out of range"),
+    ("a weight of infinity", _loras(weight=float("inf")), "loras[0].weight", "inf is out of range"),
+    ("a weight as a list", _loras(weight=[0.5]), "loras[0].weight", "got [0.5]"),
+    ("a text-encoder weight too large", _loras(te_weight=11), "loras[0].te_weight", "11 is out of range"),
+    ("weight and schedule", _loras(schedule="0.2@0"), "loras[0].schedule", "a weight or a schedule, not both"),
+    ("an empty schedule", _scheduled([]), "loras[0].schedule", "expected points"),
+    ("an empty schedule text", _scheduled(""), "loras[0].schedule", "cannot read ''"),
+    ("a schedule that is a number", _scheduled(0.5), "loras[0].schedule", "expected points"),
+    ("a point of three", _scheduled([[0, 0.5, 1]]), "loras[0].schedule[0]", "expected a pair"),
+    ("a point that is a number", _scheduled([[0, 1], 0.5]), "loras[0].schedule[1]", "expected a pair"),
+    ("a point that is a text", _scheduled(["ab"]), "loras[0].schedule[0]", "expected a pair"),
+    ("progress above 1", _scheduled([[0, 1], [1.5, 0]]), "loras[0].schedule[1].progress", "from 0 to 1"),
+    ("progress in steps", _scheduled("0.2@0, 0.65@10"), "loras[0].schedule[1].progress", "10.0 is out of range"),
+    ("negative progress", _scheduled([[-0.1, 1]]), "loras[0].schedule[0].progress", "out of range"),
+    ("a scheduled weight too large", _scheduled("20@0"), "loras[0].schedule[0].weight", "20.0 is out of range"),
+    ("progress twice", _scheduled("0.2@0.5, 0.3@0.5"), "loras[0].schedule", "two points at progress 0.5"),
+    ("a schedule text without number", _scheduled("a@0"), "loras[0].schedule", "cannot read 'a@0'"),
+    ("a schedule text with two signs", _scheduled("1@0@1"), "loras[0].schedule", "cannot read '1@0@1'"),
+    ("too many points", _scheduled([[i / 2000, 0] for i in range(1001)]), "loras[0].schedule", "at most 1000"),
+    ("an unknown curve", _scheduled("1@0", curve="spline"), "loras[0].curve", "accepted: 'linear', 'step', 'cosine'"),
+    ("an unknown block", _loras(blocks={"down": 1}), "loras[0].blocks.down", "accepted: in, mid, out"),
+    ("a block's factor in words", _loras(blocks={"in": "x"}), "loras[0].blocks.in", "expected a number"),
+    ("a block's factor too large", _loras(blocks={"out": 99}), "loras[0].blocks.out", "99 is out of range"),
+    ("blocks as a list", _loras(blocks=[1, 1, 1]), "loras[0].blocks", "expected an object such as"),
+    ("an unknown part", _loras(apply_to="prompt"), "loras[0].apply_to", "accepted: 'both', 'cond', 'uncond'"),
+    ("an unknown field of a LoRA", _loras(weigth=1), "loras[0].weigth", "did you mean 'weight'?"),
+    ("a field of the second LoRA", {"loras": [CHILD, {**CHILD, "x": 1}]}, "loras[1].x", "unknown field"),
+    ("hires is a number", _loras(hires=0.5), "loras[0].hires", "not a valid dict"),
+    ("an unknown field of hires", _hires(wieght=1), "loras[0].hires.wieght", "did you mean 'weight'?"),
+    ("a hires weight in words", _hires(weight="x"), "loras[0].hires.weight", "expected a number"),
+    ("a hires point", _hires(schedule="1@2"), "loras[0].hires.schedule[0].progress", "2.0 is out of range"),
+    ("hires weight and schedule", _hires(weight=1, schedule="1@0"), "loras[0].hires.schedule", "not both"),
+    ("an unknown hires curve", _hires(weight=1, curve="x"), "loras[0].hires.curve", "accepted: 'linear'"),
+]
