@@ -46,9 +46,12 @@ test-host: $(STAMP) ## tests in a real WebUI v1.10.1: SCIART_WEBUI=its folder
 lint: $(STAMP) ## ruff
 	$(BIN)/ruff check .
 
-bench: $(STAMP) ## the benchmarks that run without a WebUI, into benchmarks/results
-	@for script in $$(ls benchmarks/*.py | grep -v __init__); do \
-		module=benchmarks.$$(basename $$script .py); echo "$$module"; $(BIN)/python -m $$module || exit 1; done
+# every package of benchmarks/ that can be run by `python -m`
+bench: $(STAMP) ## the benchmarks, into benchmarks/results
+	@found=0; for main in benchmarks/*/__main__.py; do \
+		test -f "$$main" || continue; found=1; \
+		$(BIN)/python -m "$$(dirname $$main | tr / .)" || exit 1; done; \
+	test $$found = 1 || echo "no benchmark to run"
 
 clean: ## removes environments, caches and outputs
 	rm -rf $(VENV) $(VENV310) out build *.egg-info .pytest_cache .ruff_cache

@@ -1,13 +1,13 @@
 """Peak memory, and what it may be at most.
 
 On Linux the kernel keeps a process's largest resident size (VmHWM in /proc/self/status) and forgets it when 5 is
-written to /proc/self/clear_refs. glibc keeps small freed blocks for itself, so what is measured runs with a low
-M_MMAP_THRESHOLD: every tensor then goes back to the system when it is freed, and the peak is that of live memory.
+written to /proc/self/clear_refs. glibc keeps freed blocks for itself, so what is measured is a fresh process
+with a low MALLOC_MMAP_THRESHOLD_: every tensor then goes back to the system when it is freed, and the peak is that of
+live memory.
 """
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,19 +15,9 @@ from sciart_ext.lora.file import LoraFile
 from sciart_ext.mixer.cost import Workload, tokens
 
 PROCESS = Path("/proc/self")
-MMAP_THRESHOLD = 2**16
-M_MMAP_THRESHOLD = -3
-ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(MMAP_THRESHOLD)}
+ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 MB = 2**20
 FILE_SHARE = 1.2
-
-
-def give_back_freed_memory() -> None:
-    """Makes this process return freed tensors at once, where its C library is glibc."""
-    try:
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD)
-    except (AttributeError, OSError, TypeError):
-        pass
 
 
 def reset_peak() -> bool:

@@ -36,13 +36,17 @@ class Variant:
             recipe["memory_limit_mb"] = self.memory_limit_mb
         return recipe
 
-    def prompt_tags(self) -> str:
-        """What the host's own and loractl's LoRAs add to the prompt."""
+    def prompt_tags(self, steps: int) -> str:
+        """What the host's own and loractl's LoRAs add to the prompt of a picture of so many steps.
+
+        loractl takes positions above 1 as steps; as fractions it divides by zero in pictures of two steps. It
+        reads the host's count of finished steps, so that the first two steps of its pictures have one weight.
+        """
         start, end = self.weights
         if self.how == "host":
             return "".join(f"<lora:{name}:{end}>" for name in self.loras)
         if self.how == "loractl":
-            return "".join(f"<lora:{name}:{start}@0,{end}@1>" for name in self.loras)
+            return "".join(f"<lora:{name}:{start}@0,{end}@{max(steps - 1, 2)}>" for name in self.loras)
         return ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,10 +59,10 @@ def inspect_lora(path: Path, name: str | None = None) -> dict:
         return load_lora(path, name).report()
     header = read_header(path)
     metadata = header.pop("__metadata__", {})
-    shapes = {key: tuple(entry.get("shape", ())) for key, entry in header.items()}
+    shapes = {key: tuple(entry["shape"]) for key, entry in header.items()}
     # Numbers (alpha) do not matter to the report: zero stands for them, and matrices have no data at all.
-    tensors = {key: torch.empty(shape, device="meta", dtype=DTYPES.get(header[key].get("dtype"), torch.float32))
-               if len(shape) > 1 else torch.zeros(shape) for key, shape in shapes.items()}
+    tensors = {key: torch.zeros(shape) if shape in ((), (1,)) else
+               torch.empty(shape, device="meta", dtype=DTYPES[header[key]["dtype"]]) for key, shape in shapes.items()}
     return _assemble(path, name, tensors, metadata).report()
 
 
@@ -101,23 +102,28 @@ def guess_base(layers: dict[str, LowRank], metadata: dict[str, str]) -> str:
 
 
 def _apply_adapter_metadata(path: Path, metadata: dict[str, str], grouped: dict[str, dict]) -> None:
-    """PEFT keeps alpha in the header, not among the tensors: α/r, or α/√r for rsLoRA (arXiv 2312.03732)."""
+    """PEFT keeps alpha in the header, not among the tensors: α/r, or α/√r for rsLoRA (arXiv 2312.03732).
+
+    Files of one model part alone (diffusers' `save_lora_adapter`) write it without the part's name.
+    """
     if "lora_adapter_metadata" not in metadata:
         return
     try:
         config = json.loads(metadata["lora_adapter_metadata"])
-    except ValueError:
+    except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict):
         raise SciArtError(path.name, "lora_adapter_metadata is not a JSON object")
-    for part, prefix in (("unet.", "unet_"), ("text_encoder.", "te1_"), ("text_encoder_2.", "te2_")):
+    for part, prefix in (("unet.", "unet_"), ("text_encoder.", "te1_"), ("text_encoder_2.", "te2_"), ("", "")):
         own = {key[len(part):]: value for key, value in config.items() if key.startswith(part)}
         if own.get("rank_pattern") or own.get("alpha_pattern"):
             raise SciArtError(path.name, f"{part}*: rank and alpha patterns of PEFT are not supported")
         if "lora_alpha" not in own:
             continue
+        alpha = own["lora_alpha"]
+        if not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
+            raise SciArtError(path.name, f"{part}lora_alpha is {alpha!r}, not a number")
         for layer, parts in grouped.items():
             if layer.startswith(prefix) and "down" in parts and not {"alpha", "scale"} & parts.keys():
-                rank = parts["down"].shape[0]
-                divisor = rank**0.5 if own.get("use_rslora") else rank
-                parts["scale"] = torch.tensor(float(own["lora_alpha"]) / divisor)
+                rank = parts["down"].shape[:1].numel()
+                parts["alpha"] = torch.tensor(float(alpha) * (rank**0.5 if own.get("use_rslora") else 1.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 from pathlib import Path
 
@@ -40,7 +41,9 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
 
 def read_header(path: Path) -> dict:
-    """The header of a safetensors file: `{key: {"dtype", "shape", ...}, "__metadata__": {...}}`."""
+    """The header of a safetensors file: `{key: {"dtype", "shape", ...}, "__metadata__": {...}}`, checked."""
+    if not path.is_file():
+        raise SciArtError(path.name, "no such file")
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -51,22 +54,37 @@ def read_header(path: Path) -> dict:
         raw = file.read(length)
     try:
         header = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise SciArtError(path.name, "damaged: the header is not valid JSON") from None
     if not isinstance(header, dict) or not all(isinstance(entry, dict) for entry in header.values()):
         raise SciArtError(path.name, "damaged: the header is not a table of tensors")
+    if not all(isinstance(value, str) for value in header.get("__metadata__", {}).values()):
+        raise SciArtError(path.name, "damaged: the metadata is not a table of texts")
+    _check_entries(path, {key: entry for key, entry in header.items() if key != "__metadata__"}, size - 8 - length)
     return header
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    header = read_header(path)
-    entries = {key: entry for key, entry in header.items() if key != "__metadata__"}
+def _check_entries(path: Path, entries: dict[str, dict], room: int) -> None:
+    """Refuses a header whose tensors are none, too many, not floats, or not within the `room` bytes of data."""
+    if not entries:
+        raise SciArtError(path.name, "contains no tensors")
     if len(entries) > MAX_TENSORS:
         raise SciArtError(path.name, f"{len(entries)} tensors; at most {MAX_TENSORS} are accepted")
     for key, entry in entries.items():
-        if entry.get("dtype") not in DTYPES:
-            raise SciArtError(path.name, f"{key} is stored as {entry.get('dtype')}; accepted: "
-                                         f"{', '.join(sorted(DTYPES))}")
+        dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+        if dtype not in DTYPES:
+            raise SciArtError(path.name, f"{key} is stored as {dtype}; accepted: {', '.join(sorted(DTYPES))}")
+        if not (_are_counts(shape) and _are_counts(offsets) and len(offsets) == 2 and offsets[1] <= room
+                and offsets[1] - offsets[0] == math.prod(shape) * DTYPES[dtype].itemsize):
+            raise SciArtError(path.name, f"damaged: {key} lies beyond the end of the file, or has no proper shape")
+
+
+def _are_counts(values: object) -> bool:
+    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    read_header(path)
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})
@@ -80,8 +98,9 @@ def _read_pickle(path: Path) -> dict[str, torch.Tensor]:
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
         raise SciArtError(path.name, f"refused: it holds more than tensors, which could run code ({reason})") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise SciArtError(path.name, f"damaged: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # of a damaged file the unpickler raises whatever it stumbles over
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise SciArtError(path.name, f"damaged: {reason}") from None
     if isinstance(data, dict) and isinstance(data.get("state_dict"), dict):
         data = data["state_dict"]
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
@@ -93,7 +112,9 @@ def _read_pickle(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _check_tensor(path: Path, key: str, tensor: torch.Tensor) -> None:
-    if not tensor.is_floating_point() and tensor.numel() > 1:
-        raise SciArtError(path.name, f"{key} holds {tensor.dtype}; accepted: floating point numbers")
+    if tensor.layout != torch.strided or tensor.device.type != "cpu":
+        raise SciArtError(path.name, f"{key} is not a plain tensor ({tensor.layout}, {tensor.device.type})")
+    if tensor.dtype not in DTYPES.values() and (tensor.is_floating_point() or tensor.numel() > 1):
+        raise SciArtError(path.name, f"{key} holds {tensor.dtype}; accepted: {', '.join(sorted(DTYPES))}")
     if not torch.isfinite(tensor).all():
         raise SciArtError(path.name, f"{key} holds NaN or infinity; the file is broken")

@@ -1,0 +1,142 @@
+"""What mixing LoRAs costs: time beside a picture without LoRAs, and peak memory.
+
+    python -m benchmarks.mix [--quick] [--size 256] [--steps 6] [--rounds 5]
+
+In a WebUI (SCIART_WEBUI, SCIART_WEBUI_PYTHON; SCIART_LORACTL names a checkout of sd-webui-loractl to compare with),
+or, where none is installed, with the engine alone on diffusers' UNet. Weights are random: time and memory do not
+depend on them. Variants are interleaved in rounds; each figure is the median over rounds of its time over the time
+without LoRAs in the same round. Files are read, and the host's weights settled, before a picture is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+
+import torch
+
+from tests.host.server import is_installed, webui_folder
+
+from .mixing import report
+from .mixing.variants import COUNTS, Variant, counted_variants, timed_variants
+
+WARM_UP_STEPS = 2
+
+
+def main() -> None:
+    options = arguments()
+    on_host = options.on == "host" or (options.on == "auto" and options.device == "cpu"
+                                       and is_installed(webui_folder()))
+    began, before = time.monotonic(), report.machine(options.device)
+    measured = run_host(options) if on_host else run_engine(options)
+    measured["machine"] = {**before, "load_after": report.machine()["load"]} if "load" in before else before
+    measured["minutes"] = round((time.monotonic() - began) / 60, 1)
+    print_table(measured)
+    path = report.write("host" if on_host else "engine", measured)
+    print(f"written to {path.relative_to(report.ROOT)}")
+    print(json.dumps(measured["summary"]))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a small model and picture, two rounds: does it run?")
+    parser.add_argument("--size", type=int, help="side of the picture (default 256, quick 64)")
+    parser.add_argument("--steps", type=int, help="steps of the picture (default 6, quick 4)")
+    parser.add_argument("--rounds", type=int, help="measured rounds (default 5, quick 2)")
+    parser.add_argument("--parts", default="time,count,memory", help="what to measure, of time,count,memory")
+    parser.add_argument("--count-rounds", type=int, help="rounds with 1 to 16 LoRAs (default: as many, at most 3)")
+    parser.add_argument("--on", choices=["auto", "host", "engine"], default="auto", help="where")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of the engine alone")
+    options = parser.parse_args()
+    options.size = options.size or (64 if options.quick else 256)
+    options.steps = options.steps or (4 if options.quick else 6)
+    options.rounds = options.rounds or (2 if options.quick else 5)
+    options.count_rounds = min(options.count_rounds or 3, options.rounds)
+    options.parts = options.parts.split(",")
+    return options
+
+
+def run_host(options: argparse.Namespace) -> dict:
+    """All measurements in the WebUI."""
+    from .mixing.host import HostBench
+
+    bench = HostBench("tiny" if options.quick else "sd15", options.size, options.steps)
+    memory = bench.peaks() if "memory" in options.parts and not options.quick else {}
+    with ExitStack() as stack:
+        server = stack.enter_context(bench.server())
+        versions = server.get("/sciart-bench/versions").json
+        variants = timed_variants(bench.loras, True, bench.loractl is not None)
+        rounds = measure(variants, counted_variants(bench.names), partial(bench.timed, server), options)
+    return result(options, bench, rounds, memory, f"host v{versions['webui'].lstrip('v')} cpu", versions)
+
+
+def run_engine(options: argparse.Namespace) -> dict:
+    """All measurements with the engine alone."""
+    from .mixing.engine import EngineBench, peaks_in_fresh_process
+
+    settings = ("reduced" if options.quick else "sd15", options.size, options.steps, torch.device(options.device))
+    memory = peaks_in_fresh_process(*settings) if "memory" in options.parts else {}
+    bench = EngineBench(*settings)
+    variants = timed_variants(bench.loras, False, False)
+    rounds = measure(variants, counted_variants(bench.names), bench.timed, options)
+    versions = {name: importlib.import_module(name).__version__ for name in ("torch", "diffusers")}
+    return result(options, bench, rounds, memory, f"engine {options.device}", versions)
+
+
+def measure(variants: Sequence[Variant], counted: Sequence[Variant], timed: Callable[..., dict],
+            options: argparse.Namespace) -> list[dict[str, dict]]:
+    """Rounds of variant → its times; before them a short one that warms up."""
+    counted = counted if "count" in options.parts else []
+    if "time" not in options.parts:
+        variants, options.rounds = variants[:1], options.count_rounds if counted else 0
+    for variant in variants if options.rounds else []:
+        timed(variant, steps=min(WARM_UP_STEPS, options.steps))
+    rounds = []
+    for number in range(options.rounds):
+        chosen = [*variants, *(counted if number < options.count_rounds else [])]
+        rounds.append({variant.name: timed(variant) for variant in chosen})
+        print(f"  round {number + 1}: " + ", ".join(f"{name} {taken['sampling']:.2f} s"
+                                                   for name, taken in rounds[-1].items()), flush=True)
+    return rounds
+
+
+def result(options: argparse.Namespace, bench, rounds: list[dict[str, dict]], memory: dict, on: str,
+           versions: dict) -> dict:
+    """The figures, and all that they were made of."""
+    ratios = report.ratios(rounds)
+    names = ("host_constant", "ours_constant", "ours_changing", "loractl_changing")
+    summary = {
+        "size": options.size,
+        **{name: ratios.get(name) for name in names},
+        "peak_mb": memory.get("variants", {}),
+        "by_count": {str(count): ratios[f"ours_{count}"] for count in COUNTS if f"ours_{count}" in ratios},
+        "on": on,
+        "model": bench.model,
+        "steps": options.steps,
+        "rounds": options.rounds,
+    }
+    cpu = report.ratios(rounds, "cpu") if rounds and "cpu" in rounds[0]["none"] else {}
+    return {"summary": summary, "ratios_of_cpu_time": cpu, "rounds": rounds, "memory": memory,
+            "differences_from_none": bench.differences, "versions": versions, "commit": report.commit()}
+
+
+def print_table(measured: dict) -> None:
+    print(f"{measured['summary']['on']}, {measured['summary']['model']}, {measured['summary']['size']}²: time over none")
+    for name, ratio in report.ratios(measured["rounds"]).items():
+        cpu = measured["ratios_of_cpu_time"].get(name)
+        print(f"  {name:18} {ratio:.3f}" + (f"   (CPU time {cpu:.3f})" if cpu else ""))
+    for name, peak in measured["memory"].get("variants", {}).items():
+        verdict = f", at most {peak['bound']:.0f}: {'holds' if peak['holds'] else 'DOES NOT HOLD'}" * ("bound" in peak)
+        print(f"  memory {name:17} {peak['peak']:.0f} MB, {peak['over_none']:+.0f} over none{verdict}")
+    if measured["memory"]:
+        print("  LoRA files {files:.0f} MB, weights touched {touched:.0f} MB, largest layer's activations "
+              "{activations:.0f} MB".format_map(measured["memory"]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Where a measurement was made, what follows from its raw timings, and the file that keeps them."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+import torch
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+ROOT = RESULTS.parents[1]
+
+
+def machine(device: str = "cpu") -> dict:
+    """Model and number of processors, and how busy they were."""
+    facts = {"cpu": cpu_model(), "cores": os.cpu_count(), "system": platform.system()}
+    if hasattr(os, "getloadavg"):
+        facts["load"] = round(os.getloadavg()[0], 2)
+    if device == "cuda":
+        facts["gpu"] = torch.cuda.get_device_name()
+    return facts
+
+
+def cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.machine())
+
+
+def commit() -> str:
+    """The commit measured, with a + where files were changed since."""
+    try:
+        head, changed = (subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+                         for args in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "sciart_ext"]))
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return head.strip() + ("+" if changed.strip() else "")
+
+
+def ratios(rounds: Sequence[dict[str, dict]], of: str = "sampling") -> dict[str, float]:
+    """Each variant's median over rounds of its time over that of none in the same round."""
+    names = dict.fromkeys(name for measured in rounds for name in measured if name != "none")
+    return {name: round(statistics.median(measured[name][of] / measured["none"][of]
+                                          for measured in rounds if name in measured), 4) for name in names}
+
+
+def write(kind: str, result: dict) -> Path:
+    """Keeps a result as benchmarks/results/mix-<kind>-<date>.json; never overwrites one."""
+    RESULTS.mkdir(exist_ok=True)
+    stem = f"mix-{kind}-{datetime.now():%Y-%m-%d}"
+    path, number = RESULTS / f"{stem}.json", 1
+    while path.exists():
+        number += 1
+        path = RESULTS / f"{stem}-{number}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    return path
