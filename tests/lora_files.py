@@ -116,7 +116,7 @@ def dotted(deltas: Mapping[str, tuple[torch.Tensor, torch.Tensor]], prefix: str 
 
 
 def ldm_name(name: str) -> str:
-    """A diffusers UNet module by its LDM name: the table of the well-known conversion script, written out."""
+    """A module of diffusers' SDXL UNet by its LDM name: the table of the well-known conversion script."""
     whole = {"conv_in": "input_blocks.0.0", "conv_out": "out.2", "time_embedding.linear_1": "time_embed.0",
              "time_embedding.linear_2": "time_embed.2", "add_embedding.linear_1": "label_emb.0.0",
              "add_embedding.linear_2": "label_emb.0.2"}
@@ -154,7 +154,7 @@ def select(modules: Mapping[str, nn.Module], pattern: str) -> dict[str, nn.Modul
 
 def save(path: Path, state: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> Path:
     """A safetensors file."""
-    save_file({key: tensor.contiguous() for key, tensor in state.items()}, path, metadata and dict(metadata))
+    save_file({key: tensor.clone().contiguous() for key, tensor in state.items()}, path, metadata and dict(metadata))
     return path
 
 

@@ -28,8 +28,8 @@ MAX_STEPS = 10_000
 
 def inlined_schema() -> dict:
     """The recipe's JSON schema with its definitions in place, for the host's OpenAPI page."""
-    schema = Recipe.schema()
-    definitions = schema.pop("definitions", {})
+    schema = {key: value for key, value in Recipe.schema().items() if key != "definitions"}
+    definitions = Recipe.schema().get("definitions", {})
 
     def inline(node: Any) -> Any:
         if isinstance(node, dict):
