@@ -2,17 +2,20 @@
 
     python -m benchmarks.mix [--quick] [--size 256] [--steps 6] [--rounds 5]
 
-In a WebUI (SCIART_WEBUI, SCIART_WEBUI_PYTHON; SCIART_LORACTL names a checkout of sd-webui-loractl to compare with),
-or, where none is installed, with the engine alone on diffusers' UNet. Weights are random: time and memory do not
-depend on them. Variants are interleaved in rounds; each figure is the median over rounds of its time over the time
-without LoRAs in the same round. Files are read, and the host's weights settled, before a picture is timed.
+In a WebUI (SCIART_WEBUI, SCIART_WEBUI_PYTHON; SCIART_LORACTL names a checkout of sd-webui-loractl to
+compare with), or, where none is installed, with the engine alone on diffusers' UNet. Weights are random:
+time and memory do not depend on them. Variants are interleaved in rounds; each figure is the median over
+rounds of its sampling time over that without LoRAs in the same round. Files are read, and the host's
+weights settled, before a picture is timed. Every part of a run, with all raw timings, is kept in
+benchmarks/results.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import importlib
 import json
+import platform
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -30,8 +33,9 @@ WARM_UP_STEPS = 2
 
 def main() -> None:
     options = arguments()
-    on_host = options.on == "host" or (options.on == "auto" and options.device == "cpu"
-                                       and is_installed(webui_folder()))
+    on_host = options.on == "host" or (
+        options.on == "auto" and options.device == "cpu" and is_installed(webui_folder())
+    )
     began, before = time.monotonic(), report.machine(options.device)
     measured = run_host(options) if on_host else run_engine(options)
     measured["machine"] = {**before, "load_after": report.machine()["load"]} if "load" in before else before
@@ -44,12 +48,16 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a small model and picture, two rounds: does it run?")
+    parser.add_argument(
+        "--quick", action="store_true", help="a small model and picture, two rounds: does it run?"
+    )
     parser.add_argument("--size", type=int, help="side of the picture (default 256, quick 64)")
     parser.add_argument("--steps", type=int, help="steps of the picture (default 6, quick 4)")
     parser.add_argument("--rounds", type=int, help="measured rounds (default 5, quick 2)")
     parser.add_argument("--parts", default="time,count,memory", help="what to measure, of time,count,memory")
-    parser.add_argument("--count-rounds", type=int, help="rounds with 1 to 16 LoRAs (default: as many, at most 3)")
+    parser.add_argument(
+        "--count-rounds", type=int, help="rounds with 1 to 16 LoRAs (default: as many, at most 3)"
+    )
     parser.add_argument("--on", choices=["auto", "host", "engine"], default="auto", help="where")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of the engine alone")
     options = parser.parse_args()
@@ -79,17 +87,27 @@ def run_engine(options: argparse.Namespace) -> dict:
     """All measurements with the engine alone."""
     from .mixing.engine import EngineBench, peaks_in_fresh_process
 
-    settings = ("reduced" if options.quick else "sd15", options.size, options.steps, torch.device(options.device))
+    settings = (
+        "reduced" if options.quick else "sd15",
+        options.size,
+        options.steps,
+        torch.device(options.device),
+    )
     memory = peaks_in_fresh_process(*settings) if "memory" in options.parts else {}
     bench = EngineBench(*settings)
     variants = timed_variants(bench.loras, False, False)
     rounds = measure(variants, counted_variants(bench.names), bench.timed, options)
     versions = {name: importlib.import_module(name).__version__ for name in ("torch", "diffusers")}
+    versions["python"] = platform.python_version()
     return result(options, bench, rounds, memory, f"engine {options.device}", versions)
 
 
-def measure(variants: Sequence[Variant], counted: Sequence[Variant], timed: Callable[..., dict],
-            options: argparse.Namespace) -> list[dict[str, dict]]:
+def measure(
+    variants: Sequence[Variant],
+    counted: Sequence[Variant],
+    timed: Callable[..., dict],
+    options: argparse.Namespace,
+) -> list[dict[str, dict]]:
     """Rounds of variant → its times; before them a short one that warms up."""
     counted = counted if "count" in options.parts else []
     if "time" not in options.parts:
@@ -100,15 +118,20 @@ def measure(variants: Sequence[Variant], counted: Sequence[Variant], timed: Call
     for number in range(options.rounds):
         chosen = [*variants, *(counted if number < options.count_rounds else [])]
         rounds.append({variant.name: timed(variant) for variant in chosen})
-        print(f"  round {number + 1}: " + ", ".join(f"{name} {taken['sampling']:.2f} s"
-                                                   for name, taken in rounds[-1].items()), flush=True)
+        print(
+            f"  round {number + 1}: "
+            + ", ".join(f"{name} {taken['sampling']:.2f} s" for name, taken in rounds[-1].items()),
+            flush=True,
+        )
     return rounds
 
 
-def result(options: argparse.Namespace, bench, rounds: list[dict[str, dict]], memory: dict, on: str,
-           versions: dict) -> dict:
+def result(
+    options: argparse.Namespace, bench, rounds: list[dict[str, dict]], memory: dict, on: str, versions: dict
+) -> dict:
     """The figures, and all that they were made of."""
-    ratios = report.ratios(rounds)
+    every = {of: report.ratios(rounds, of) for of in (rounds[0]["none"] if rounds else ())}
+    ratios = every.get("sampling", {})
     names = ("host_constant", "ours_constant", "ours_changing", "loractl_changing")
     summary = {
         "size": options.size,
@@ -120,22 +143,41 @@ def result(options: argparse.Namespace, bench, rounds: list[dict[str, dict]], me
         "steps": options.steps,
         "rounds": options.rounds,
     }
-    cpu = report.ratios(rounds, "cpu") if rounds and "cpu" in rounds[0]["none"] else {}
-    return {"summary": summary, "ratios_of_cpu_time": cpu, "rounds": rounds, "memory": memory,
-            "differences_from_none": bench.differences, "versions": versions, "commit": report.commit()}
+    return {
+        "summary": summary,
+        "ratios": every,
+        "rounds": rounds,
+        "memory": memory,
+        "differences_from_none": bench.differences,
+        "versions": versions,
+        "commit": report.commit(),
+    }
 
 
 def print_table(measured: dict) -> None:
-    print(f"{measured['summary']['on']}, {measured['summary']['model']}, {measured['summary']['size']}²: time over none")
-    for name, ratio in report.ratios(measured["rounds"]).items():
-        cpu = measured["ratios_of_cpu_time"].get(name)
-        print(f"  {name:18} {ratio:.3f}" + (f"   (CPU time {cpu:.3f})" if cpu else ""))
-    for name, peak in measured["memory"].get("variants", {}).items():
-        verdict = f", at most {peak['bound']:.0f}: {'holds' if peak['holds'] else 'DOES NOT HOLD'}" * ("bound" in peak)
-        print(f"  memory {name:17} {peak['peak']:.0f} MB, {peak['over_none']:+.0f} over none{verdict}")
-    if measured["memory"]:
-        print("  LoRA files {files:.0f} MB, weights touched {touched:.0f} MB, largest layer's activations "
-              "{activations:.0f} MB".format_map(measured["memory"]))
+    """The figures for people."""
+    print("{on}, {model}, {size}², {steps} steps: time over none".format_map(measured["summary"]))
+    for name, ratio in measured["ratios"].get("sampling", {}).items():
+        others = ", ".join(
+            f"{of} {of_it[name]:.3f}" for of, of_it in measured["ratios"].items() if of != "sampling"
+        )
+        print(f"  {name:18} {ratio:.3f}   {others}")
+    memory = measured["memory"]
+    for name, peak in memory.get("variants", {}).items():
+        print(f"  memory {name:17} {peak['peak']:.0f} MB, {peak['over_none']:+.0f} over none", end="")
+        for place in ("", "_in_sampling"):
+            if f"holds{place}" in peak:
+                verdict = "holds" if peak[f"holds{place}"] else "DOES NOT HOLD"
+                where = f"{peak[f'over_none{place}']:+.0f} in sampling " if place else ""
+                print(f"; {where}at most {peak['bound']:.0f}: {verdict}", end="")
+        print()
+    if memory:
+        parts = {
+            "files": "LoRA files",
+            "touched": "weights touched",
+            "activations": "one layer's activations",
+        }
+        print("  " + ", ".join(f"{text} {memory[name]:.0f} MB" for name, text in parts.items()))
 
 
 if __name__ == "__main__":

@@ -163,6 +163,7 @@ WRONG = [
     ("Tucker", ".safetensors", _tensors({**pair(), f"{STEM}.lora_mid.weight": torch.ones(2, 2, 3, 3)}),
      "LoCon with Tucker decomposition is not supported", True),
     ("OFT", ".safetensors", _tensors({f"{STEM}.oft_blocks": torch.ones(2, 4, 4)}), "OFT is not supported", True),
+    ("BOFT", ".safetensors", _tensors({"base_model.model.mid_block.x.boft_R": FOUR}), "BOFT is not supported", True),
     ("IA3", ".safetensors", _tensors({f"{STEM}.weight": FOUR[0], f"{STEM}.on_input": torch.tensor(1.0)}),
      "IA3 is not supported", True),
     ("GLoRA", ".safetensors", _tensors({f"{STEM}.{part}.weight": FOUR for part in ("a1", "a2", "b1", "b2")}),

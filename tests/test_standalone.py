@@ -16,6 +16,7 @@ from PIL import Image
 from sciart_ext import cli
 from sciart_ext.errors import SciArtError
 from sciart_ext.lora.file import load_lora
+from sciart_ext.mixer.mixer import Mixer
 from sciart_ext.recipe import parse_recipe
 from sciart_ext.standalone import generate as generate_module
 from sciart_ext.standalone.demo import difference, parts_of, to_lab
@@ -166,12 +167,13 @@ def test_every_evaluation_has_the_gate_of_its_sampler_step(pipe, tiny, sampler, 
     """Two-evaluation samplers use one gate for both evaluations of a step."""
     last, seen, done = [], [], []
 
-    class Recorder(generate_module.Mixer):
-        def set_gates(self, rows):
-            last[:] = [tuple(row) for row in rows]
-            super().set_gates(rows)
+    set_gates = Mixer.set_gates
 
-    monkeypatch.setattr(generate_module, "Mixer", Recorder)
+    def record(mixer, rows):
+        last[:] = [tuple(row) for row in rows]
+        set_gates(mixer, rows)
+
+    monkeypatch.setattr(Mixer, "set_gates", record)
     handle = pipe.unet.register_forward_pre_hook(lambda *_: seen.append(last[0][0]))
     settings = Settings("a", steps=5, sampler=sampler, cfg_scale=3, width=64, height=64)
     try:

@@ -32,7 +32,7 @@ LORA_LAYER = re.compile(r"(proj_in|proj_out|to_[qkv]|to_out_0|net_0_proj|net_2)$
 
 @dataclass
 class EngineBench:
-    """`model`: sd15 or reduced; float16 on a GPU, float32 on a CPU; prompt and negative prompt in one batch."""
+    """`model`: sd15 or reduced; float16 on a GPU, float32 on a CPU; prompt and negative one in one batch."""
 
     model: str
     size: int
@@ -75,7 +75,7 @@ class EngineBench:
 
     @torch.inference_mode()
     def sample(self, variant: Variant, steps: int) -> torch.Tensor:
-        """The UNet's evaluations of a sampling run, without the sampler's own few operations. Returns the last."""
+        """The UNet's evaluations of a sampling run, without the sampler's own part; returns the last."""
         timestep = torch.full((2,), 500, device=self.device)
         if variant == NONE:
             for _ in range(steps):
@@ -108,7 +108,9 @@ class EngineBench:
             self.mixers.clear()
             limit = None if variant.memory_limit_mb is None else variant.memory_limit_mb * memory.MB
             files = [self.file(name) for name in variant.loras]
-            self.mixers[key] = Mixer(self.unet, self.layers, files, execution=variant.execution, memory_limit=limit)
+            self.mixers[key] = Mixer(
+                self.unet, self.layers, files, execution=variant.execution, memory_limit=limit
+            )
         return self.mixers[key]
 
     def file(self, name: str) -> LoraFile:
@@ -117,7 +119,7 @@ class EngineBench:
         return self.files[name]
 
     def peaks(self, steps: int = 2) -> dict:
-        """Peak memory of each variant beside that of none: of the allocator on a GPU, else of this process."""
+        """Peak memory of each variant beside that of none: the allocator's on a GPU, else the process's."""
         loras = [self.file(name) for name in self.loras]
         peaks = {}
         for variant in memory_variants(self.loras, False, False):
@@ -130,8 +132,10 @@ class EngineBench:
             peaks[variant.name] = {"none": plain, "peak": self._peak(variant, steps)}
         work = Workload(steps, steps, *_rest(self.work))
         parts = memory.bounds_mb(loras, work, torch.finfo(self.dtype).bits // 8, LIMIT_MB)
-        return {"variants": memory.compare(peaks, parts["bounds"]),
-                **{name: round(parts[name], 1) for name in ("files", "touched", "activations")}}
+        return {
+            "variants": memory.compare(peaks, parts["bounds"]),
+            **{name: round(parts[name], 1) for name in ("files", "touched", "activations")},
+        }
 
     def _peak(self, variant: Variant, steps: int) -> float | None:
         if self.device.type == "cuda":
@@ -163,7 +167,9 @@ def _peaks(*settings) -> dict:
     return EngineBench(*settings).peaks()
 
 
-def random_unet(widths: tuple[int, ...], text_width: int, dtype: torch.dtype, device: torch.device) -> nn.Module:
+def random_unet(
+    widths: tuple[int, ...], text_width: int, dtype: torch.dtype, device: torch.device
+) -> nn.Module:
     """SD 1's UNet at these widths, filled so that what passes through keeps its size."""
     with torch.device("meta"):
         unet = UNet2DConditionModel(sample_size=64, block_out_channels=widths, cross_attention_dim=text_width)
@@ -178,14 +184,16 @@ def random_unet(widths: tuple[int, ...], text_width: int, dtype: torch.dtype, de
 
 
 def random_lora(name: str, layers: dict[str, Target], seed: int) -> LoraFile:
-    """A rank-32 LoRA in float16 on the layers that LoRAs of SD 1 commonly have: the transformers' matrices."""
+    """A rank-32 LoRA in float16 on the layers that LoRAs of SD 1 usually have: those of the transformers."""
     generator = torch.Generator().manual_seed(seed)
     deltas = {}
     for layer, target in layers.items():
         if LORA_LAYER.search(layer):
             weight = target.weight()
             down = torch.randn(RANK, *weight.shape[1:], generator=generator) / math.sqrt(weight[0].numel())
-            up = torch.randn(len(weight), RANK, *[1] * (weight.dim() - 2), generator=generator) / math.sqrt(RANK)
+            up = torch.randn(len(weight), RANK, *[1] * (weight.dim() - 2), generator=generator) / math.sqrt(
+                RANK
+            )
             deltas[layer] = LowRank(down.half(), (0.25 * RANK / ALPHA * up).half(), ALPHA / RANK)
     return LoraFile(name, Path(f"{name}.safetensors"), "LoRA", "SD1", deltas)
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,30 +59,51 @@ class HostBench:
         if self.loractl:
             extensions["loractl"] = self.loractl
         settings = {"persistent_cond_cache": False, "live_previews_enable": False}
-        return HostServer(models=self.models, checkpoint=self.checkpoint, extensions=extensions, settings=settings,
-                          env=env or {}, start_timeout=600, request_timeout=3600)
+        return HostServer(
+            models=self.models,
+            checkpoint=self.checkpoint,
+            extensions=extensions,
+            settings=settings,
+            env=env or {},
+            start_timeout=600,
+            request_timeout=3600,
+        )
 
-    def picture(self, server: HostServer, variant: Variant, size: int | None = None, steps: int | None = None) -> dict:
+    def picture(
+        self, server: HostServer, variant: Variant, size: int | None = None, steps: int | None = None
+    ) -> dict:
         """Makes one picture; says what it took. Raises where the variant's LoRAs cannot have acted."""
         scripts = {"SciArt": {"args": [variant.recipe() if variant.how == "ours" else None]}}
         if self.loractl:
             scripts[LORACTL_SCRIPT] = {"args": [variant.how == "loractl", False]}
         size = size or self.size
-        reply = server.txt2img(prompt=PROMPT + variant.prompt_tags(self.steps), negative_prompt="blurry", width=size,
-                               height=size, steps=steps or self.steps, cfg_scale=7, alwayson_scripts=scripts)
+        began = time.perf_counter()
+        reply = server.txt2img(
+            prompt=PROMPT + variant.prompt_tags(self.steps),
+            negative_prompt="blurry",
+            width=size,
+            height=size,
+            steps=steps or self.steps,
+            cfg_scale=7,
+            alwayson_scripts=scripts,
+        )
+        taken = time.perf_counter() - began
         if reply.status != 200:
             raise RuntimeError(f"{variant.name}: the host answered {reply.status}: {reply.text[:2000]}")
         if ("SciArt:" in reply.infotext) != (variant.how == "ours") or "SciArt notes" in reply.infotext:
             raise RuntimeError(f"{variant.name}: unexpected infotext {reply.infotext}")
-        return {**server.get("/sciart-bench/last").json, "picture": reply.pictures[0].astype(float)}
+        last = server.get("/sciart-bench/last").json
+        return {**last, "request": taken, "picture": reply.pictures[0].astype(float)}
 
     def timed(self, server: HostServer, variant: Variant, steps: int | None = None) -> dict:
-        """Seconds of one picture, after an unmeasured small one that reads the files and settles the host's weights:
-        without it the host would restore, in this picture, the weights that the variant before it had changed."""
+        """Seconds of one picture, after a small unmeasured one that settles the host's weights.
+
+        Without it the host would restore, in this one, the weights that the variant before had changed.
+        """
         self.picture(server, variant, size=SETTLE_SIDE, steps=1)
         taken = self.picture(server, variant, steps=steps)
         self.compare_pictures(variant, taken.pop("picture"), final=steps is None)
-        return {"sampling": taken["sampling"], "cpu": taken["cpu"]}
+        return {name: taken[name] for name in ("sampling", "cpu", "request")}
 
     def compare_pictures(self, variant: Variant, picture: np.ndarray, final: bool) -> None:
         """Holds that LoRAs acted: keeps each picture's mean difference from the one without LoRAs."""
@@ -92,12 +114,14 @@ class HostBench:
         elif self.plain is not None:
             self.differences[variant.name] = round(float(np.abs(picture - self.plain).mean()), 3)
             if not self.differences[variant.name]:
-                raise RuntimeError(f"{variant.name}: the picture is the one without LoRAs; nothing was measured")
+                raise RuntimeError(
+                    f"{variant.name}: the picture is the one without LoRAs; nothing was measured"
+                )
 
     def peaks(self, steps: int = 2) -> dict:
-        """Peak memory of each variant, each in a fresh server, beside a picture without LoRAs in the same server.
+        """Peak memory of each variant, each in a fresh server, beside a picture without LoRAs in that server.
 
-        Every picture is made twice and the second counts; `first` is the peak of the first, which reads the files.
+        Every picture is made twice and the second counts; `first` is the peak of the first.
         """
         peaks = {}
         for variant in memory_variants(self.loras, True, self.loractl is not None):
@@ -107,14 +131,20 @@ class HostBench:
                 if plain is None:
                     return {}
                 first, second = (self._peak(server, variant, steps) for _ in range(2))
-            peaks[variant.name] = {"none": plain["request"], "peak": second["request"], "first": first["request"],
-                                   "sampling_over_none": round(second["sampling"] - plain["sampling"], 1)}
+            peaks[variant.name] = {
+                "none": plain["request"],
+                "peak": second["request"],
+                "first": first["request"],
+                "over_none_in_sampling": round(second["sampling"] - plain["sampling"], 1),
+            }
             print(f"  memory of {variant.name}: {peaks[variant.name]}", flush=True)
         files = [load_lora(self.models / "Lora" / f"{name}.safetensors") for name in self.loras]
         work = Workload(steps, steps, 2, self.size // 8, self.size // 8)
         parts = bounds_mb(files, work, itemsize=4, limit_mb=LIMIT_MB)
-        return {"variants": compare(peaks, parts["bounds"]),
-                **{name: round(parts[name], 1) for name in ("files", "touched", "activations")}}
+        return {
+            "variants": compare(peaks, parts["bounds"]),
+            **{name: round(parts[name], 1) for name in ("files", "touched", "activations")},
+        }
 
     def _peak(self, server: HostServer, variant: Variant, steps: int) -> dict | None:
         server.post("/sciart-bench/reset")

@@ -39,18 +39,27 @@ def cpu_model() -> str:
 def commit() -> str:
     """The commit measured, with a + where files were changed since."""
     try:
-        head, changed = (subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-                         for args in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "sciart_ext"]))
+        head, changed = (
+            subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+            for args in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "sciart_ext"])
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return head.strip() + ("+" if changed.strip() else "")
 
 
-def ratios(rounds: Sequence[dict[str, dict]], of: str = "sampling") -> dict[str, float]:
+def ratios(rounds: Sequence[dict[str, dict]], of: str) -> dict[str, float]:
     """Each variant's median over rounds of its time over that of none in the same round."""
     names = dict.fromkeys(name for measured in rounds for name in measured if name != "none")
-    return {name: round(statistics.median(measured[name][of] / measured["none"][of]
-                                          for measured in rounds if name in measured), 4) for name in names}
+    return {
+        name: round(
+            statistics.median(
+                measured[name][of] / measured["none"][of] for measured in rounds if name in measured
+            ),
+            4,
+        )
+        for name in names
+    }
 
 
 def write(kind: str, result: dict) -> Path:

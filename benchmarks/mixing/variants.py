@@ -23,7 +23,7 @@ class Variant:
 
     @property
     def weights(self) -> tuple[float, float]:
-        """First and last weight of each LoRA; many LoRAs share what three have, so that pictures stay finite."""
+        """First and last weight of each LoRA; many LoRAs share what three have: pictures stay finite."""
         share = min(1.0, 3 / max(len(self.loras), 1))
         return (round((START if self.changing else END) * share, 4), round(END * share, 4))
 
@@ -73,7 +73,9 @@ def counted_variants(names: Sequence[str]) -> list[Variant]:
 def memory_variants(loras: Sequence[str], with_host: bool, with_loractl: bool) -> list[Variant]:
     """Ours, changing, in each way of execution, beside the host's own and loractl's."""
     loras = tuple(loras)
-    variants = [Variant(execution, "ours", loras, True, execution) for execution in ("merge", "branch", "auto")]
+    variants = [
+        Variant(execution, "ours", loras, True, execution) for execution in ("merge", "branch", "auto")
+    ]
     variants.append(Variant(f"auto_{LIMIT_MB:.0f}mb", "ours", loras, True, memory_limit_mb=LIMIT_MB))
     if with_host:
         variants.append(Variant("host_constant", "host", loras))

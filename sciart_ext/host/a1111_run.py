@@ -107,7 +107,7 @@ class Run:
         try:
             return session.mixture(loaded_model(), self.recipe)
         except SciArtError as error:
-            if loaded_model().sd_checkpoint_info == self.p.sd_model.sd_checkpoint_info and not self.sampled:
+            if not self.sampled:
                 raise as_request_error(error) from None
             self.note(f"{loaded_model().sd_checkpoint_info.name_for_extra} runs without the LoRAs ({error})")
             return None

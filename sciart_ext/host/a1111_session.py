@@ -9,10 +9,10 @@ from pathlib import Path
 from modules import devices, shared
 from torch import nn
 
+from ..errors import SciArtError
 from ..lora.file import inspect_lora, load_lora
 from ..mixer.mixture import Mixture, bind
 from ..recipe import Recipe
-from ..errors import SciArtError
 from . import a1111_networks
 from .a1111_model import model_name, model_parts, update_weights
 
@@ -38,7 +38,9 @@ class Session:
         bound_to = tuple((fingerprint(path), tuple(sorted(lora.blocks.items())))
                          for path, lora in zip(paths, recipe.loras))
         unet = sd_model.model.diffusion_model
-        key = (id(unet), bound_to, recipe.execution, recipe.memory_limit_mb, sd_model.lowvram)
+        # the host's old way of applying its LoRAs restores every weight within its forward: only branches survive
+        execution = "branch" if shared.opts.lora_functional else recipe.execution
+        key = (id(unet), bound_to, execution, recipe.memory_limit_mb, sd_model.lowvram)
         if key in self._mixtures and self._mixtures[key][0]() is unet:
             self._mixtures.move_to_end(key)
             return self._mixtures[key][1]
@@ -46,7 +48,7 @@ class Session:
             del self._mixtures[old]
         loras = [_load(path, lora.name, i) for i, (path, lora) in enumerate(zip(paths, recipe.loras))]
         limit = None if recipe.memory_limit_mb is None else recipe.memory_limit_mb * 2**20
-        mixture = bind(model_parts(sd_model), loras, recipe.loras, model_name(sd_model), recipe.execution, limit,
+        mixture = bind(model_parts(sd_model), loras, recipe.loras, model_name(sd_model), execution, limit,
                        update_weights, devices.device)
         self._mixtures[key] = (weakref.ref(unet), mixture)
         while len(self._mixtures) > MODELS_KEPT:

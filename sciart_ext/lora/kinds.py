@@ -33,13 +33,13 @@ class LowRank(NamedTuple):
 
 # What other kinds leave in a key: checked in this order, the first that occurs names the file.
 _FOREIGN = (
+    ("model.diffusion_model.", "a whole checkpoint"), ("cond_stage_model.", "a whole checkpoint"),
     ("hada_w", "LoHa"), ("lokr_w", "LoKr"), ("lora_mid", "LoCon with Tucker decomposition"),
-    ("dora_scale", "DoRA"), ("lora_magnitude_vector", "DoRA"), ("oft_", "OFT"), ("boft_", "BOFT"),
+    ("dora_scale", "DoRA"), ("lora_magnitude_vector", "DoRA"), ("boft_", "BOFT"), ("oft_", "OFT"),
     (".on_input", "IA3"), (".a1.weight", "GLoRA"), ("w_norm", "norm differences"), ("b_norm", "norm differences"),
     (".diff", "full differences"), ("bundle_emb", "a bundled embedding"), ("double_blocks", "a Flux LoRA"),
     ("single_blocks", "a Flux LoRA"), ("joint_blocks", "an SD3 LoRA"), ("emb_params", "an embedding"),
     ("string_to_param", "an embedding"), ("lora_down.bias", "LoRA with biases"), ("lora_up.bias", "LoRA with biases"),
-    ("model.diffusion_model.", "a whole checkpoint"), ("cond_stage_model.", "a whole checkpoint"),
 )
 
 

@@ -79,7 +79,8 @@ class Mixer:
         for layer in self._layers:
             key = (id(layer.target.module), layer.target.parameter)
             self._slots.setdefault(key, _Slot(layer.target)).layers.append(layer)
-        self._merged_names = {layer.name for layer in self._layers}
+        self._merged_names = {layer.name for layer in self._layers
+                              if execution != "branch" or not layer.target.can_branch}
         self._rows_differ = False
         self._handles: list = []
         self._rows: list[tuple[float, ...]] = []

@@ -48,18 +48,23 @@ class Mixture:
             mixer.close()
 
 
+def all_layers(parts: Mapping[str, Part]) -> dict[str, Target]:
+    """Every layer of a model that LoRAs can reach."""
+    return {name: target for part in parts.values() for name, target in part.layers.items()}
+
+
 def bind(parts: Mapping[str, Part], loras: Sequence[LoraFile], entries: Sequence[LoraEntry], model: str,
          execution: str = "auto", memory_limit: float | None = None,
          prime: Callable[[nn.Module], None] | None = None, device: torch.device | None = None) -> Mixture:
     """Binds LoRAs (one per recipe entry) to the parts `unet` and `te1`, `te2` of a model called `model`.
 
+    Text encoders merge, their prompts are few; under execution `branch` they branch where they can.
     memory_limit: bytes. Raises `SciArtError` for a LoRA that does not fit.
     """
-    every = {name: target for part in parts.values() for name, target in part.layers.items()}
-    notes = check_fit(loras, every, model)
+    notes = check_fit(loras, all_layers(parts), model)
     blocks = [entry.blocks for entry in entries]
     mixers = {name: Mixer(part.root, part.layers, loras, blocks if name == "unet" else (),
-                          execution if name == "unet" else "merge", memory_limit, prime, device)
+                          execution, memory_limit, prime, device)
               for name, part in parts.items()}
     encoders = tuple(mixer for name, mixer in mixers.items() if name != "unet" and mixer.layer_names)
     return Mixture(mixers["unet"], encoders, tuple(notes))

@@ -16,8 +16,8 @@ from .. import __version__
 from ..errors import SciArtError, did_you_mean
 from ..lora.file import LoraFile, load_lora
 from ..mixer.cost import Workload
-from ..mixer.fit import check_fit
 from ..mixer.mixer import Mixer
+from ..mixer.mixture import Mixture, Part, all_layers, bind
 from ..mixer.targets import Target, clip_layers, diffusers_unet_layers
 from ..plan import PassPlan, compile_plan
 from ..recipe import Recipe, recipe_to_text
@@ -86,19 +86,20 @@ def generate(pipe, recipe: Recipe, settings: Settings, loras: list[LoraFile], mo
     width, height = check_settings(pipe, settings)
     entries = recipe.loras if recipe.enabled else []
     plan = compile_plan(recipe.copy(update={"loras": entries}), settings.steps).first
-    blocks = [lora.blocks for lora in entries]
-    notes = check_fit(loras, model_layers(pipe), model_name or "the model")
+    limit = None if recipe.memory_limit_mb is None else recipe.memory_limit_mb * 2**20
+    mixture = bind(model_parts(pipe), loras, entries, model_name or "the model", recipe.execution, limit)
+    notes = list(mixture.notes)
     notes += filter(None, [emphasis_note(f"{settings.prompt} {settings.negative_prompt}")])
     scheduler = make_scheduler(settings.sampler, settings.scheduler, pipe.scheduler.config, settings.seed)
     started = time.perf_counter()
-    cond, uncond = encode_prompts(pipe, settings, plan, loras, blocks)
+    cond, uncond = encode_prompts(pipe, settings, plan, mixture)
     with ExitStack() as stack:
         stack.callback(setattr, pipe, "scheduler", pipe.scheduler)
         pipe.scheduler = scheduler
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", "Should have ta>=t0")  # torchsde, about rounding
         work = workload(pipe, plan, settings.cfg_scale, (width, height), cond.tokens.shape[1])
-        set_step = _unet_gates(stack, pipe, plan, loras, blocks, recipe, work)
+        set_step = _unet_gates(stack, mixture.unet, plan, work)
 
         def after_evaluation(_pipe, evaluation: int, _timestep, kwargs: dict) -> dict:
             step = sampler_step(evaluation + 1, scheduler.order)
@@ -142,25 +143,24 @@ def check_settings(pipe, settings: Settings) -> tuple[int, int]:
     return width, height
 
 
+def model_parts(pipe) -> dict[str, Part]:
+    """The pipeline's UNet and text encoders, as parts that LoRAs can reach."""
+    parts = {"unet": Part(pipe.unet, diffusers_unet_layers(pipe.unet))}
+    parts.update({prefix: Part(encoder, clip_layers(encoder, prefix)) for _, encoder, prefix in encoders(pipe)})
+    return parts
+
+
 def model_layers(pipe) -> dict[str, Target]:
     """Every layer of the pipeline that LoRAs can reach."""
-    layers = diffusers_unet_layers(pipe.unet)
-    for _, encoder, prefix in encoders(pipe):
-        layers.update(clip_layers(encoder, prefix))
-    return layers
+    return all_layers(model_parts(pipe))
 
 
-def encode_prompts(pipe, settings: Settings, plan: PassPlan, loras: list[LoraFile],
-                   blocks: list[dict]) -> tuple[Embeddings, Embeddings]:
+def encode_prompts(pipe, settings: Settings, plan: PassPlan, mixture: Mixture) -> tuple[Embeddings, Embeddings]:
     """Prompt and negative prompt, each encoded with its own text-encoder gates, to the same length."""
     chunks = max(count_chunks(pipe, text) for text in (settings.prompt, settings.negative_prompt))
     results = []
-    with ExitStack() as stack:
-        mixers = [stack.enter_context(Mixer(encoder, clip_layers(encoder, prefix), loras, blocks))
-                  for _, encoder, prefix in encoders(pipe)] if loras else []
-        for uncond, text in ((False, settings.prompt), (True, settings.negative_prompt)):
-            for mixer in mixers:
-                mixer.set_gates([plan.te_gates(uncond=uncond)])
+    for uncond, text in ((False, settings.prompt), (True, settings.negative_prompt)):
+        with mixture.encoding(plan.te_gates(uncond=uncond)):
             results.append(encode(pipe, text, chunks, settings.clip_skip))
     return results[0], results[1]
 
@@ -173,14 +173,8 @@ def workload(pipe, plan: PassPlan, cfg_scale: float, size: tuple[int, int], text
                     text_tokens=text_tokens, rows_differ=guided and plan.rows_differ)
 
 
-def _unet_gates(stack: ExitStack, pipe, plan: PassPlan, loras: list[LoraFile], blocks: list[dict], recipe: Recipe,
-                work: Workload) -> Callable[[int], None]:
+def _unet_gates(stack: ExitStack, mixer: Mixer, plan: PassPlan, work: Workload) -> Callable[[int], None]:
     """Mixes the LoRAs into the UNet until `stack` closes. Returns what sets the gates of a step."""
-    if not loras:
-        return lambda step: None
-    limit = recipe.memory_limit_mb
-    mixer = Mixer(pipe.unet, diffusers_unet_layers(pipe.unet), loras, blocks, execution=recipe.execution,
-                  memory_limit=None if limit is None else limit * 2**20)
     mixer.choose(work)
     stack.enter_context(mixer)
     progress = plan.progress()

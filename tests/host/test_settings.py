@@ -6,7 +6,6 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
 from pictures import (
     WEIGHTS,
     assert_other_picture,
@@ -16,6 +15,7 @@ from pictures import (
     tags,
     with_recipe,
 )
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from server import HostServer
 
@@ -165,6 +165,14 @@ def test_checkpoints_switched_between_pictures(host: HostServer) -> None:
 
 def test_a_hires_checkpoint_takes_over_with_the_mixture(host: HostServer) -> None:
     compare(host, **HIRES, hr_checkpoint_name="tiny-sd1-b")
+
+
+def test_beside_the_hosts_old_way_of_applying_loras(host: HostServer) -> None:
+    old = {"override_settings": {"lora_functional": True}}
+    compare(host, **old)
+    split = host.txt2img(**{**SAMPLING, **old, "prompt": "<lora:child:0.3>a rocket"}, **with_recipe(recipe({"child": 0.4})))
+    whole = host.txt2img(**{**SAMPLING, **old, "prompt": "<lora:child:0.7>a rocket"})
+    assert_same_picture(split, whole)
 
 
 def test_a_changed_file_is_read_again(host: HostServer) -> None:

@@ -1,4 +1,4 @@
-"""Benchmark-only extension: what the host's own sampling of the last picture took, and the process's peak memory.
+"""Benchmark-only extension: what the host's own sampling of the last picture took, in time and memory.
 
 GET  /sciart-bench/last      seconds of sampling, wall and CPU; peaks in MB before, in and after it
 POST /sciart-bench/reset     forgets the peak so far
@@ -32,7 +32,9 @@ def peak_mb() -> float | None:
         status = (PROCESS / "status").read_text()
     except OSError:
         return None
-    return next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM:")), None)
+    return next(
+        (int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM:")), None
+    )
 
 
 def measured(sample):
@@ -46,7 +48,9 @@ def measured(sample):
         try:
             return sample(self, *args, **kwargs)
         finally:
-            last.update(sampling=time.perf_counter() - wall, cpu=time.process_time() - cpu, peak_sampling=peak_mb())
+            last.update(
+                sampling=time.perf_counter() - wall, cpu=time.process_time() - cpu, peak_sampling=peak_mb()
+            )
 
     return method
 

@@ -1,0 +1,42 @@
+/* Making the panel's elements. */
+(function() {
+    "use strict";
+
+    const sciart = window.sciart ||= {};
+    const dom = sciart.dom ||= {};
+
+    let fields = 0;
+
+    function h(tag, attributes, ...children) {
+        const node = document.createElement(tag);
+        for (const [key, value] of Object.entries(attributes || {})) {
+            if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+            else if (value === true) node.setAttribute(key, "");
+            else if (value !== false && value != null) node.setAttribute(key, value);
+        }
+        node.append(...children.filter((child) => child != null));
+        return node;
+    }
+
+    function labelled(text, control, className) {
+        control.id = control.id || `sciart_field_${++fields}`;
+        return h("div", {class: `sciart-field ${className || ""}`},
+            h("label", {class: "sciart-label", for: control.id}, text), control);
+    }
+
+    function button(text, onclick, attributes) {
+        return h("button", {type: "button", class: "sciart-button", onclick, ...attributes}, text);
+    }
+
+    function options(values, chosen) {
+        return values.map(([value, text]) => h("option", {value, selected: value === chosen}, text));
+    }
+
+    async function copyText(field) {
+        if (navigator.clipboard && window.isSecureContext) return navigator.clipboard.writeText(field.value);
+        field.select();
+        document.execCommand("copy");
+    }
+
+    Object.assign(dom, {h, labelled, button, options, copyText});
+})();

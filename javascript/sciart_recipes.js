@@ -1,0 +1,87 @@
+/* The recipe and its text, without the page: reading, writing, the short texts of schedules. */
+(function() {
+    "use strict";
+
+    const sciart = window.sciart ||= {};
+    const recipes = sciart.recipes ||= {};
+
+    const RECIPE_KEYS = ["enabled", "preset", "roles", "loras"];
+    const LORA_KEYS = ["name", "role", "weight", "schedule", "curve", "te_weight", "blocks", "apply_to", "hires"];
+    const LORA_DEFAULTS = {curve: "linear", apply_to: "both"};
+
+    function isObject(value) {
+        return value !== null && typeof value === "object" && !Array.isArray(value);
+    }
+
+    /** The recipe of a text, or null where it has none that rows can be drawn for: Python then says why. */
+    function read(text) {
+        if (!text.trim()) return {enabled: false, loras: []};
+        let recipe;
+        try {
+            recipe = JSON.parse(text);
+        } catch (error) {
+            return null;
+        }
+        if (recipe === null) return {enabled: false, loras: []};
+        if (!isObject(recipe)) return null;
+        recipe = {...recipe, loras: recipe.loras === undefined ? [] : recipe.loras};
+        return Array.isArray(recipe.loras) && recipe.loras.every(isObject) ? recipe : null;
+    }
+
+    function ordered(object, keys) {
+        const known = keys.filter((key) => object[key] !== undefined).map((key) => [key, object[key]]);
+        const others = Object.entries(object).filter(([key]) => !keys.includes(key));
+        return Object.fromEntries([...known, ...others]);
+    }
+
+    /** The recipe without what is a default anyway. */
+    function withoutDefaults(recipe) {
+        const {enabled, loras, ...rest} = recipe;
+        const kept = {...rest};
+        if (enabled !== undefined && enabled !== true) kept.enabled = enabled;
+        if (loras.length) kept.loras = loras.map(loraWithoutDefaults);
+        return ordered(kept, RECIPE_KEYS);
+    }
+
+    function loraWithoutDefaults(lora) {
+        const kept = Object.entries(lora).filter(([key, value]) => value !== undefined && value !== null &&
+            value !== LORA_DEFAULTS[key] && !(isObject(value) && !Object.keys(value).length));
+        return ordered(Object.fromEntries(kept), LORA_KEYS);
+    }
+
+    function isEmpty(recipe) {
+        return Object.keys(withoutDefaults(recipe)).every((key) => key === "enabled");
+    }
+
+    function text(recipe, indent) {
+        if (recipe.enabled === false && isEmpty(recipe)) return "";
+        return JSON.stringify(withoutDefaults(recipe), null, indent);
+    }
+
+    /** Points as the short text `0.2@0, 0.65@0.5`; what is a text already stays as it was typed. */
+    function scheduleText(schedule) {
+        if (!Array.isArray(schedule)) return schedule == null ? "" : String(schedule);
+        return schedule.map((point) => `${point[1]}@${point[0]}`).join(", ");
+    }
+
+    function largestWeight(schedule) {
+        const weights = scheduleText(schedule).split(/[,;]/).map((part) => parseFloat(part)).filter(isFinite);
+        return weights.reduce((most, weight) => Math.abs(weight) > Math.abs(most) ? weight : most, 0) || 1;
+    }
+
+    function hiresText(hires) {
+        if (!isObject(hires)) return "";
+        return hires.schedule != null ? scheduleText(hires.schedule) : hires.weight == null ? "" : String(hires.weight);
+    }
+
+    /** The hires entry with the typed weight or schedule; what else it had stays. */
+    function hiresFromText(text, before) {
+        const {weight, schedule, ...others} = isObject(before) ? before : {};
+        if (!text.trim()) return others;
+        const number = Number(text);
+        return isFinite(number) ? {weight: number, ...others} : {schedule: text.trim(), ...others};
+    }
+
+    Object.assign(recipes, {isObject, read, withoutDefaults, loraWithoutDefaults, isEmpty, text, scheduleText,
+        largestWeight, hiresText, hiresFromText});
+})();
