@@ -6,8 +6,8 @@
     const sciart = window.sciart ||= {};
     const host = sciart.host ||= {};
 
+    const SETTING_LABELS = {CLIP_stop_at_last_layers: "Clip skip", sd_model_checkpoint: "Model hash",
         sd_vae: "VAE", eta_noise_seed_delta: "ENSD"};
-
 
     function find(selector) {
         return gradioApp().querySelector(selector);

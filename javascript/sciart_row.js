@@ -31,7 +31,7 @@
 
         drawName(title) {
             if (this.lora.role !== undefined && this.lora.name === undefined) {
-                const binding = this.panel.drawBinding(this.lora.role);
+                const binding = this.panel.presets.drawBinding(this.lora.role);
                 return dom.labelled(`${title}: role “${this.lora.role}”`, binding, "sciart-name");
             }
             const input = dom.h("input", {type: "text", value: this.lora.name, list: this.panel.id("names"),
@@ -59,8 +59,8 @@
         }
 
         drawSchedule() {
-            this.schedule = dom.h("input", {type: "text", value: recipes.scheduleText(this.lora.schedule), "data-field": "schedule",
-                placeholder: "0.2@0, 0.65@0.5", autocomplete: "off", spellcheck: "false",
+            this.schedule = dom.h("input", {type: "text", value: recipes.scheduleText(this.lora.schedule),
+                "data-field": "schedule", placeholder: "0.2@0, 0.65@0.5", autocomplete: "off", spellcheck: "false",
                 title: "WEIGHT@PROGRESS, ...; progress runs from 0, the first step, to 1, the last",
                 oninput: () => this.setSchedule(this.schedule.value.trim())});
             return dom.labelled("Schedule (weight@progress)", this.schedule, "sciart-schedule");
@@ -89,12 +89,13 @@
             const {apply_to: applyTo, blocks, hires} = this.lora;
             const where = dom.h("select", {"data-field": "apply_to", onchange: () => this.set("apply_to", where.value)},
                 ...dom.options(Object.entries(APPLY_TO), applyTo || "both"));
-            const late = dom.h("input", {type: "text", value: recipes.hiresText(hires), "data-field": "hires", autocomplete: "off",
-                placeholder: "as at the end",
+            const late = dom.h("input", {type: "text", value: recipes.hiresText(hires), "data-field": "hires",
+                autocomplete: "off", placeholder: "as at the end",
                 title: "A weight or a schedule for the hires pass; empty: the weight it ended with",
                 oninput: () => this.set("hires", recipes.hiresFromText(late.value, this.lora.hires))});
+            const given = recipes.isObject(blocks) ? blocks : {};
             const factors = Object.entries(BLOCKS).map(([key, text]) => this.numberInput(`blocks.${key}`,
-                recipes.isObject(blocks) ? blocks[key] : undefined, `${key} 1`, text, (value) => this.setBlock(key, value)));
+                given[key], `${key} 1`, text, (value) => this.setBlock(key, value)));
             factors.forEach((factor) => factor.setAttribute("aria-label", factor.title));
             const used = ["apply_to", "blocks", "hires"].some((key) => key in recipes.loraWithoutDefaults(this.lora));
             return dom.h("details", {class: "sciart-fold", open: used}, dom.h("summary", {}, "More"),

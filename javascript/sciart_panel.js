@@ -1,0 +1,213 @@
+/* The panel of one tab. Its widgets only edit the recipe, one JSON text in a hidden textbox: the script's argument. */
+(function() {
+    "use strict";
+
+    const sciart = window.sciart ||= {};
+    const dom = sciart.dom ||= {};
+    const host = sciart.host ||= {};
+    const recipes = sciart.recipes ||= {};
+
+    sciart.Panel = class {
+        constructor(tab, root) {
+            this.tab = tab;
+            this.root = root;
+            this.bridge = new sciart.Bridge(tab);
+            this.presets = new sciart.Presets(this);
+            this.preview = new sciart.Preview(this);
+            this.field = host.find(`#sciart_${tab}_recipe textarea`);
+            this.palette = (root.dataset.palette || "currentColor").split(" ");
+            this.draw();
+            this.drawHeader();
+            this.take(this.field.value);
+            this.watch();
+        }
+
+        id(name) {
+            return `sciart_${this.tab}_${name}`;
+        }
+
+        color(index) {
+            return this.palette[index % this.palette.length];
+        }
+
+        // drawing
+
+        draw() {
+            this.names = dom.h("datalist", {id: this.id("names")});
+            this.note = dom.h("div", {class: "sciart-note", role: "status"});
+            this.rows = dom.h("div", {class: "sciart-rows"});
+            this.root.replaceChildren(this.names, this.presets.node, this.note, this.rows, this.drawButtons(),
+                this.preview.error, this.preview.plot, dom.h("div", {}, this.drawJson(), this.presets.saveNode));
+        }
+
+        /** The tick in the accordion's title, as the host's own accordions have it. */
+        drawHeader() {
+            const bar = host.find(`#sciart_${this.tab} .label-wrap`);
+            this.tick = dom.h("input", {type: "checkbox", class: "sciart-tick", id: this.id("enabled"),
+                title: "Enable SciArt", "aria-label": "Enable SciArt",
+                onclick: (event) => event.stopPropagation(), oninput: () => this.enable(this.tick.checked)});
+            bar.querySelector("span").prepend(this.tick);
+            const arrow = bar.querySelector(".icon");
+            arrow.setAttribute("tabindex", "0");
+            arrow.setAttribute("role", "button");
+            arrow.setAttribute("aria-label", "Open or close the SciArt panel");
+            arrow.addEventListener("keydown", (event) => {
+                if (event.key !== "Enter" && event.key !== " ") return;
+                event.preventDefault();
+                bar.click();
+            });
+            this.bar = bar;
+        }
+
+        drawButtons() {
+            return dom.h("div", {class: "sciart-line sciart-bar"},
+                dom.button("+ Add LoRA", () => this.add()),
+                dom.button("⟳", () => this.loadChoices(true), {class: "sciart-button sciart-tool",
+                    title: "Look for LoRA files again", "aria-label": "Refresh the list of LoRAs"}));
+        }
+
+        drawJson() {
+            this.json = dom.h("textarea", {rows: 8, spellcheck: "false", "aria-label": "Recipe as JSON",
+                oninput: () => this.takeJson(this.json.value)});
+            const copy = dom.button("Copy", async() => {
+                await dom.copyText(this.json);
+                copy.textContent = "Copied";
+                setTimeout(() => copy.textContent = "Copy", 1000);
+            });
+            this.fold = dom.h("details", {class: "sciart-fold"}, dom.h("summary", {}, "Recipe (JSON)"), this.json,
+                dom.h("div", {class: "sciart-line sciart-bar"}, copy));
+            return this.fold;
+        }
+
+        drawRows() {
+            const loras = this.recipe ? this.recipe.loras : [];
+            this.rows.replaceChildren(...loras.map((lora, index) => new sciart.Row(this, lora, index).node));
+            if (this.recipe && this.recipe.preset !== undefined) this.rows.prepend(this.drawStart());
+            this.tick.checked = this.recipe ? this.recipe.enabled !== false : true;
+        }
+
+        /** Tells of a preset that the recipe itself names, as API users write it. */
+        drawStart() {
+            return dom.h("div", {class: "sciart-line sciart-bar"},
+                dom.h("span", {class: "sciart-description"},
+                    `Starts from the preset “${this.recipe.preset}”; what is given here counts first.`),
+                dom.button("✕", () => this.edit((recipe) => delete recipe.preset),
+                    {class: "sciart-button sciart-tool", "aria-label": "Do not start from this preset"}));
+        }
+
+        // the text
+
+        /** Shows the recipe of a text that came from outside: a paste, a saved default, another tab. */
+        take(text) {
+            this.text = text;
+            this.recipe = recipes.read(text);
+            this.drawRows();
+            this.json.value = this.recipe ? recipes.text(this.recipe, 2) : text;
+            if (!this.recipe) this.fold.open = true;
+            this.preview.showSoon();
+        }
+
+        /** The text as it is being typed: also one that cannot be read yet, so that it is never taken for another. */
+        takeJson(text) {
+            this.recipe = recipes.read(text);
+            this.drawRows();
+            this.hand(this.recipe ? recipes.text(this.recipe) : text);
+        }
+
+        /** Writes the edited recipe. */
+        write() {
+            this.json.value = recipes.text(this.recipe, 2);
+            this.hand(recipes.text(this.recipe));
+        }
+
+        hand(text) {
+            this.text = text;
+            host.setValue(this.field, text);
+            this.preview.showSoon();
+        }
+
+        changed(text) {
+            if (text !== this.text) this.take(text || "");
+        }
+
+        // edits
+
+        replace(recipe) {
+            this.recipe = recipe;
+            this.drawRows();
+            this.write();
+        }
+
+        edit(change) {
+            const recipe = this.recipe || {loras: []};
+            change(recipe);
+            this.replace(recipe);
+        }
+
+        enable(on) {
+            if (this.recipe) this.edit((recipe) => recipe.enabled = on);
+            else this.tick.checked = true;
+            if (on && !this.bar.classList.contains("open")) this.bar.click();
+        }
+
+        add() {
+            this.edit((recipe) => {
+                if (recipes.isEmpty(recipe)) recipe.enabled = true;
+                recipe.loras.push({weight: 1});
+            });
+            this.rows.lastElementChild.querySelector("input").focus();
+        }
+
+        remove(index) {
+            this.edit((recipe) => recipe.loras.splice(index, 1));
+            const left = this.rows.querySelectorAll("[data-index]");
+            const next = left[Math.min(index, left.length - 1)];
+            (next ? next.querySelector(".sciart-tool") : this.root.querySelector(".sciart-bar button")).focus();
+        }
+
+        // asking
+
+        async loadChoices(refresh) {
+            await this.change("choices", {refresh: Boolean(refresh)});
+            // other rows have nothing that changes, and one of them may just be typed into
+            if (this.recipe && this.recipe.loras.some((lora) => lora.role !== undefined)) this.drawRows();
+            if (refresh) this.preview.showSoon();
+        }
+
+        /** Asks for a change and shows the choices after it, or why it could not be; true when it was done. */
+        async change(action, fields) {
+            const answer = await this.bridge.ask(action, fields);
+            this.say(answer.error || "", answer.field);
+            if (answer.choices) this.showChoices(answer.choices);
+            return !answer.error;
+        }
+
+        showChoices(choices) {
+            this.names.replaceChildren(...choices.loras.map((lora) => dom.h("option", {value: lora.name},
+                [lora.kind, lora.rank && `rank ${lora.rank}`].filter(Boolean).join(", "))));
+            this.presets.showChoices(choices);
+        }
+
+        say(message, field) {
+            this.note.textContent = message;
+            for (const input of this.root.querySelectorAll("[data-saving]")) {
+                input.toggleAttribute("aria-invalid", input.dataset.saving === field);
+            }
+        }
+
+        /** Asks nothing until the panel is looked at; draws anew when the number of steps changes. */
+        watch() {
+            new IntersectionObserver((entries, observer) => {
+                if (!entries.some((entry) => entry.isIntersecting)) return;
+                observer.disconnect();
+                this.preview.seen = true;
+                this.loadChoices(false);
+                this.preview.showSoon();
+            }).observe(this.root);
+            const steps = [`#${this.tab}_steps`, "#txt2img_hires_steps", "#txt2img_hr"].join(", ");
+            gradioApp().addEventListener("input", (event) => {
+                if (event.target instanceof Element && event.target.closest(steps)) this.preview.showSoon();
+            });
+        }
+    };
+})();

@@ -1,0 +1,148 @@
+/* Choosing, using, saving and deleting presets, and binding their roles to LoRAs. */
+(function() {
+    "use strict";
+
+    const sciart = window.sciart ||= {};
+    const dom = sciart.dom ||= {};
+    const host = sciart.host ||= {};
+    const recipes = sciart.recipes ||= {};
+
+    /** The part of a panel above its rows, and its fold for saving. */
+    sciart.Presets = class {
+        constructor(panel) {
+            this.panel = panel;
+            this.choices = {loras: [], presets: [], bindings: {}, suggestions: {}};
+            this.node = this.draw();
+            this.saveNode = this.drawSaving();
+        }
+
+        draw() {
+            this.preset = dom.h("select", {onchange: () => this.showPreset()});
+            this.use = dom.button("Use preset", () => this.usePreset(), {title: "Fills the rows below"});
+            this.useAll = dom.button("Prompt & settings too", () => this.pastePreset(),
+                {title: "Fills the rows, and the prompt, size, steps, sampler and seed of this page"});
+            this.description = dom.h("p", {class: "sciart-description"});
+            this.prompt = dom.h("select", {});
+            this.promptField = dom.labelled("Prompt of the preset", this.prompt, "sciart-grow");
+            this.roles = dom.h("div", {class: "sciart-line"});
+            return dom.h("div", {class: "sciart-presets"},
+                dom.h("div", {class: "sciart-line"}, dom.labelled("Preset", this.preset, "sciart-grow"),
+                    this.use, this.useAll),
+                this.description, dom.h("div", {class: "sciart-line"}, this.promptField), this.roles);
+        }
+
+        drawSaving() {
+            const field = (attributes) => dom.h("input", {type: "text", autocomplete: "off", ...attributes});
+            this.saving = {
+                name: field({placeholder: "my-preset", "data-saving": "name"}), title: field({"data-saving": "title"}),
+                description: field({"data-saving": "description"}),
+                settings: dom.h("input", {type: "checkbox", checked: true}),
+            };
+            this.unsave = dom.button("Delete the chosen preset", () => this.deletePreset(), {disabled: true});
+            return dom.h("details", {class: "sciart-fold"}, dom.h("summary", {}, "Save as preset"),
+                dom.h("div", {class: "sciart-line"}, dom.labelled("Name", this.saving.name, "sciart-medium"),
+                    dom.labelled("Title", this.saving.title, "sciart-medium"),
+                    dom.labelled("Description", this.saving.description, "sciart-grow")),
+                dom.h("label", {class: "sciart-check"}, this.saving.settings,
+                    "with the prompt and settings of this page"),
+                dom.h("div", {class: "sciart-line sciart-bar"},
+                    dom.button("Save preset", () => this.savePreset()), this.unsave));
+        }
+
+        /** A select of LoRAs for one role, likely ones first. */
+        drawBinding(role) {
+            const names = this.choices.loras.map((lora) => lora.name);
+            const likely = this.choices.suggestions[role] || [];
+            const bound = this.choices.bindings[role];
+            const group = (label, values) => values.length ?
+                dom.h("optgroup", {label}, ...dom.options(values.map((name) => [name, name]), bound)) : null;
+            const known = bound === undefined || names.includes(bound) || likely.includes(bound);
+            const select = dom.h("select",
+                {"data-field": "name", "data-role": role, onchange: () => this.bind(role, select.value)},
+                dom.h("option", {value: ""}, "choose a LoRA"), group("bound, but not found", known ? [] : [bound]),
+                group("likely", likely), group("all", names.filter((name) => !likely.includes(name))));
+            select.classList.toggle("sciart-wanted", !bound);
+            return select;
+        }
+
+        chosen() {
+            return this.choices.presets.find((preset) => preset.name === this.preset.value);
+        }
+
+        /** What there is to choose from now; the chosen preset stays. */
+        showChoices(choices) {
+            const chosen = this.preset.value;
+            this.choices = choices;
+            this.preset.replaceChildren(dom.h("option", {value: ""}, "choose a preset"),
+                ...dom.options(choices.presets.map((preset) => [preset.name, preset.title || preset.name]), chosen));
+            this.showPreset();
+        }
+
+        showPreset() {
+            const preset = this.chosen();
+            const all = preset ? [preset.txt2img?.prompt, ...(preset.prompts || [])] : [];
+            const prompts = [...new Set(all.filter(Boolean))];
+            this.use.disabled = this.useAll.disabled = !preset;
+            this.unsave.disabled = !preset || preset.builtin;
+            this.description.textContent = preset ? preset.description : "";
+            const prompt = prompts.includes(this.prompt.value) ? this.prompt.value : prompts[0];
+            this.prompt.replaceChildren(...dom.options(prompts.map((text) => [text, text]), prompt));
+            this.promptField.classList.toggle("sciart-hidden", prompts.length < 2);
+            this.roles.replaceChildren(...(preset?.roles || []).map((role) =>
+                dom.labelled(`LoRA for “${role}”`, this.drawBinding(role), "sciart-medium")));
+        }
+
+        /** The chosen preset's recipe, its roles replaced by the LoRAs bound to them. */
+        recipe() {
+            const recipe = structuredClone(this.chosen().recipe);
+            return {...recipe, enabled: true, loras: (recipe.loras || []).map((lora) => this.bound(lora))};
+        }
+
+        bound(lora) {
+            const {role, ...others} = lora;
+            const name = role === undefined ? undefined : this.choices.bindings[role];
+            return name ? {name, ...others} : lora;
+        }
+
+        usePreset() {
+            this.panel.replace(this.recipe());
+        }
+
+        pastePreset() {
+            const {tab} = this.panel;
+            const prompt = this.prompt.value || undefined;
+            const text = host.infotext(tab, this.chosen().txt2img || {}, prompt, recipes.text(this.recipe()));
+            try {
+                host.pasteInfotext(tab, text);
+            } catch (error) {
+                this.panel.say(error.message);
+            }
+        }
+
+        async bind(role, name) {
+            if (!await this.panel.change("bind", {bindings: {[role]: name}}) || !this.panel.recipe || !name) return;
+            if (!this.panel.recipe.loras.some((lora) => lora.role === role)) return;
+            this.panel.edit((recipe) => {
+                recipe.loras = recipe.loras.map((lora) => lora.role === role ? this.bound(lora) : lora);
+            });
+        }
+
+        async savePreset() {
+            const {name, title, description, settings} = this.saving;
+            if (!this.panel.recipe) return this.panel.say("recipe: not valid JSON; nothing to save");
+            const {enabled, ...recipe} = recipes.withoutDefaults(this.panel.recipe);
+            const preset = {title: title.value.trim() || name.value.trim(), description: description.value.trim(),
+                recipe, txt2img: settings.checked ? host.currentSettings(this.panel.tab) : {}};
+            if (!await this.panel.change("save_preset", {name: name.value.trim(), preset})) return;
+            this.preset.value = name.value.trim();
+            this.showPreset();
+            this.panel.say(`Saved as “${name.value.trim()}”`);
+        }
+
+        async deletePreset() {
+            const name = this.preset.value;
+            if (!confirm(`Delete the preset “${name}”?`)) return;
+            if (await this.panel.change("delete_preset", {name})) this.panel.say(`Deleted “${name}”`);
+        }
+    };
+})();
