@@ -30,10 +30,11 @@
                 this.plot.replaceChildren();
                 return this.showError(recipe.enabled === false ? {} : {error: "Add a LoRA or use a preset."});
             }
-            const answer = await bridge.ask("preview", {recipe: this.text(), ...host.stepsOf(tab)});
-            if (!answer) return;
+            const text = this.text();
+            const answer = await bridge.ask("preview", {recipe: text, ...host.stepsOf(tab)});
+            if (!answer || text !== this.text()) return; // a newer one is on its way
             if (!answer.error) this.plot.innerHTML = answer.html;
-            this.plot.classList.toggle("sciart-muted", Boolean(answer.error) || this.panel.recipe.enabled === false);
+            this.plot.classList.toggle("sciart-muted", Boolean(answer.error) || recipe?.enabled === false);
             this.showError(answer);
         }
 

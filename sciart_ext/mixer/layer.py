@@ -85,12 +85,12 @@ def merge(layers: Sequence[Layer], originals: Sequence[torch.Tensor], merged: Se
         gates = weights[0][gates] * torch.stack([layer.strength for layer in layers])
         down = torch.stack([layer.down for layer in layers]).to(dtype)
         delta = torch.bmm((up * gates[:, None, :]).to(dtype), down)
-        torch._foreach_copy_(list(merged), [w.view(shape) for w in originals])
+        torch._foreach_copy_(list(merged), [w.reshape(shape) for w in originals])
         torch._foreach_add_(list(merged), list(delta.unbind()))
         return
     for layer, original, target in zip(layers, originals, merged):
         up = (layer.up * layer.gates(weights)[0]).to(dtype)
-        torch.addmm(original.view(shape), up, layer.down.to(dtype), out=target)
+        torch.addmm(original.reshape(shape), up, layer.down.to(dtype), out=target)
 
 
 def _rows_of(gates: torch.Tensor, rows: int, name: str) -> torch.Tensor:

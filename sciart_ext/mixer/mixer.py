@@ -222,7 +222,9 @@ class Mixer:
             for layer in slot.layers:
                 layer.move(first.device)
             if slot.merged is None or slot.merged.device != first.device or slot.merged.dtype != first.dtype:
-                slot.merged = nn.Parameter(torch.empty_like(slot.target.weight()), requires_grad=False)
+                # contiguous also where the host keeps its own weights channels last
+                empty = torch.empty_like(slot.target.weight(), memory_format=torch.contiguous_format)
+                slot.merged = nn.Parameter(empty, requires_grad=False)
             slot.key = None
         if slots[0].target.rows is not None:
             slot = slots[0]

@@ -1,6 +1,6 @@
 """The panel's gradio side: the recipe's textbox, a place for the widgets, and a bridge to ask Python by.
 
-The widgets are drawn by `javascript/sciart.js`. All they do is edit the recipe's text, which is the script's
+The widgets are drawn by the files in `javascript/`. All they do is edit the recipe's text, which is the script's
 one argument. What they need to know (names, presets, the compiled plan) they ask through one hidden bridge:
 gradio's own event carries a question as JSON and brings the answer back, so whoever may use the page may use
 the panel, with whatever login the host has. What is hidden is hidden by a CSS class: components that are not

@@ -136,7 +136,7 @@ def build_tab(tab: str, panel_actions: PanelActions) -> None:
 
 
 def build_app(store: PresetStore, loras: list[str]) -> gr.Blocks:
-    """The page. Our script and styles are put into its head, as the host does."""
+    """The page. Our scripts and styles are put into its head, as the host does."""
     # fonts by name: none is fetched from the net
     theme = gr.themes.Default(font=["Source Sans Pro", "sans-serif"], font_mono=["monospace"])
     with gr.Blocks(theme=theme, title="SciArt panel") as app, gr.Tabs():
@@ -144,12 +144,14 @@ def build_app(store: PresetStore, loras: list[str]) -> gr.Blocks:
             with gr.Tab(tab, id=tab):
                 build_tab(tab, actions(store, loras))
     original = gr.routes.templates.TemplateResponse
-    script = (ROOT / "javascript" / "sciart.js").read_text(encoding="utf-8")
+    # in the other order than the host's: it must not matter
+    files = sorted((ROOT / "javascript").glob("*.js"), reverse=True)
+    scripts = "".join(f"<script>{path.read_text(encoding='utf-8')}</script>" for path in files)
     styles = HOST_STYLE + (ROOT / "style.css").read_text(encoding="utf-8")
 
     def template_response(*args, **kwargs):
         response = original(*args, **kwargs)
-        head = f"<script>{HOST_SCRIPT}</script><script>{script}</script></head>"
+        head = f"<script>{HOST_SCRIPT}</script>{scripts}</head>"
         response.body = response.body.replace(b"</head>", head.encode())
         response.body = response.body.replace(b"</body>", f"<style>{styles}</style></body>".encode())
         response.init_headers()

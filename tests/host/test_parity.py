@@ -5,18 +5,18 @@ from pictures import assert_other_picture, assert_same_picture, recipe, tags, wi
 from server import HostServer
 
 SETTINGS = {"steps": 20, "sampler_name": "Euler", "width": 128, "height": 128}
-WEIGHTS = {"": {"child": 0.7, "watercolor": 0.5, "science": 0.4}, "-xl": {"child": 0.5, "watercolor": 0.4, "science": 0.3}}
+SUFFIXES = {"tiny-sd1": "", "tiny-sd2": "-v2", "tiny-sdxl": "-xl"}
+WEIGHTS = {"child": 0.5, "watercolor": 0.4, "science": 0.3}
 
 
-@pytest.fixture(scope="module", params=["tiny-sd1", "tiny-sdxl"])
+@pytest.fixture(scope="module", params=list(SUFFIXES))
 def pictures(request, host: HostServer):
     """Plain picture, the host's own, and the weights by the host's names of the files, per architecture."""
     host.use_checkpoint(f"{request.param}.safetensors")
-    suffix = "-xl" if request.param == "tiny-sdxl" else ""
-    weights = WEIGHTS[suffix]
+    suffix = SUFFIXES[request.param]
     plain = host.txt2img(**SETTINGS)
-    own = host.txt2img(**{**SETTINGS, "prompt": f"a rocket {tags(weights, suffix)}"})
-    yield plain, own, {name + suffix: weight for name, weight in weights.items()}
+    own = host.txt2img(**{**SETTINGS, "prompt": f"a rocket {tags(WEIGHTS, suffix)}"})
+    yield plain, own, {name + suffix: weight for name, weight in WEIGHTS.items()}
     host.use_checkpoint("tiny-sd1.safetensors")
 
 

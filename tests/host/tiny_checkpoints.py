@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def write_tiny(out: Path) -> None:
-    """Two SD1 checkpoints, an inpainting one, an SDXL one, and three LoRAs for each family."""
+    """Two SD1 checkpoints, an inpainting one, an SD2 and an SDXL one, and three LoRAs for each family."""
     text = write_text_encoder(out / "text-encoder-tiny", width=64, layers=3, heads=4)
     sd1 = sd1_config(text, channels=32, context=64)
     network = write_checkpoint(out, "tiny-sd1", sd1, build_sd1(sd1, text), seed=1)
@@ -57,6 +57,8 @@ def write_tiny(out: Path) -> None:
     write_checkpoint(out, "tiny-sd1-inpainting", inpainting, build_sd1(inpainting, text), seed=3)
     xl = sdxl_config(text)
     network_xl = write_checkpoint(out, "tiny-sdxl", xl, build_sdxl(xl, text), seed=4)
+    sd2 = sd2_config(text)
+    network_2 = write_checkpoint(out, "tiny-sd2", sd2, build_sd2(sd2), seed=6)
     loras = {
         "child": (4, 2.0, False),
         "watercolor": (8, 8.0, False),
@@ -72,6 +74,7 @@ def write_tiny(out: Path) -> None:
             seed,
             "sd_v1",
         )
+        write_lora(out, f"{name}-v2", sd2_lora_layers(network_2, convolutions), rank, alpha, seed + 20, "sd_v2")
         layers = sdxl_lora_layers(network_xl, convolutions)
         write_lora(out, f"{name}-xl", layers, rank, alpha, seed + 10, "sdxl_base_v1-0")
 
@@ -125,18 +128,30 @@ def build_sd1(config: dict, text: Path) -> nn.ModuleDict:
     )
 
 
+def build_sd2(config: dict) -> nn.ModuleDict:
+    """Modules named as in an SD2 checkpoint."""
+    from ldm.models.autoencoder import AutoencoderKL
+    from ldm.modules.diffusionmodules.openaimodel import UNetModel
+
+    params = config["model"]["params"]
+    return nn.ModuleDict(
+        {
+            "model": nn.ModuleDict({"diffusion_model": UNetModel(**params["unet_config"]["params"])}),
+            "first_stage_model": AutoencoderKL(**params["first_stage_config"]["params"]),
+            "cond_stage_model": nn.ModuleDict({"model": build_open_clip()}),
+        }
+    )
+
+
 def build_sdxl(config: dict, text: Path) -> nn.ModuleDict:
     """Modules named as in an SDXL checkpoint."""
-    from open_clip.model import CLIP
     from sgm.models.autoencoder import AutoencoderKL
     from sgm.modules.diffusionmodules.openaimodel import UNetModel
 
-    open_clip_model = CLIP(**json.loads(OPEN_CLIP_CONFIG.read_text(encoding="utf-8")))
-    del open_clip_model.visual
     params = config["model"]["params"]
     embedders = [
         nn.ModuleDict({"transformer": build_text_encoder(text)}),
-        nn.ModuleDict({"model": open_clip_model}),
+        nn.ModuleDict({"model": build_open_clip()}),
     ]
     unet_params = {
         **params["network_config"]["params"],
@@ -149,6 +164,14 @@ def build_sdxl(config: dict, text: Path) -> nn.ModuleDict:
             "conditioner": nn.ModuleDict({"embedders": nn.ModuleList(embedders)}),
         }
     )
+
+
+def build_open_clip() -> nn.Module:
+    from open_clip.model import CLIP
+
+    model = CLIP(**json.loads(OPEN_CLIP_CONFIG.read_text(encoding="utf-8")))
+    del model.visual
+    return model
 
 
 def build_text_encoder(folder: Path) -> nn.Module:
@@ -204,6 +227,20 @@ def sd1_config(text: Path, channels: int, context: int, inpainting: bool = False
     if inpainting:
         params["finetune_keys"] = None
     return {"model": {"target": f"ldm.models.diffusion.ddpm.{kind}", "params": params}}
+
+
+def sd2_config(text: Path) -> dict:
+    """SD2's architecture at toy size: an OpenCLIP text encoder, linear projections around the transformers."""
+    config = sd1_config(text, channels=32, context=64)
+    params = config["model"]["params"]
+    unet = params["unet_config"]["params"]
+    del unet["num_heads"]
+    unet.update(num_head_channels=16, use_linear_in_transformer=True)
+    params["cond_stage_config"] = {
+        "target": "ldm.modules.encoders.modules.FrozenOpenCLIPEmbedder",
+        "params": {"arch": OPEN_CLIP_CONFIG.stem, "version": None, "freeze": True, "layer": "penultimate"},
+    }
+    return config
 
 
 def sdxl_config(text: Path) -> dict:
@@ -428,7 +465,7 @@ def write_lora(
     save_file(weights, out / "Lora" / f"{name}.safetensors", metadata=metadata)
 
 
-LORA_STRENGTH = {"sd_v1": 0.25, "sdxl_base_v1-0": 0.15}
+LORA_STRENGTH = {"sd_v1": 0.25, "sd_v2": 0.25, "sdxl_base_v1-0": 0.15}
 
 TEXT_LAYER = re.compile(r"text_model\.encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])$")
 TRANSFORMER_LAYER = re.compile(
@@ -454,9 +491,29 @@ def text_layers(transformer: nn.Module, prefix: str) -> dict[str, tuple[int, ...
     }
 
 
+def open_clip_layers(model: nn.Module, prefix: str) -> dict[str, tuple[int, ...]]:
+    """OpenCLIP's layers under the names of transformers, q, k and v apart."""
+    layers = {}
+    for index, block in enumerate(model.transformer.resblocks):
+        stem = f"{prefix}_text_model_encoder_layers_{index}"
+        width = block.attn.embed_dim
+        layers.update({f"{stem}_self_attn_{part}_proj": (width, width) for part in ("q", "k", "v", "out")})
+        layers[f"{stem}_mlp_fc1"] = tuple(block.mlp.c_fc.weight.shape)
+        layers[f"{stem}_mlp_fc2"] = tuple(block.mlp.c_proj.weight.shape)
+    return layers
+
+
 def sd1_lora_layers(network: nn.ModuleDict, convolutions: bool) -> dict[str, tuple[int, ...]]:
     """kohya key to weight shape, with the names of diffusers."""
     layers = text_layers(network["cond_stage_model"]["transformer"], "lora_te")
+    for path, shape in unet_layers(network, convolutions):
+        layers[f"lora_unet_{diffusers_name(path)}"] = shape
+    return layers
+
+
+def sd2_lora_layers(network: nn.ModuleDict, convolutions: bool) -> dict[str, tuple[int, ...]]:
+    """kohya key to weight shape, with the names of diffusers."""
+    layers = open_clip_layers(network["cond_stage_model"]["model"], "lora_te")
     for path, shape in unet_layers(network, convolutions):
         layers[f"lora_unet_{diffusers_name(path)}"] = shape
     return layers
@@ -466,13 +523,7 @@ def sdxl_lora_layers(network: nn.ModuleDict, convolutions: bool) -> dict[str, tu
     """kohya key to weight shape, with the names of the original SDXL code and two text encoders."""
     first, second = network["conditioner"]["embedders"]
     layers = text_layers(first["transformer"], "lora_te1")
-    text = second["model"].transformer
-    for index, block in enumerate(text.resblocks):
-        prefix = f"lora_te2_text_model_encoder_layers_{index}"
-        width = block.attn.embed_dim
-        layers.update({f"{prefix}_self_attn_{part}_proj": (width, width) for part in ("q", "k", "v", "out")})
-        layers[f"{prefix}_mlp_fc1"] = tuple(block.mlp.c_fc.weight.shape)
-        layers[f"{prefix}_mlp_fc2"] = tuple(block.mlp.c_proj.weight.shape)
+    layers.update(open_clip_layers(second["model"], "lora_te2"))
     for path, shape in unet_layers(network, convolutions):
         layers[f"lora_unet_{path.replace('.', '_')}"] = shape
     return layers
