@@ -40,8 +40,8 @@ def main() -> None:
     measured = run_host(options) if on_host else run_engine(options)
     measured["machine"] = {**before, "load_after": report.machine()["load"]} if "load" in before else before
     measured["minutes"] = round((time.monotonic() - began) / 60, 1)
-    print_table(measured)
     path = report.write("host" if on_host else "engine", measured)
+    print_table(measured)
     print(f"written to {path.relative_to(report.ROOT)}")
     print(json.dumps(measured["summary"]))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from collections import OrderedDict
 from pathlib import Path
 
@@ -29,7 +28,7 @@ class Session:
     """Mixtures of the recipe used last, one per model (the checkpoint and perhaps its refiner)."""
 
     def __init__(self) -> None:
-        self._mixtures: OrderedDict[tuple, tuple[weakref.ref, Mixture]] = OrderedDict()
+        self._mixtures: OrderedDict[tuple, Mixture] = OrderedDict()
         self._reports: dict[tuple[str, int, int], dict] = {}
 
     def mixture(self, sd_model: nn.Module, recipe: Recipe) -> Mixture:
@@ -41,23 +40,24 @@ class Session:
         # the host's old way of applying its LoRAs restores every weight within its forward: only branches survive
         execution = "branch" if shared.opts.lora_functional else recipe.execution
         key = (id(unet), bound_to, execution, recipe.memory_limit_mb, sd_model.lowvram)
-        if key in self._mixtures and self._mixtures[key][0]() is unet:
+        if key in self._mixtures:
             self._mixtures.move_to_end(key)
-            return self._mixtures[key][1]
-        for old in [old for old, (ref, _) in self._mixtures.items() if old[1] != bound_to or ref() is None]:
-            del self._mixtures[old]
+            return self._mixtures[key]
+        for old, mixture in list(self._mixtures.items()):
+            if old[1] != bound_to or next(mixture.unet.root.parameters()).is_meta:  # thrown away by the host
+                del self._mixtures[old]
         loras = [_load(path, lora.name, i) for i, (path, lora) in enumerate(zip(paths, recipe.loras))]
         limit = None if recipe.memory_limit_mb is None else recipe.memory_limit_mb * 2**20
         mixture = bind(model_parts(sd_model), loras, recipe.loras, model_name(sd_model), execution, limit,
                        update_weights, devices.device)
-        self._mixtures[key] = (weakref.ref(unet), mixture)
+        self._mixtures[key] = mixture
         while len(self._mixtures) > MODELS_KEPT:
             self._mixtures.popitem(last=False)
         return mixture
 
     def clear(self) -> None:
         """Lets go of all LoRAs."""
-        for _, mixture in self._mixtures.values():
+        for mixture in self._mixtures.values():
             mixture.close()
         self._mixtures.clear()
 

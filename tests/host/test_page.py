@@ -1,0 +1,226 @@
+"""The panel on the real WebUI's own page: what it shows is what the host makes, pastes and sends on.
+
+Needs playwright and a chromium (SCIART_CHROMIUM names one). What the panel does by itself is in tests/browser.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from conftest import ONE_THREAD
+from server import HostServer
+
+from sciart_ext.recipe import parse_recipe
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+expect = sync_api.expect
+
+pytestmark = pytest.mark.browser
+
+CHROMIUM = os.environ.get("SCIART_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+ROLES = {"child": "child", "watercolor": "watercolor", "science": "science"}
+QUICK = {"steps": 4, "width": 64, "height": 64, "cfg_scale": 7, "seed": 1}
+PASTED = {"loras": [{"name": "child", "schedule": [[0, 0.2], [0.5, 0.65]], "curve": "cosine", "te_weight": 0.4},
+                    {"name": "science", "weight": 0.4, "blocks": {"mid": 0.0}, "apply_to": "cond"}]}
+# Fonts and frames that the host fetches from elsewhere, and its hires preview, which returns more than it declares.
+ERRORS_OF_THE_HOST = ("Failed to load resource", "Cannot read properties of undefined (reading 'props')")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[sync_api.Browser]:
+    if not CHROMIUM:
+        pytest.skip("no chromium found; set SCIART_CHROMIUM to its path")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[
+            "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def server(browser, tiny_models) -> Iterator[HostServer]:
+    with HostServer(models=tiny_models, env=ONE_THREAD, ui=True) as server:
+        yield server
+
+
+class Tab:
+    """One of the host's tabs, and the panel in it."""
+
+    def __init__(self, page: sync_api.Page, name: str = "txt2img"):
+        self.page = page
+        self.name = name
+        self.panel = page.locator(f"#sciart_{name}_panel")
+        self.enabled = page.locator(f"#sciart_{name}_enabled")
+        self.rows = self.panel.locator("[data-index]")
+        self.lines = self.panel.locator("svg.sciart-plot polyline")
+        self.error = self.panel.locator(".sciart-error")
+        self.prompt = self.find("prompt textarea")
+
+    def find(self, rest: str) -> sync_api.Locator:
+        return self.page.locator(f"#{self.name}_{rest}")
+
+    def number(self, name: str) -> sync_api.Locator:
+        return self.find(f"{name} input[type=number]").first
+
+    def open(self) -> Tab:
+        self.page.locator(f"#sciart_{self.name} .label-wrap .icon").first.click()
+        expect(self.panel.get_by_label("Preset", exact=True).locator("option")).not_to_have_count(0)
+        return self
+
+    def button(self, name: str) -> sync_api.Locator:
+        return self.panel.get_by_role("button", name=name)
+
+    def field(self, index: int, name: str) -> sync_api.Locator:
+        return self.rows.nth(index).locator(f"[data-field='{name}']")
+
+    def add(self, name: str, **fields: str) -> None:
+        index = self.rows.count()
+        self.button("+ Add LoRA").click()
+        for field, value in {"name": name, **fields}.items():
+            self.field(index, field).fill(value)
+
+    def bind(self, roles: dict[str, str]) -> None:
+        for role, name in roles.items():
+            select = self.panel.locator(f".sciart-presets [data-role={role}]")
+            select.select_option(name)
+            expect(self.panel.locator(f".sciart-presets [data-role={role}]:not(.sciart-wanted)")).to_have_value(name)
+
+    def recipe(self) -> dict:
+        return json.loads(self.page.locator(f"#sciart_{self.name}_recipe textarea").input_value())
+
+    def fill(self, prompt: str = "a rocket", **numbers: float) -> None:
+        self.prompt.fill(prompt)
+        for name, value in {**QUICK, **numbers}.items():
+            self.number(name).fill(str(value))
+
+    def generate(self) -> str:
+        """The infotext under the tab's first picture."""
+        shown = self.page.locator(f"#html_info_{self.name} p").first
+        expect(shown).to_have_count(0)
+        self.find("generate").click()
+        expect(shown).to_contain_text("Steps:", timeout=60_000)
+        expect(self.find("gallery img").first).to_be_visible()
+        return shown.inner_text()
+
+    def paste(self, infotext: str) -> None:
+        self.prompt.fill(infotext)
+        self.find("tools #paste").click()
+
+
+@pytest.fixture
+def page(browser, server) -> Iterator[Tab]:
+    """A fresh page's txt2img; it fails the test when the page reports an error that is not the host's own."""
+    context = browser.new_context(viewport={"width": 1280, "height": 1200})
+    tab = context.new_page()
+    errors = []
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    tab.goto(f"http://127.0.0.1:{server.port}/")
+    tab.wait_for_selector("#sciart_txt2img_enabled", state="attached")
+    yield Tab(tab)
+    context.close()
+    assert [error for error in errors if not any(known in error for known in ERRORS_OF_THE_HOST)] == []
+
+
+def recipe_in(infotext: str) -> str:
+    """The recipe's text, unquoted as the host does it."""
+    return json.JSONDecoder().raw_decode(infotext, infotext.index("SciArt: ") + len("SciArt: "))[0]
+
+
+def test_the_panels_recipe_makes_the_picture_and_goes_to_img2img(page: Tab) -> None:
+    page.open().add("child", schedule="0.2@0, 0.65@0.5")
+    page.add("watercolor", weight="0.55")
+    page.fill()
+    expect(page.lines).to_have_count(2)
+    expect(page.panel.locator("svg.sciart-plot circle")).to_have_count(2 * QUICK["steps"])
+    recipe = page.recipe()
+    assert recipe == {"loras": [{"name": "child", "schedule": "0.2@0, 0.65@0.5"},
+                                {"name": "watercolor", "weight": 0.55}]}
+    infotext = page.generate()
+    assert infotext.startswith("a rocket") and "Steps: 4," in infotext and "Seed: 1," in infotext
+    assert parse_recipe(recipe_in(infotext)) == parse_recipe(recipe)
+
+    page.find("send_to_img2img").click()
+    sent = Tab(page.page, "img2img")
+    expect(sent.rows).to_have_count(2)
+    expect(sent.prompt).to_have_value("a rocket")
+    expect(sent.number("steps")).to_have_value("4")
+    expect(sent.number("width")).to_have_value("64")
+    expect(sent.page.locator("#img2img_image img").first).to_be_visible()
+    assert sent.recipe() == recipe
+    expect(sent.enabled).to_be_checked()
+    assert parse_recipe(recipe_in(sent.generate())) == parse_recipe(recipe)
+
+
+def test_a_switched_off_panel_changes_nothing(page: Tab) -> None:
+    page.open().add("child", weight="0.65")
+    page.enabled.uncheck()
+    page.fill()
+    assert "SciArt" not in page.generate()
+
+
+def test_a_wrong_name_fails_with_an_error_that_names_the_field(page: Tab) -> None:
+    page.open().add("nobody", weight="0.65")
+    page.fill()
+    message = "loras[0].name: no LoRA 'nobody'; accepted: child"
+    expect(page.error).to_contain_text(message)
+    page.find("generate").click()
+    expect(page.page.locator("#html_log_txt2img .error").first).to_contain_text(message)
+    expect(page.find("gallery img")).to_have_count(0)
+    page.field(0, "name").fill("child")
+    expect(page.error).to_be_empty()
+    assert parse_recipe(recipe_in(page.generate())) == parse_recipe(page.recipe())
+
+
+def test_a_preset_fills_rows_and_then_the_prompt_and_settings(page: Tab, server: HostServer) -> None:
+    preset = server.get("/sciart/v1/presets/science-imagination").json
+    page.open()
+    page.panel.get_by_label("Preset", exact=True).select_option("science-imagination")
+    page.bind(ROLES)
+    page.button("Use preset").click()
+    expect(page.lines).to_have_count(3)
+    bound = [{"name": ROLES[lora["role"]], "weight": lora["weight"]} for lora in preset["recipe"]["loras"]]
+    assert page.recipe() == {"loras": bound}
+    expect(page.prompt).to_have_value("")
+    page.field(0, "weight").fill("0.1")
+
+    given = preset["txt2img"]
+    page.button("Prompt & settings too").click()
+    expect(page.prompt).to_have_value(given["prompt"])
+    for name in ("steps", "seed", "cfg_scale", "width", "height"):
+        expect(page.number(name)).to_have_value(str(given[name]))
+    expect(page.find("sampling input").first).to_have_value(given["sampler_name"])
+    expect(page.field(0, "weight")).to_have_value(str(bound[0]["weight"]))
+    assert page.recipe() == {"loras": bound}
+
+
+def test_pasted_infotext_restores_the_rows_or_empties_the_panel(page: Tab) -> None:
+    settings = "Steps: 4, Sampler: Euler, CFG scale: 7, Seed: 3, Size: 64x64"
+    page.open().paste(f"a robot\n{settings}, SciArt: {json.dumps(json.dumps(PASTED))}, Version: v1.10.1")
+    expect(page.rows).to_have_count(2)
+    expect(page.prompt).to_have_value("a robot")
+    expect(page.field(0, "schedule")).to_have_value("0.2@0, 0.65@0.5")
+    expect(page.field(0, "curve")).to_have_value("cosine")
+    expect(page.field(1, "apply_to")).to_have_value("cond")
+    expect(page.enabled).to_be_checked()
+    expect(page.lines).to_have_count(2)
+    assert page.recipe() == PASTED
+
+    page.paste(f"a kite\n{settings}, Version: v1.10.1")
+    expect(page.prompt).to_have_value("a kite")
+    expect(page.rows).to_have_count(0)
+    expect(page.enabled).not_to_be_checked()
+    expect(page.page.locator("#sciart_txt2img_recipe textarea")).to_have_value("")
+    expect(page.lines).to_have_count(0)
+
+
+def test_a_pasted_prompt_alone_leaves_the_panel(page: Tab) -> None:
+    page.open().add("child", weight="0.65")
+    page.find("neg_prompt textarea").fill("grey")
+    page.paste("a kite\nNegative prompt: blurry")
+    expect(page.find("neg_prompt textarea")).to_have_value("blurry")
+    assert page.recipe() == {"loras": [{"name": "child", "weight": 0.65}]}

@@ -1,0 +1,127 @@
+"""What merging and branching cost: which layers are merged, within which memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+
+import pytest
+
+from sciart_ext.mixer.cost import BRANCH_FACTOR, Workload, choose_merged, tokens
+
+SD1_LEVELS = 4
+EVERY_STEP = Workload(calls=20, changes=20, rows=2, height=64, width=64)
+CONSTANT = dataclasses.replace(EVERY_STEP, changes=1)
+UNLIMITED = float("inf")
+
+LARGE_GRID = "unet_input_blocks_1_1_transformer_blocks_0_attn1_to_q"  # 64 × 64
+SMALL_GRID = "unet_middle_block_1_transformer_blocks_0_attn1_to_q"  # 8 × 8
+TEXT_KEYS = "unet_middle_block_1_transformer_blocks_0_attn2_to_k"
+TIME = "unet_input_blocks_1_0_emb_layers_1"
+SHAPES = {LARGE_GRID: (320, 320, 2), SMALL_GRID: (1280, 1280, 2), TEXT_KEYS: (1280, 768, 2), TIME: (320, 1280, 2)}
+
+
+def costs(layer, work):
+    """Matrix elements that merging and branching touch, written out from the formulas."""
+    m, n, _ = SHAPES[layer]
+    return work.changes * m * n, BRANCH_FACTOR * work.calls * tokens(layer, work, SD1_LEVELS) * (m + n)
+
+
+def choose(work, limit=UNLIMITED, shapes=SHAPES):
+    return choose_merged(shapes, work, SD1_LEVELS, limit)
+
+
+def test_a_thin_layer_on_a_large_grid_merges_a_wide_one_on_a_small_grid_branches():
+    merged = choose(EVERY_STEP)
+    assert LARGE_GRID in merged
+    assert SMALL_GRID not in merged
+
+
+def test_with_constant_gates_wide_layers_on_small_grids_merge_too():
+    assert choose(CONSTANT) > choose(EVERY_STEP)
+    assert SMALL_GRID in choose(CONSTANT)
+
+
+def test_fewer_changes_never_merge_less():
+    before = set()
+    for changes in (20, 15, 10, 5, 2, 1):
+        now = choose(dataclasses.replace(EVERY_STEP, changes=changes))
+        assert now >= before
+        before = now
+
+
+def test_the_cheaper_of_the_two_is_chosen_for_each_layer():
+    for changes in (1, 2, 5, 10, 20):
+        for rows in (1, 2, 8):
+            work = dataclasses.replace(EVERY_STEP, changes=changes, rows=rows)
+            assert choose(work) == {layer for layer in SHAPES if costs(layer, work)[0] < costs(layer, work)[1]}
+
+
+def test_layers_that_see_one_number_a_row_branch_until_their_gates_are_constant_for_long():
+    assert TIME not in choose(EVERY_STEP)
+    assert TIME not in choose(CONSTANT)
+    assert TIME in choose(dataclasses.replace(CONSTANT, calls=500))
+
+
+def test_larger_pictures_merge_more():
+    small, large = (dataclasses.replace(EVERY_STEP, height=size, width=size) for size in (64, 128))
+    assert choose(large) > choose(small)
+    assert SMALL_GRID in choose(large)
+
+
+def test_where_rows_differ_nothing_is_merged():
+    assert choose(dataclasses.replace(CONSTANT, rows_differ=True)) == set()
+
+
+def test_nothing_is_chosen_where_nothing_is_there():
+    assert choose(CONSTANT, shapes={}) == set()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_memory_limit_holds_and_the_layers_that_save_most_per_byte_come_first(seed):
+    rng = random.Random(seed)
+    shapes = {f"unet_input_blocks_{i}_1_proj_in": (rng.choice((320, 640, 1280)), rng.choice((320, 768, 1280)),
+                                                    rng.choice((2, 4))) for i in (1, 2, 4, 5, 7, 8, 10, 11)}
+    sizes = {layer: m * n * itemsize for layer, (m, n, itemsize) in shapes.items()}
+    wanted = choose(CONSTANT, shapes=shapes)
+    assert len(wanted) > 4
+
+    def gain(layer):
+        m, n, _ = shapes[layer]
+        branch = BRANCH_FACTOR * CONSTANT.calls * tokens(layer, CONSTANT, SD1_LEVELS) * (m + n)
+        return (branch - CONSTANT.changes * m * n) / sizes[layer]
+
+    for share in (0.0, 0.1, 0.3, 0.6, 0.9, 1.0):
+        limit = share * sum(sizes[layer] for layer in wanted)
+        merged = choose(CONSTANT, limit, shapes)
+        used = sum(sizes[layer] for layer in merged)
+        assert used <= limit
+        assert merged <= wanted
+        for left in wanted - merged:  # there was no room beside those that save at least as much per byte
+            better = sum(sizes[layer] for layer in merged if gain(layer) >= gain(left))
+            assert better + sizes[left] > limit
+    assert choose(CONSTANT, sum(sizes[layer] for layer in wanted), shapes) == wanted
+
+
+def test_a_layer_that_does_not_fit_leaves_room_for_a_smaller_one():
+    shapes = {"unet_input_blocks_1_1_proj_in": (320, 320, 2), "unet_input_blocks_4_1_proj_in": (640, 640, 2)}
+    limit = 320 * 320 * 2
+    assert choose(CONSTANT, limit, shapes) == {"unet_input_blocks_1_1_proj_in"}
+    assert choose(CONSTANT, limit - 1, shapes) == set()
+
+
+@pytest.mark.parametrize(("layer", "expected"), [
+    ("unet_input_blocks_1_1_proj_in", 2 * 64 * 48), ("unet_input_blocks_3_0_op", 2 * 32 * 24),
+    ("unet_input_blocks_11_0_in_layers_2", 2 * 8 * 6), ("unet_middle_block_1_proj_in", 2 * 8 * 6),
+    ("unet_output_blocks_2_upsampler_conv", 2 * 16 * 12), ("unet_output_blocks_11_1_proj_out", 2 * 64 * 48),
+    ("unet_out_2", 2 * 64 * 48), ("unet_input_blocks_1_1_transformer_blocks_0_attn2_to_k", 2 * 77),
+    ("unet_input_blocks_1_1_transformer_blocks_0_attn2_to_v", 2 * 77),
+    ("unet_input_blocks_1_1_transformer_blocks_0_attn2_to_q", 2 * 64 * 48),
+    ("unet_input_blocks_1_0_emb_layers_1", 2), ("unet_time_embed_0", 2), ("unet_label_emb_0_0", 2),
+])
+def test_the_positions_that_a_call_sends_through_a_layer(layer, expected):
+    assert tokens(layer, dataclasses.replace(CONSTANT, width=48), SD1_LEVELS) == expected
+
+
+def test_a_tiny_grid_has_at_least_one_position():
+    assert tokens(SMALL_GRID, dataclasses.replace(CONSTANT, rows=1, height=4, width=4), SD1_LEVELS) == 1
