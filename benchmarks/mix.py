@@ -28,7 +28,7 @@ from tests.host.server import is_installed, webui_folder
 from .mixing import report
 from .mixing.variants import COUNTS, Variant, counted_variants, timed_variants
 
-WARM_UP_STEPS = 2
+WARM_UP_STEPS = 1
 
 
 def main() -> None:
@@ -98,7 +98,7 @@ def run_engine(options: argparse.Namespace) -> dict:
     variants = timed_variants(bench.loras, False, False)
     rounds = measure(variants, counted_variants(bench.names), bench.timed, options)
     versions = {name: importlib.import_module(name).__version__ for name in ("torch", "diffusers")}
-    versions["python"] = platform.python_version()
+    versions.update(python=platform.python_version(), threads=torch.get_num_threads())
     return result(options, bench, rounds, memory, f"engine {options.device}", versions)
 
 

@@ -66,6 +66,17 @@ def test_infotext_makes_the_picture_again(host: HostServer, given) -> None:
     assert parse_recipe(read) == parse_recipe(given)
 
 
+def test_a_replaced_unet_is_refused(host: HostServer) -> None:
+    host.post("/probe/unet", {"label": "Probe engine"})
+    try:
+        refused = host.txt2img(**with_recipe(recipe()))
+    finally:
+        host.post("/probe/unet", {"label": None})
+    assert refused.status == 422 and refused.json["detail"]["field"] == "sd_unet"
+    assert "Probe engine" in refused.text
+    assert host.txt2img(**with_recipe(recipe())).status == 200
+
+
 def test_infotext_without_sciart_leaves_it_off(host: HostServer) -> None:
     plain = host.txt2img()
     assert "SciArt" not in plain.infotext

@@ -56,7 +56,12 @@ def measured(sample):
 
 
 def versions() -> dict:
-    return {"python": platform.python_version(), "torch": torch.__version__, "webui": launch_utils.git_tag()}
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "webui": launch_utils.git_tag(),
+    }
 
 
 def add_routes(_demo, app: FastAPI) -> None:

@@ -2,6 +2,7 @@
 
 GET  /probe/state   digests of all weights, hooks, and attributes of every module of the loaded checkpoint
 POST /probe/fault   {"where": ..., "at": n}: arms one fault, fired once at the n-th call from now (n >= 1)
+POST /probe/unet    {"label": ...}: a replaced UNet of that name, null for none
 POST /probe/reset   disarms, clears the interrupt and skip flags and the host's cache of prompt embeddings
 """
 
@@ -9,10 +10,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from types import SimpleNamespace
 
 import torch
 from fastapi import FastAPI, HTTPException
-from modules import processing, script_callbacks, shared
+from modules import processing, script_callbacks, sd_unet, shared
 
 PLACES = ("unet", "text_encoder", "callback", "oom", "interrupt", "skip")
 HOOKS = {
@@ -145,9 +147,17 @@ def reset() -> dict:
     return {}
 
 
+def replace_unet(payload: dict) -> dict:
+    """Pretends that an extension (TensorRT, say) has put its own UNet in place of the checkpoint's."""
+    option = SimpleNamespace(label=payload["label"]) if payload.get("label") else None
+    sd_unet.current_unet = SimpleNamespace(option=option) if option else None
+    return {}
+
+
 def add_routes(_demo, app: FastAPI) -> None:
     app.add_api_route("/probe/state", state, methods=["GET"])
     app.add_api_route("/probe/fault", arm, methods=["POST"])
+    app.add_api_route("/probe/unet", replace_unet, methods=["POST"])
     app.add_api_route("/probe/reset", reset, methods=["POST"])
 
 
