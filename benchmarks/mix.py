@@ -132,6 +132,8 @@ def result(
     """The figures, and all that they were made of."""
     every = {of: report.ratios(rounds, of) for of in (rounds[0]["none"] if rounds else ())}
     ratios = every.get("sampling", {})
+    if rounds:
+        every["fastest"] = report.fastest(rounds, "sampling")
     names = ("host_constant", "ours_constant", "ours_changing", "loractl_changing")
     summary = {
         "size": options.size,

@@ -567,3 +567,24 @@ def test_the_name_of_a_lora_is_the_files_unless_given(path):
     save(path, pair())
     assert load_lora(path).name == inspect_lora(path)["name"] == "good"
     assert load_lora(path, "child").name == inspect_lora(path, "child")["name"] == "child"
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
+def test_a_whole_number_as_alpha_is_read(tmp_path, dtype):
+    """As kohya's trainer writes it where no alpha was given."""
+    path = save(tmp_path / "a.safetensors", pair(rank=4, alpha=torch.tensor(4, dtype=dtype)))
+    assert [delta.scale for delta in load_lora(path).layers.values()] == [1.0]
+    assert inspect_lora(path) == load_lora(path).report()
+
+
+@pytest.mark.parametrize(("rslora", "scale"), [(False, 2.0), (True, 4.0)])
+def test_a_peft_folder_keeps_its_alpha_beside_the_file(tmp_path, rslora, scale):
+    state = {f"base_model.model.mid_block.attentions.0.proj_in.{side}.weight": value
+             for side, value in zip(("lora_A", "lora_B"), (torch.ones(4, 6), torch.ones(6, 4)))}
+    path = save(tmp_path / "adapter_model.safetensors", state)
+    (tmp_path / "adapter_config.json").write_text(
+        json.dumps({"r": 4, "lora_alpha": 8, "use_rslora": rslora}), encoding="utf-8")
+    assert [delta.scale for delta in load_lora(path).layers.values()] == [scale]
+    (tmp_path / "adapter_config.json").write_text("[", encoding="utf-8")
+    with pytest.raises(SciArtError, match=r"adapter_config\.json is not a JSON object"):
+        load_lora(path)

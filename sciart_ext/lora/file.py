@@ -104,16 +104,22 @@ def guess_base(layers: dict[str, LowRank], metadata: dict[str, str]) -> str:
 def _apply_adapter_metadata(path: Path, metadata: dict[str, str], grouped: dict[str, dict]) -> None:
     """PEFT keeps alpha in the header, not among the tensors: α/r, or α/√r for rsLoRA (arXiv 2312.03732).
 
-    Files of one model part alone (diffusers' `save_lora_adapter`) write it without the part's name.
+    Files of one model part alone (diffusers' `save_lora_adapter`) write it without the part's name; PEFT itself
+    keeps it in `adapter_config.json` beside `adapter_model.safetensors`.
     """
-    if "lora_adapter_metadata" not in metadata:
+    beside = path.parent / "adapter_config.json"
+    if "lora_adapter_metadata" in metadata:
+        source, text = "lora_adapter_metadata", metadata["lora_adapter_metadata"]
+    elif path.stem == "adapter_model" and beside.is_file():
+        source, text = beside.name, beside.read_text(encoding="utf-8")
+    else:
         return
     try:
-        config = json.loads(metadata["lora_adapter_metadata"])
+        config = json.loads(text)
     except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict):
-        raise SciArtError(path.name, "lora_adapter_metadata is not a JSON object")
+        raise SciArtError(path.name, f"{source} is not a JSON object")
     for part, prefix in (("unet.", "unet_"), ("text_encoder.", "te1_"), ("text_encoder_2.", "te2_"), ("", "")):
         own = {key[len(part):]: value for key, value in config.items() if key.startswith(part)}
         if own.get("rank_pattern") or own.get("alpha_pattern"):

@@ -15,6 +15,7 @@ from ..errors import SciArtError
 MAX_HEADER_BYTES = 32 * 2**20
 MAX_TENSORS = 50_000
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_INTEGERS = {"I64": torch.int64, "I32": torch.int32}
 _SUFFIXES = (".safetensors", ".pt", ".ckpt", ".bin", ".pth")
 
 
@@ -72,10 +73,11 @@ def _check_entries(path: Path, entries: dict[str, dict], room: int) -> None:
         raise SciArtError(path.name, f"{len(entries)} tensors; at most {MAX_TENSORS} are accepted")
     for key, entry in entries.items():
         dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
-        if dtype not in DTYPES:
+        one_number = dtype in _INTEGERS and _are_counts(shape) and math.prod(shape) == 1  # alpha, as kohya may write it
+        if dtype not in DTYPES and not one_number:
             raise SciArtError(path.name, f"{key} is stored as {dtype}; accepted: {', '.join(sorted(DTYPES))}")
         if not (_are_counts(shape) and _are_counts(offsets) and len(offsets) == 2 and offsets[1] <= room
-                and offsets[1] - offsets[0] == math.prod(shape) * DTYPES[dtype].itemsize):
+                and offsets[1] - offsets[0] == math.prod(shape) * {**DTYPES, **_INTEGERS}[dtype].itemsize):
             raise SciArtError(path.name, f"damaged: {key} lies beyond the end of the file, or has no proper shape")
 
 

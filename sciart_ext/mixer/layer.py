@@ -17,6 +17,8 @@ from torch import nn
 from .fit import Factors
 from .targets import Target
 
+# Bounds the memory that the deltas of one batched product take beside the merged weights.
+LAYERS_PER_BATCH = 16
 MERGEABLE = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -75,22 +77,36 @@ def merge(layers: Sequence[Layer], originals: Sequence[torch.Tensor], merged: Se
           weights: torch.Tensor) -> None:
     """Writes W' of layers of one signature into `merged` (each (out, in)); `originals` are the W, untouched.
 
-    weights: λ (1, LoRAs). On a GPU one batched product saves the launches, on a CPU a product per layer saves
-    passes over memory.
+    weights: λ (1, LoRAs). On a GPU batched products save the launches, on a CPU a product per layer saves passes
+    over memory.
     """
-    dtype, shape = merged[0].dtype, merged[0].shape
-    if merged[0].is_cuda and len(layers) > 1:
-        up = torch.stack([layer.up for layer in layers])
-        gates = torch.stack([layer.owner for layer in layers])
-        gates = weights[0][gates] * torch.stack([layer.strength for layer in layers])
-        down = torch.stack([layer.down for layer in layers]).to(dtype)
-        delta = torch.bmm((up * gates[:, None, :]).to(dtype), down)
-        torch._foreach_copy_(list(merged), [w.reshape(shape) for w in originals])
-        torch._foreach_add_(list(merged), list(delta.unbind()))
+    if not merged[0].is_cuda:
+        merge_one_by_one(layers, originals, merged, weights)
         return
+    for i in range(0, len(layers), LAYERS_PER_BATCH):
+        batch = slice(i, i + LAYERS_PER_BATCH)
+        merge_batched(layers[batch], originals[batch], merged[batch], weights)
+
+
+def merge_one_by_one(layers: Sequence[Layer], originals: Sequence[torch.Tensor], merged: Sequence[torch.Tensor],
+                     weights: torch.Tensor) -> None:
+    """W' = W + U·diag(g)·D, one layer after the other."""
     for layer, original, target in zip(layers, originals, merged):
-        up = (layer.up * layer.gates(weights)[0]).to(dtype)
-        torch.addmm(original.reshape(shape), up, layer.down.to(dtype), out=target)
+        up = (layer.up * layer.gates(weights)[0]).to(target.dtype)
+        torch.addmm(original.reshape(target.shape), up, layer.down.to(target.dtype), out=target)
+
+
+def merge_batched(layers: Sequence[Layer], originals: Sequence[torch.Tensor], merged: Sequence[torch.Tensor],
+                  weights: torch.Tensor) -> None:
+    """The same for layers of one signature in one product; takes memory for all their deltas at once."""
+    dtype = merged[0].dtype
+    up = torch.stack([layer.up for layer in layers])
+    owner = torch.stack([layer.owner for layer in layers])
+    gates = weights[0][owner] * torch.stack([layer.strength for layer in layers])
+    down = torch.stack([layer.down for layer in layers]).to(dtype)
+    delta = torch.bmm((up * gates[:, None, :]).to(dtype), down)
+    torch._foreach_copy_(list(merged), [w.reshape(merged[0].shape) for w in originals])
+    torch._foreach_add_(list(merged), list(delta.unbind()))
 
 
 def _rows_of(gates: torch.Tensor, rows: int, name: str) -> torch.Tensor:

@@ -134,7 +134,7 @@ class Mixer:
 
     def __enter__(self) -> Mixer:
         self._require_closed()
-        self._handles.append(self.root.register_forward_pre_hook(self._before_root))
+        self._handles.append(self.root.register_forward_pre_hook(self._before_root, with_kwargs=True))
         brackets: dict[int, tuple[nn.Module, list[_Slot]]] = {}
         for slot in self._slots.values():
             if slot.layers[0].name in self._merged_names:
@@ -167,12 +167,12 @@ class Mixer:
         self._uniform = rows[0] if len(set(rows)) == 1 else None
         self._weights = torch.tensor(rows) if rows else None
 
-    def _before_root(self, module: nn.Module, args: tuple) -> None:
+    def _before_root(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         if not self._rows:
             raise RuntimeError("SciArt: the model was called before its gates were set")
         if len(self._rows) == 1:
             return
-        count = len(args[0])
+        count = len(args[0] if args else next(iter(kwargs.values())))
         rows = self._rows[self._cursor:self._cursor + count]
         self._cursor += count
         if len(rows) < count:

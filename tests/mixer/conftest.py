@@ -1,0 +1,28 @@
+"""Fixtures of the mixer's tests."""
+
+import pytest
+import torch
+from mixer_bench import Bench, Snapshot
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread_in_full_precision():
+    before = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
+    torch.set_num_threads(1)
+    torch.backends.cudnn.allow_tf32 = False
+    yield
+    torch.set_num_threads(before[0])
+    torch.backends.cudnn.allow_tf32 = before[1]
+
+
+@pytest.fixture
+def bench():
+    return Bench()
+
+
+@pytest.fixture
+def snapshot(bench):
+    """The model is looked at before and after every test that asks for this."""
+    taken = Snapshot(bench.unet)
+    yield taken
+    taken.assert_restored()
