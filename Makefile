@@ -39,7 +39,11 @@ test: $(STAMP) ## all tests that need no WebUI
 test-310: $(STAMP310) ## the same on Python 3.10 with pydantic 1.10.15, what the WebUI runs on
 	$(VENV310)/bin/python -m pytest --ignore tests/host --ignore tests/browser
 
-test-host: $(STAMP) ## tests in a real WebUI v1.10.1: SCIART_WEBUI=its folder
+$(VENV)/.browser: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[browser]"
+	touch $@
+
+test-host: $(VENV)/.browser ## tests in a real WebUI v1.10.1: SCIART_WEBUI=its folder
 	@test -n "$(SCIART_WEBUI)" || { echo "set SCIART_WEBUI to the folder of a WebUI v1.10.1"; exit 2; }
 	SCIART_WEBUI="$(SCIART_WEBUI)" $(BIN)/python -m pytest tests/host
 

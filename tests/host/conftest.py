@@ -10,10 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from server import HERE, HostServer, is_installed, make_tiny_models, webui_folder
-
-# Toy models are quickest on one thread, and do not get in the way of what else the machine does.
-ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+from server import HERE, ONE_THREAD, HostServer, is_installed, make_tiny_models, webui_folder
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

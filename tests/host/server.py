@@ -24,6 +24,8 @@ HERE = Path(__file__).resolve().parent
 SCIART = HERE.parents[1]
 PROBE = HERE / "probe"
 EMPTY_FOLDER = "config_states"  # the WebUI makes it in its own tree at every start
+# Toy models are quickest on one thread, and do not get in the way of what else the machine does.
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 NOT_LOOKED_INTO = {"__pycache__", ".git", "venv", ".venv"}
 
 

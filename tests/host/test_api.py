@@ -6,7 +6,7 @@ import urllib.parse
 
 import pytest
 from pictures import recipe, with_recipe
-from server import HostServer
+from server import ONE_THREAD, HostServer
 
 from sciart_ext.recipe import parse_recipe
 
@@ -123,7 +123,7 @@ def test_the_routes_and_the_schema_are_on_the_openapi_page(host: HostServer) -> 
 
 @pytest.mark.parametrize("ui", [False, True], ids=["api", "page"])
 def test_the_routes_have_the_hosts_authentication(tiny_models, ui: bool) -> None:
-    with HostServer(models=tiny_models, args=("--api-auth", "anna:secret"), ui=ui) as server:
+    with HostServer(models=tiny_models, args=("--api-auth", "anna:secret"), env=ONE_THREAD, ui=ui) as server:
         for method, path, payload in [*ROUTES, ("DELETE", "/sciart/v1/presets/mine", None)]:
             for auth in (None, "anna:wrong"):
                 assert server.request(method, path, payload, auth=auth).status == 401, path
@@ -132,7 +132,7 @@ def test_the_routes_have_the_hosts_authentication(tiny_models, ui: bool) -> None
 
 
 def test_a_gradio_login_guards_the_routes(tiny_models) -> None:
-    with HostServer(models=tiny_models, args=("--gradio-auth", "anna:secret"), ui=True) as server:
+    with HostServer(models=tiny_models, args=("--gradio-auth", "anna:secret"), env=ONE_THREAD, ui=True) as server:
         for method, path, payload in ROUTES:
             assert server.request(method, path, payload).status == 401, path
 

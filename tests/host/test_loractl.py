@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ONE_THREAD
 from pictures import assert_other_picture, assert_same_picture, with_recipe
-from server import PROBE, SCIART, HostServer
+from server import ONE_THREAD, PROBE, SCIART, HostServer
 
 LORACTL = os.environ.get("SCIART_LORACTL")
 STEPS = 10

@@ -11,8 +11,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
-from conftest import ONE_THREAD
-from server import HostServer
+from server import ONE_THREAD, HostServer
 
 from sciart_ext.recipe import parse_recipe
 

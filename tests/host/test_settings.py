@@ -17,7 +17,7 @@ from pictures import (
 )
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from server import HostServer
+from server import ONE_THREAD, HostServer
 
 from sciart_ext.lora.names import unet_name
 
@@ -200,7 +200,7 @@ def test_block_factors_weaken_their_blocks_alone(host: HostServer) -> None:
 
 @pytest.mark.parametrize("flag", ["--medvram", "--lowvram"])
 def test_with_little_memory(tiny_models, flag: str) -> None:
-    with HostServer(models=tiny_models, args=(flag,), env={"OMP_NUM_THREADS": "1"}) as server:
+    with HostServer(models=tiny_models, args=(flag,), env=ONE_THREAD) as server:
         before = server.txt2img(**SAMPLING)
         compare(server)
         compare(server, **HIRES)
