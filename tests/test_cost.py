@@ -64,7 +64,7 @@ def test_layers_that_see_one_number_a_row_branch_until_their_gates_are_constant_
 
 
 def test_larger_pictures_merge_more():
-    small, large = (dataclasses.replace(EVERY_STEP, height=size, width=size) for size in (64, 128))
+    small, large = (dataclasses.replace(EVERY_STEP, height=size, width=size) for size in (64, 160))
     assert choose(large) > choose(small)
     assert SMALL_GRID in choose(large)
 

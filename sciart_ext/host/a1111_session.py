@@ -58,7 +58,7 @@ class Session:
     def clear(self) -> None:
         """Lets go of all LoRAs."""
         for mixture in self._mixtures.values():
-            mixture.close()
+            mixture.release()
         self._mixtures.clear()
 
     def report(self, path: Path, name: str) -> dict:

@@ -7,6 +7,7 @@ bracketing module is called; hooks are kept by their handles and removed on exit
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
@@ -30,13 +31,23 @@ class _Slot:
         self.layers: list[Layer] = []
         self.original: nn.Parameter | None = None
         self.merged: nn.Parameter | None = None
+        self.source: weakref.ref | None = None
         self.key: tuple | None = None
 
-    def wanted_key(self, gates: tuple[float, ...]) -> tuple:
-        """Changes with the gates of its LoRAs and whenever the host gives its parameter other values."""
+    def is_current(self, gates: tuple[float, ...]) -> bool:
+        """Whether the merged weight is that of these gates and of the values the host's parameter has now."""
+        return self.source is not None and self.source() is self.target.weight() and self.key == self._key(gates)
+
+    def mark_current(self, gates: tuple[float, ...]) -> None:
+        self.source, self.key = weakref.ref(self.target.weight()), self._key(gates)
+
+    def mark_stale(self) -> None:
+        self.source = self.key = None
+
+    def _key(self, gates: tuple[float, ...]) -> tuple:
         weight = self.target.weight()
         own = tuple(gates[k] for layer in self.layers for k in layer.loras)
-        return own, id(weight), weight._version, weight.data_ptr(), weight.device, weight.dtype
+        return own, weight._version, weight.data_ptr(), weight.device, weight.dtype
 
     def active(self, gates: tuple[float, ...]) -> bool:
         return any(gates[k] for layer in self.layers for k in layer.loras)
@@ -51,7 +62,8 @@ class _Slot:
             self.original = None
 
     def release(self) -> None:
-        self.merged = self.key = None
+        self.merged = None
+        self.mark_stale()
 
 
 class Mixer:
@@ -137,7 +149,9 @@ class Mixer:
         self._handles.append(self.root.register_forward_pre_hook(self._before_root, with_kwargs=True))
         brackets: dict[int, tuple[nn.Module, list[_Slot]]] = {}
         for slot in self._slots.values():
-            if slot.layers[0].name in self._merged_names:
+            if slot.layers[0].name not in self._merged_names:
+                slot.release()
+            else:
                 brackets.setdefault(id(slot.target.bracket), (slot.target.bracket, []))[1].append(slot)
         for module, slots in brackets.values():
             self._handles.append(module.register_forward_pre_hook(self._presenter(slots)))
@@ -151,14 +165,24 @@ class Mixer:
         self.close()
 
     def close(self) -> None:
-        """Takes everything back; closing twice is harmless."""
+        """Takes everything back; closing twice is harmless.
+
+        On a CPU the merged weights are kept for the next use: fresh memory costs more there than the merge itself.
+        """
         for slot in self._slots.values():
             slot.restore()
-            slot.release()
+            if slot.merged is not None and slot.merged.device.type != "cpu":
+                slot.release()
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
         self._rows, self._rows_now, self._uniform, self._weights = [], [], None, None
+
+    def release(self) -> None:
+        """Closes, and lets go of the merged weights too."""
+        self.close()
+        for slot in self._slots.values():
+            slot.release()
 
     def _use(self, rows: list[tuple[float, ...]]) -> None:
         if rows == self._rows_now:
@@ -208,8 +232,7 @@ class Mixer:
         for slot in slots:
             if self._prime is not None:
                 self._prime(slot.target.updated_by)
-            key = slot.wanted_key(self._uniform)
-            if key != slot.key:
+            if not slot.is_current(self._uniform):
                 signature = slot.layers[0].signature if slot.target.rows is None else (id(slot),)
                 stale.setdefault(signature, []).append(slot)
         for group in stale.values():
@@ -225,7 +248,7 @@ class Mixer:
                 # contiguous also where the host keeps its own weights channels last
                 empty = torch.empty_like(slot.target.weight(), memory_format=torch.contiguous_format)
                 slot.merged = nn.Parameter(empty, requires_grad=False)
-            slot.key = None
+            slot.mark_stale()
         if slots[0].target.rows is not None:
             slot = slots[0]
             slot.merged.copy_(slot.target.weight())
@@ -237,7 +260,7 @@ class Mixer:
             merge([slot.layers[0] for slot in slots], [slot.target.weight() for slot in slots],
                   [slot.merged.view(shape) for slot in slots], weights)
         for slot in slots:
-            slot.key = slot.wanted_key(self._uniform)
+            slot.mark_current(self._uniform)
 
     def _limit(self) -> float:
         if self.memory_limit is not None:

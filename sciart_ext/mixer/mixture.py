@@ -11,6 +11,7 @@ from torch import nn
 
 from ..lora.file import LoraFile
 from ..recipe import LoraEntry
+from .cost import ENCODING
 from .fit import check_fit
 from .mixer import Mixer
 from .targets import Target
@@ -38,14 +39,15 @@ class Mixture:
         with ExitStack() as stack:
             if any(gates):
                 for mixer in self.text_encoders:
+                    mixer.choose(ENCODING)
                     stack.enter_context(mixer)
                     mixer.set_gates([gates])
             yield
 
-    def close(self) -> None:
-        """Takes everything back, also after a failure within a pass."""
+    def release(self) -> None:
+        """Takes everything back and lets go of all merged weights."""
         for mixer in (self.unet, *self.text_encoders):
-            mixer.close()
+            mixer.release()
 
 
 def all_layers(parts: Mapping[str, Part]) -> dict[str, Target]:
@@ -58,7 +60,6 @@ def bind(parts: Mapping[str, Part], loras: Sequence[LoraFile], entries: Sequence
          prime: Callable[[nn.Module], None] | None = None, device: torch.device | None = None) -> Mixture:
     """Binds LoRAs (one per recipe entry) to the parts `unet` and `te1`, `te2` of a model called `model`.
 
-    Text encoders merge, their prompts are few; under execution `branch` they branch where they can.
     memory_limit: bytes. Raises `SciArtError` for a LoRA that does not fit.
     """
     notes = check_fit(loras, all_layers(parts), model)

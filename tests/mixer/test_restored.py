@@ -50,6 +50,7 @@ def test_the_weights_are_never_written_and_the_next_output_is_plain(bench, snaps
         bench(x, text)
         snapshot.assert_unwritten()  # also between the calls of a pass
     snapshot.assert_restored()
+    mixer.release()
     assert mixer.merged_bytes() == 0
     assert torch.equal(bench(x, text), plain)
 

@@ -94,8 +94,8 @@ def test_a_mixture_has_no_mixer_for_a_text_encoder_that_no_lora_reaches(bench):
     parts = {"unet": Part(bench.unet, bench.layers), "te1": Part(clip, clip_layers(clip, "te1"))}
     mixture = bind(parts, [bench.lora()], entries(1), "toy")
     assert mixture.text_encoders == ()
-    mixture.close()
-    mixture.close()
+    mixture.release()
+    mixture.release()
 
 
 @pytest.mark.parametrize("device", DEVICES)
