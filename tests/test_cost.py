@@ -42,6 +42,11 @@ def test_with_constant_gates_wide_layers_on_small_grids_merge_too():
     assert SMALL_GRID in choose(CONSTANT)
 
 
+def test_on_a_cpu_constant_gates_merge_what_changing_ones_do():
+    changing = choose_merged(SHAPES, EVERY_STEP, SD1_LEVELS, UNLIMITED, on_cpu=True)
+    assert choose_merged(SHAPES, CONSTANT, SD1_LEVELS, UNLIMITED, on_cpu=True) == changing == choose(EVERY_STEP)
+
+
 def test_fewer_changes_never_merge_less():
     before = set()
     for changes in (20, 15, 10, 5, 2, 1):

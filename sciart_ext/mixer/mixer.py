@@ -123,7 +123,8 @@ class Mixer:
         shapes = {layer.name: (layer.up.shape[0], layer.down.shape[1], layer.target.weight().element_size())
                   for layer in self._layers if layer.target.weight().dtype in MERGEABLE}
         if self.execution == "auto":
-            self._merged_names = choose_merged(shapes, work, self._levels, self._limit())
+            on_cpu = self._where() is None or self._where().type == "cpu"
+            self._merged_names = choose_merged(shapes, work, self._levels, self._limit(), on_cpu)
         elif self.execution == "merge" and not work.rows_differ:
             self._merged_names = set(shapes)
         else:
@@ -262,10 +263,13 @@ class Mixer:
         for slot in slots:
             slot.mark_current(self._uniform)
 
+    def _where(self) -> torch.device | None:
+        return self._device or next((layer.target.weight().device for layer in self._layers), None)
+
     def _limit(self) -> float:
         if self.memory_limit is not None:
             return self.memory_limit
-        device = self._device or next((layer.target.weight().device for layer in self._layers), None)
+        device = self._where()
         if device is None or device.type != "cuda":
             return math.inf
         free, _ = torch.cuda.mem_get_info(device)
