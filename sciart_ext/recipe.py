@@ -16,6 +16,7 @@ except ImportError:  # pydantic before 1.10.17 has no v1 namespace: it is versio
 from .errors import SciArtError, did_you_mean
 from .schedule import MAX_WEIGHT, check_number, check_points, points_to_text, weight_at
 
+INFOTEXT_KEY = "SciArt"
 MAX_LORAS = 32
 BLOCKS = ("in", "mid", "out")
 
@@ -123,6 +124,11 @@ class Recipe(_Strict):
     def _limit(cls, value):
         return None if value is None else check_number(value, "", 0.0, 1e6)
 
+    @property
+    def memory_limit(self) -> Optional[float]:
+        """The limit in bytes; None: automatic."""
+        return None if self.memory_limit_mb is None else self.memory_limit_mb * 2**20
+
 
 def parse_recipe(value: object) -> Recipe:
     """A recipe from a dict or a JSON text; anything that does not fit raises `SciArtError` naming the field."""
@@ -193,7 +199,7 @@ def _no_constant(name: str) -> float:
 def _first_error(error: ValidationError) -> SciArtError:
     first = error.errors()[0]
     location = first["loc"]
-    cause = _cause(error.raw_errors, location)
+    cause = _cause(error.raw_errors)
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
     if isinstance(cause, SciArtError):
         joint = "" if not cause.field or cause.field.startswith("[") else "."
@@ -206,12 +212,12 @@ def _first_error(error: ValidationError) -> SciArtError:
     return SciArtError(field, first["msg"])
 
 
-def _cause(errors: Any, location: tuple) -> Optional[BaseException]:
+def _cause(errors: Any) -> Optional[BaseException]:
     """The exception behind the first error, found through pydantic's nested wrappers."""
     while isinstance(errors, (list, tuple)) and errors:
         errors = errors[0]
     inner = getattr(errors, "exc", None)
-    return _cause(inner.raw_errors, location) if isinstance(inner, ValidationError) else inner
+    return _cause(inner.raw_errors) if isinstance(inner, ValidationError) else inner
 
 
 def _fields_at(location: tuple) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from modules import script_callbacks
 
-from .a1111_run import INFOTEXT_KEY
+from ..recipe import INFOTEXT_KEY
 
 
 def register_infotext() -> None:

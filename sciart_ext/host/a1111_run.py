@@ -17,12 +17,11 @@ from ..mixer.cost import Workload
 from ..mixer.mixture import Mixture
 from ..plan import PassPlan, compile_plan
 from ..presets import PresetStore, resolve
-from ..recipe import Recipe, parse_recipe, recipe_to_text
+from ..recipe import INFOTEXT_KEY, Recipe, parse_recipe, recipe_to_text
 from ..schedule import step_progress
 from .a1111_errors import as_request_error
 from .a1111_session import fingerprint, loaded_model, lora_paths, session
 
-INFOTEXT_KEY = "SciArt"
 NOTES_KEY = "SciArt notes"
 
 

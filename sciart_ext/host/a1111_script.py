@@ -5,11 +5,11 @@ from __future__ import annotations
 from modules import scripts
 
 from ..errors import SciArtError
-from ..recipe import is_off
+from ..recipe import INFOTEXT_KEY, is_off
 from ..ui.panel import build_panel
 from .a1111_errors import as_request_error
 from .a1111_panel import panel_actions
-from .a1111_run import INFOTEXT_KEY, NOTES_KEY, Run
+from .a1111_run import NOTES_KEY, Run
 from .a1111_session import session
 
 _RUN = "_sciart_run"

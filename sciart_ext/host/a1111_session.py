@@ -47,9 +47,8 @@ class Session:
             if old[1] != bound_to or next(mixture.unet.root.parameters()).is_meta:  # thrown away by the host
                 del self._mixtures[old]
         loras = [_load(path, lora.name, i) for i, (path, lora) in enumerate(zip(paths, recipe.loras))]
-        limit = None if recipe.memory_limit_mb is None else recipe.memory_limit_mb * 2**20
-        mixture = bind(model_parts(sd_model), loras, recipe.loras, model_name(sd_model), execution, limit,
-                       update_weights, devices.device)
+        mixture = bind(model_parts(sd_model), loras, recipe.loras, model_name(sd_model), execution,
+                       recipe.memory_limit, update_weights, devices.device)
         self._mixtures[key] = mixture
         while len(self._mixtures) > MODELS_KEPT:
             self._mixtures.popitem(last=False)

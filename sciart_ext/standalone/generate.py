@@ -86,8 +86,8 @@ def generate(pipe, recipe: Recipe, settings: Settings, loras: list[LoraFile], mo
     width, height = check_settings(pipe, settings)
     entries = recipe.loras if recipe.enabled else []
     plan = compile_plan(recipe.copy(update={"loras": entries}), settings.steps).first
-    limit = None if recipe.memory_limit_mb is None else recipe.memory_limit_mb * 2**20
-    mixture = bind(model_parts(pipe), loras, entries, model_name or "the model", recipe.execution, limit)
+    mixture = bind(model_parts(pipe), loras, entries, model_name or "the model", recipe.execution,
+                   recipe.memory_limit)
     notes = list(mixture.notes)
     notes += filter(None, [emphasis_note(f"{settings.prompt} {settings.negative_prompt}")])
     scheduler = make_scheduler(settings.sampler, settings.scheduler, pipe.scheduler.config, settings.seed)

@@ -21,9 +21,8 @@ import gradio as gr
 from ..errors import SciArtError
 from ..plan import compile_plan
 from ..plot import PALETTE, plan_svg
-from ..recipe import Recipe, parse_recipe
+from ..recipe import INFOTEXT_KEY, Recipe, parse_recipe
 
-INFOTEXT_KEY = "SciArt"
 MAX_STEPS = 10_000
 
 
