@@ -50,12 +50,9 @@ test-host: $(VENV)/.browser ## tests in a real WebUI v1.10.1: SCIART_WEBUI=its f
 lint: $(STAMP) ## ruff
 	$(BIN)/ruff check .
 
-# every package of benchmarks/ that can be run by `python -m`
+# every module of benchmarks/; BENCH=--quick for a short look
 bench: $(STAMP) ## the benchmarks, into benchmarks/results
-	@found=0; for main in benchmarks/*/__main__.py; do \
-		test -f "$$main" || continue; found=1; \
-		$(BIN)/python -m "$$(dirname $$main | tr / .)" || exit 1; done; \
-	test $$found = 1 || echo "no benchmark to run"
+	@for file in benchmarks/[a-z]*.py; do $(BIN)/python -m benchmarks.$$(basename "$$file" .py) $(BENCH) || exit 1; done
 
 clean: ## removes environments, caches and outputs
 	rm -rf $(VENV) $(VENV310) out build *.egg-info .pytest_cache .ruff_cache

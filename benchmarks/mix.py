@@ -5,8 +5,8 @@
 In a WebUI (SCIART_WEBUI, SCIART_WEBUI_PYTHON; SCIART_LORACTL names a checkout of sd-webui-loractl to
 compare with), or, where none is installed, with the engine alone on diffusers' UNet. Weights are random:
 time and memory do not depend on them. Variants are interleaved in rounds; each figure is the median over
-rounds of its sampling time over that without LoRAs in the same round. Files are read, and the host's
-weights settled, before a picture is timed. Every part of a run, with all raw timings, is kept in
+rounds of its sampling time over that without LoRAs in the same round. In the WebUI each picture is made twice
+and the second is timed; what the first took is kept beside it. Every part of a run, with all raw timings, is kept in
 benchmarks/results.
 """
 
@@ -26,6 +26,7 @@ import torch
 from tests.host.server import is_installed, webui_folder
 
 from .mixing import report
+from .mixing.allocator import SETTINGS, restart_with
 from .mixing.variants import COUNTS, Variant, counted_variants, timed_variants
 
 WARM_UP_STEPS = 1
@@ -36,6 +37,8 @@ def main() -> None:
     on_host = options.on == "host" or (
         options.on == "auto" and options.device == "cpu" and is_installed(webui_folder())
     )
+    if not on_host:
+        restart_with(SETTINGS[options.allocator])
     began, before = time.monotonic(), report.machine(options.device)
     measured = run_host(options) if on_host else run_engine(options)
     measured["machine"] = {**before, "load_after": report.machine()["load"]} if "load" in before else before
@@ -60,6 +63,12 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--on", choices=["auto", "host", "engine"], default="auto", help="where")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of the engine alone")
+    parser.add_argument(
+        "--allocator",
+        choices=list(SETTINGS),
+        default="keeping",
+        help="keeping: freed memory stays with the process; system: as it is (see mixing/allocator.py)",
+    )
     options = parser.parse_args()
     options.size = options.size or (64 if options.quick else 256)
     options.steps = options.steps or (4 if options.quick else 6)
@@ -76,7 +85,7 @@ def run_host(options: argparse.Namespace) -> dict:
     bench = HostBench("tiny" if options.quick else "sd15", options.size, options.steps)
     memory = bench.peaks() if "memory" in options.parts and not options.quick else {}
     with ExitStack() as stack:
-        server = stack.enter_context(bench.server())
+        server = stack.enter_context(bench.server(SETTINGS[options.allocator]))
         versions = server.get("/sciart-bench/versions").json
         variants = timed_variants(bench.loras, True, bench.loractl is not None)
         rounds = measure(variants, counted_variants(bench.names), partial(bench.timed, server), options)
@@ -144,6 +153,7 @@ def result(
         "model": bench.model,
         "steps": options.steps,
         "rounds": options.rounds,
+        "allocator": options.allocator,
     }
     return {
         "summary": summary,

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from sciart_ext.mixer.cost import BRANCH_FACTOR, Workload, choose_merged, tokens
+from sciart_ext.mixer.cost import BRANCH_FACTOR, ENCODING, Workload, choose_merged, tokens
 
 SD1_LEVELS = 4
 EVERY_STEP = Workload(calls=20, changes=20, rows=2, height=64, width=64)
@@ -24,7 +24,7 @@ SHAPES = {LARGE_GRID: (320, 320, 2), SMALL_GRID: (1280, 1280, 2), TEXT_KEYS: (12
 def costs(layer, work):
     """Matrix elements that merging and branching touch, written out from the formulas."""
     m, n, _ = SHAPES[layer]
-    return work.changes * m * n, BRANCH_FACTOR * work.calls * tokens(layer, work, SD1_LEVELS) * (m + n)
+    return work.changes * m * n, BRANCH_FACTOR * work.charged_calls * tokens(layer, work, SD1_LEVELS) * (m + n)
 
 
 def choose(work, limit=UNLIMITED, shapes=SHAPES):
@@ -37,14 +37,15 @@ def test_a_thin_layer_on_a_large_grid_merges_a_wide_one_on_a_small_grid_branches
     assert SMALL_GRID not in merged
 
 
-def test_with_constant_gates_wide_layers_on_small_grids_merge_too():
-    assert choose(CONSTANT) > choose(EVERY_STEP)
-    assert SMALL_GRID in choose(CONSTANT)
+@pytest.mark.parametrize("calls", [1, 4, 20])
+def test_constant_gates_merge_every_layer_however_short_the_pass(calls):
+    assert choose(dataclasses.replace(CONSTANT, calls=calls)) == set(SHAPES)
 
 
-def test_on_a_cpu_constant_gates_merge_what_changing_ones_do():
-    changing = choose_merged(SHAPES, EVERY_STEP, SD1_LEVELS, UNLIMITED, on_cpu=True)
-    assert choose_merged(SHAPES, CONSTANT, SD1_LEVELS, UNLIMITED, on_cpu=True) == changing == choose(EVERY_STEP)
+def test_a_single_call_with_gates_that_do_not_recur_is_charged_as_one_call():
+    once = dataclasses.replace(CONSTANT, calls=1, recurs=False)
+    assert choose(once) == {LARGE_GRID}
+    assert choose(ENCODING, shapes={"te1_text_model_encoder_layers_0_mlp_fc1": (3072, 768, 4)}) == set()
 
 
 def test_fewer_changes_never_merge_less():
@@ -62,10 +63,9 @@ def test_the_cheaper_of_the_two_is_chosen_for_each_layer():
             assert choose(work) == {layer for layer in SHAPES if costs(layer, work)[0] < costs(layer, work)[1]}
 
 
-def test_layers_that_see_one_number_a_row_branch_until_their_gates_are_constant_for_long():
+def test_layers_that_see_one_number_a_row_branch_where_gates_change():
     assert TIME not in choose(EVERY_STEP)
-    assert TIME not in choose(CONSTANT)
-    assert TIME in choose(dataclasses.replace(CONSTANT, calls=500))
+    assert TIME in choose(CONSTANT)
 
 
 def test_larger_pictures_merge_more():
@@ -93,7 +93,7 @@ def test_the_memory_limit_holds_and_the_layers_that_save_most_per_byte_come_firs
 
     def gain(layer):
         m, n, _ = shapes[layer]
-        branch = BRANCH_FACTOR * CONSTANT.calls * tokens(layer, CONSTANT, SD1_LEVELS) * (m + n)
+        branch = BRANCH_FACTOR * CONSTANT.charged_calls * tokens(layer, CONSTANT, SD1_LEVELS) * (m + n)
         return (branch - CONSTANT.changes * m * n) / sizes[layer]
 
     for share in (0.0, 0.1, 0.3, 0.6, 0.9, 1.0):

@@ -22,6 +22,7 @@ from sciart_ext.mixer.mixer import Mixer
 from sciart_ext.mixer.targets import Target, diffusers_unet_layers
 
 from . import memory
+from .allocator import RETURNING
 from .variants import COUNTS, LIMIT_MB, NONE, Variant, memory_variants
 
 RANK, ALPHA = 32, 16.0
@@ -151,8 +152,8 @@ class EngineBench:
 
 def peaks_in_fresh_process(*settings) -> dict:
     """`EngineBench(*settings).peaks()`, where nothing else has used memory before."""
-    kept = {name: os.environ.get(name) for name in memory.ENVIRONMENT}
-    os.environ.update(memory.ENVIRONMENT)
+    kept = {name: os.environ.get(name) for name in RETURNING}
+    os.environ.update(RETURNING)
     try:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             return pool.submit(_peaks, *settings).result()

@@ -17,13 +17,13 @@ from sciart_ext.lora.file import load_lora
 from sciart_ext.mixer.cost import Workload
 from tests.host.server import HERE, SCIART, HostServer, make_tiny_models, webui_folder
 
-from .memory import ENVIRONMENT, bounds_mb, compare
+from .allocator import RETURNING
+from .memory import bounds_mb, compare
 from .variants import COUNTS, LIMIT_MB, NONE, Variant, memory_variants
 
 TIMER = Path(__file__).resolve().parent / "timer"
 LORACTL_SCRIPT = "Dynamic Lora Weights"
 PROMPT = "a rocket and a robot in space"
-SETTLE_SIDE = 64
 SIZES = {
     "sd15": ("sd15-random.safetensors", ("bench-a", "bench-b", "bench-c")),
     "tiny": ("tiny-sd1.safetensors", ("child", "watercolor", "science")),
@@ -69,20 +69,17 @@ class HostBench:
             request_timeout=3600,
         )
 
-    def picture(
-        self, server: HostServer, variant: Variant, size: int | None = None, steps: int | None = None
-    ) -> dict:
+    def picture(self, server: HostServer, variant: Variant, steps: int | None = None) -> dict:
         """Makes one picture; says what it took. Raises where the variant's LoRAs cannot have acted."""
         scripts = {"SciArt": {"args": [variant.recipe() if variant.how == "ours" else None]}}
         if self.loractl:
             scripts[LORACTL_SCRIPT] = {"args": [variant.how == "loractl", False]}
-        size = size or self.size
         began = time.perf_counter()
         reply = server.txt2img(
             prompt=PROMPT + variant.prompt_tags(self.steps),
             negative_prompt="blurry",
-            width=size,
-            height=size,
+            width=self.size,
+            height=self.size,
             steps=steps or self.steps,
             cfg_scale=7,
             alwayson_scripts=scripts,
@@ -96,14 +93,15 @@ class HostBench:
         return {**last, "request": taken, "picture": reply.pictures[0].astype(float)}
 
     def timed(self, server: HostServer, variant: Variant, steps: int | None = None) -> dict:
-        """Seconds of one picture, after a small unmeasured one that settles the host's weights.
+        """Seconds of the second of two equal pictures; `first` is the sampling of the first.
 
-        Without it the host would restore, in this one, the weights that the variant before had changed.
+        In the first the host restores and rewrites the weights that the variant before had changed, and SciArt
+        builds constant merged weights; the second is what the next picture with these settings takes.
         """
-        self.picture(server, variant, size=SETTLE_SIDE, steps=1)
+        first = self.picture(server, variant, steps=steps)
         taken = self.picture(server, variant, steps=steps)
         self.compare_pictures(variant, taken.pop("picture"), final=steps is None)
-        return {name: taken[name] for name in ("sampling", "cpu", "request")}
+        return {**{name: taken[name] for name in ("sampling", "cpu", "request")}, "first": first["sampling"]}
 
     def compare_pictures(self, variant: Variant, picture: np.ndarray, final: bool) -> None:
         """Holds that LoRAs acted: keeps each picture's mean difference from the one without LoRAs."""
@@ -125,7 +123,7 @@ class HostBench:
         """
         peaks = {}
         for variant in memory_variants(self.loras, True, self.loractl is not None):
-            with self.server(ENVIRONMENT) as server:
+            with self.server(RETURNING) as server:
                 self._peak(server, NONE, steps)
                 plain = self._peak(server, NONE, steps)
                 if plain is None:

@@ -1,9 +1,8 @@
 """Peak memory, and what it may be at most.
 
 On Linux the kernel keeps a process's largest resident size (VmHWM in /proc/self/status) and forgets it when
-5 is written to /proc/self/clear_refs. glibc keeps freed blocks for itself, so what is measured is a fresh
-process with a low MALLOC_MMAP_THRESHOLD_: every tensor then goes back to the system when it is freed, and
-the peak is that of live memory.
+5 is written to /proc/self/clear_refs. What is measured is a fresh process whose allocator returns what is
+freed (allocator.py).
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ from sciart_ext.lora.file import LoraFile
 from sciart_ext.mixer.cost import Workload, tokens
 
 PROCESS = Path("/proc/self")
-ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 MB = 2**20
 FILE_SHARE = 1.2
 

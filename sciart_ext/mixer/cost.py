@@ -15,6 +15,9 @@ from ..lora.names import level_of
 # What a branch costs beside a merge of as many elements. Measured over the 192 layers of SD 1.5's UNet (2 CPU cores,
 # float32, 1 to 16 LoRAs of rank 32, 256² and 512²): 0.7 to 1.0 choose best in all cases, 2.0 costs 5 to 10 % more.
 BRANCH_FACTOR = 1.0
+# Weights merged for constant gates serve the next pictures too, and on a GPU every product that a call is spared
+# counts more than its arithmetic: they are charged as if no pass were shorter than this.
+CONSTANT_CALLS = 1000
 
 
 @dataclass(frozen=True)
@@ -29,10 +32,16 @@ class Workload:
     width: int
     text_tokens: int = 77
     rows_differ: bool = False
+    recurs: bool = True
+    """whether passes with the same constant gates are likely to follow, as with the next picture of a batch"""
+
+    @property
+    def charged_calls(self) -> int:
+        return max(self.calls, CONSTANT_CALLS) if self.recurs and self.changes <= 1 else self.calls
 
 
 # Prompts are encoded once each, in chunks of 77 tokens.
-ENCODING = Workload(calls=1, changes=1, rows=1, height=1, width=77)
+ENCODING = Workload(calls=1, changes=1, rows=1, height=1, width=77, recurs=False)
 
 
 def tokens(layer: str, work: Workload, levels: int) -> int:
@@ -46,20 +55,18 @@ def tokens(layer: str, work: Workload, levels: int) -> int:
 
 
 def choose_merged(shapes: Mapping[str, tuple[int, int, int]], work: Workload, levels: int,
-                  memory_limit: float, on_cpu: bool = False) -> set[str]:
+                  memory_limit: float) -> set[str]:
     """The layers to merge, the others branch.
 
     shapes: layer → (out, in of the flattened weight, bytes of one element). Where rows differ every layer must
-    branch. Under a memory limit (bytes) the layers that save most per byte are merged. on_cpu: a merged weight is
-    charged as if it were rebuilt in each call, though its gates stay: in the WebUI on 2 CPU cores, pictures with 182
-    of SD 1.5's layers merged took 1.1 to 1.5 times as long as without LoRAs, with the thin ones alone no longer.
+    branch. Under a memory limit (bytes) the layers that save most per byte are merged.
     """
     if work.rows_differ:
         return set()
     gains = []
     for layer, (m, n, itemsize) in shapes.items():
-        merge = (max(work.changes, work.calls) if on_cpu else work.changes) * m * n
-        branch = BRANCH_FACTOR * work.calls * tokens(layer, work, levels) * (m + n)
+        merge = work.changes * m * n
+        branch = BRANCH_FACTOR * work.charged_calls * tokens(layer, work, levels) * (m + n)
         if merge < branch:
             gains.append(((branch - merge) / (m * n * itemsize), layer, m * n * itemsize))
     merged, used = set(), 0

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .fit import Factors
+from .product import add_times, times
 from .targets import Target
 
 # Bounds the memory that the deltas of one batched product take beside the merged weights.
@@ -66,10 +67,11 @@ class Layer:
             # the module's own routine keeps its padding mode (tiling makes it circular)
             inner = module._conv_forward(x, down.view(len(down), -1, *module.kernel_size), None)
             return y + F.conv2d(inner * gates[:, :, None, None], up[:, :, None, None])
-        inner = F.linear(x, down) * gates.view(-1, *[1] * (x.dim() - 2), gates.shape[1])
+        inner = times(x, down) * gates.view(-1, *[1] * (x.dim() - 2), gates.shape[1])
         if y.requires_grad or inner.requires_grad or not y.is_contiguous():
-            return y + F.linear(inner, up)
-        y.view(-1, y.shape[-1]).addmm_(inner.view(-1, inner.shape[-1]), up.t())
+            return y + times(inner, up)
+        flat = y.view(-1, y.shape[-1])
+        add_times(flat, inner.reshape(-1, inner.shape[-1]), up, out=flat)
         return y
 
 
@@ -93,7 +95,7 @@ def merge_one_by_one(layers: Sequence[Layer], originals: Sequence[torch.Tensor],
     """W' = W + U·diag(g)·D, one layer after the other."""
     for layer, original, target in zip(layers, originals, merged):
         up = (layer.up * layer.gates(weights)[0]).to(target.dtype)
-        torch.addmm(original.reshape(target.shape), up, layer.down.to(target.dtype), out=target)
+        add_times(original.reshape(target.shape), up, layer.down.to(target.dtype).t(), out=target)
 
 
 def merge_batched(layers: Sequence[Layer], originals: Sequence[torch.Tensor], merged: Sequence[torch.Tensor],

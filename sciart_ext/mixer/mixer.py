@@ -123,8 +123,7 @@ class Mixer:
         shapes = {layer.name: (layer.up.shape[0], layer.down.shape[1], layer.target.weight().element_size())
                   for layer in self._layers if layer.target.weight().dtype in MERGEABLE}
         if self.execution == "auto":
-            on_cpu = self._where() is None or self._where().type == "cpu"
-            self._merged_names = choose_merged(shapes, work, self._levels, self._limit(), on_cpu)
+            self._merged_names = choose_merged(shapes, work, self._levels, self._limit())
         elif self.execution == "merge" and not work.rows_differ:
             self._merged_names = set(shapes)
         else:
