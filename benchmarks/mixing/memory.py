@@ -43,19 +43,22 @@ def bounds_mb(
 ) -> dict:
     """What each way of execution may add at most, in MB, and the parts of it.
 
-    files: all factors as the files hold them; touched: the UNet's weights that the LoRAs change; activations:
-    input, output and ranks of the one layer where these are largest.
+    files: all factors as the files hold them; touched: the weights that the LoRAs change, of UNet and text
+    encoder; activations: input, output and ranks of the one layer of the UNet where these are largest.
     """
     shapes: dict[str, tuple[int, int]] = {}
     ranks: dict[str, int] = {}
     for lora in loras:
         for name, delta in lora.layers.items():
-            if name.startswith("unet_"):
-                shapes[name] = (delta.up.shape[0], delta.down[0].numel())
-                ranks[name] = ranks.get(name, 0) + delta.rank
+            shapes[name] = (delta.up.shape[0], delta.down[0].numel())
+            ranks[name] = ranks.get(name, 0) + delta.rank
     files = sum(lora.nbytes for lora in loras) / MB
     touched = sum(m * n for m, n in shapes.values()) * itemsize / MB
-    activations = max(tokens(name, work, levels) * (m + n + ranks[name]) for name, (m, n) in shapes.items())
+    activations = max(
+        tokens(name, work, levels) * (m + n + ranks[name])
+        for name, (m, n) in shapes.items()
+        if name.startswith("unet_")
+    )
     activations *= itemsize / MB
     branch = FILE_SHARE * files + activations
     bounds = {
