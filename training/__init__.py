@@ -1,0 +1,1 @@
+"""How the tiny world's weights were made: `python -m training oracle | autoencoder | base | loras`."""

@@ -1,0 +1,104 @@
+"""Trains the base model, UNet and text encoder together, on plain scenes and their captions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, StableDiffusionPipeline
+from torch import Tensor
+
+from sciart_ext.world.oracle import as_tensor
+from sciart_ext.world.scenes import PLACES
+
+from . import architecture
+from .data import Drawn, Sampler, drawn_set, plain
+from .loop import Average, Training, warm_cosine
+
+EMPTY, PLACELESS = 0.1, 0.1
+"""shares of captions dropped for guidance, and told without their place"""
+SNR_LIMIT = 5.0
+
+
+def train(folder: Path, steps: int = 8000, scenes: int = 24000, batch: int = 32, rate: float = 1e-3) -> None:
+    model = folder / "model"
+    latents, captions = encoded(plain, scenes, seed=21, folder=folder)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    words = architecture.tokenizer(model / "tokenizer")
+    text, unet = architecture.text_encoder(words).to(device), architecture.unet().to(device)
+    both = torch.nn.ModuleDict({"unet": unet, "text": text})
+    optimizer = torch.optim.AdamW(both.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.01)
+    average = Average(both)
+    noise = Noise(architecture.scheduler().alphas_cumprod.to(device))
+    settings = {"scenes": scenes, "batch": batch, "rate": rate}
+    training = Training("base", steps, {"model": both, "optimizer": optimizer, "average": average}, settings, folder,
+                        seed=22)
+    for generator in training.run():
+        chosen = torch.randint(len(latents), (batch,), generator=generator)
+        texts = [told(captions[i], generator) for i in chosen.tolist()]
+        tokens = words(texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
+        for group in optimizer.param_groups:
+            group["lr"] = rate * warm_cosine(training.progress, training.step)
+        with torch.autocast(device, torch.bfloat16):
+            loss = noise.loss(unet, latents[chosen].to(device), text(tokens.to(device))[0], generator)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(both.parameters(), 1.0)
+        optimizer.step()
+        average.update(training.step)
+        training.record(loss=loss.item())
+    both.load_state_dict(average.values)
+    save(model, unet.cpu(), text.cpu(), words)
+
+
+def save(folder: Path, unet, text, words) -> None:
+    """The diffusers folder, in half precision, around the autoencoder that lies there already."""
+    vae = AutoencoderKL.from_pretrained(folder / "vae")
+    pipe = StableDiffusionPipeline(
+        vae=vae, text_encoder=text, tokenizer=words, unet=unet, scheduler=architecture.scheduler(),
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+    pipe.to(torch.float16).save_pretrained(folder)
+    architecture.write_vocabulary(folder / "tokenizer")  # transformers 5 writes tokenizer.json only
+
+
+class Noise:
+    """SD's forward process and the loss of the noise prediction."""
+
+    def __init__(self, alphas: Tensor):
+        self.alphas = alphas
+
+    def loss(self, unet, latents: Tensor, text: Tensor, generator: torch.Generator) -> Tensor:
+        """Mean squared error of the noise, weighted by min(SNR, 5) / SNR (arXiv 2303.09556)."""
+        times = torch.randint(len(self.alphas), (len(latents),), generator=generator).to(latents.device)
+        noise = torch.randn(latents.shape, generator=generator).to(latents.device)
+        alpha = self.alphas[times].view(-1, 1, 1, 1)
+        predicted = unet(alpha.sqrt() * latents + (1 - alpha).sqrt() * noise, times, text).sample
+        ratio = (alpha / (1 - alpha)).view(-1)
+        weights = ratio.clamp(max=SNR_LIMIT) / ratio
+        return (F.mse_loss(predicted.float(), noise, reduction="none").mean((1, 2, 3)) * weights).mean()
+
+
+def told(caption: str, generator: torch.Generator) -> str:
+    """The caption, or nothing (for classifier-free guidance), or all but its place."""
+    chance = torch.rand((), generator=generator).item()
+    if chance < EMPTY:
+        return ""
+    if chance < EMPTY + PLACELESS:
+        place = next(words for words in PLACES.values() if caption.endswith(words))
+        return caption.removesuffix(place).strip()
+    return caption
+
+
+@torch.no_grad()
+def encoded(sampler: Sampler, count: int, seed: int, folder: Path) -> tuple[Tensor, list[str]]:
+    """Scaled latents (n, 4, 16, 16) of a sampler's scenes, and their captions; kept beside the scenes."""
+    data: Drawn = drawn_set(sampler, count, seed, folder)
+    path = folder / f"{sampler.__name__}-{count}-{seed}.latents"
+    if not path.exists():
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        vae = AutoencoderKL.from_pretrained(folder / "model" / "vae", torch_dtype=torch.float32).to(device)
+        chunks = [vae.encode(as_tensor(data.pictures[i:i + 64]).to(device)).latent_dist.mean.cpu()
+                  for i in range(0, count, 64)]
+        torch.save(torch.cat(chunks) * vae.config.scaling_factor, path)
+    return torch.load(path, weights_only=True), data.captions

@@ -1,0 +1,112 @@
+"""Trains a LoRA for each style and each individual on the frozen base model, with peft, and saves it as kohya does."""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+from peft import LoraConfig, inject_adapter_in_model
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sciart_ext.world.scenes import INDIVIDUALS, KINDS, STYLES, Scene, random_scene
+
+from .base import Noise, encoded
+from .data import Sampler
+from .loop import Training, warm_cosine
+
+RANK = 8
+ALPHA = 8.0
+UNET_LAYERS = r".*attentions.*\.(to_q|to_k|to_v|to_out\.0|net\.0\.proj|net\.2|proj_in|proj_out)"
+TEXT_LAYERS = r".*layers.*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)"
+
+
+def train(folder: Path, steps: int = 600, scenes: int = 1500, batch: int = 16, rate: float = 1e-3) -> None:
+    for number, name in enumerate([*STYLES, *INDIVIDUALS]):
+        train_one(folder, name, number, steps, scenes, batch, rate)
+
+
+def train_one(folder: Path, name: str, number: int, steps: int, scenes: int, batch: int, rate: float) -> None:
+    latents, captions = encoded(sampler_of(name), scenes, seed=31 + number, folder=folder)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    pipe = StableDiffusionPipeline.from_pretrained(folder / "model", torch_dtype=torch.float32, safety_checker=None)
+    unet, text, words = pipe.unet.to(device), pipe.text_encoder.to(device), pipe.tokenizer
+    torch.manual_seed(31 + number)
+    for model, layers in ((unet, UNET_LAYERS), (text, TEXT_LAYERS)):
+        model.requires_grad_(False)
+        inject_adapter_in_model(LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=layers), model)
+    both = nn.ModuleDict({"unet": unet, "text": text})
+    taught = {key: value for key, value in both.named_parameters() if value.requires_grad}
+    optimizer = torch.optim.AdamW(taught.values(), lr=rate, betas=(0.9, 0.99), weight_decay=0.0)
+    noise = Noise(pipe.scheduler.alphas_cumprod.to(device))
+    stem = name.replace(" ", "-")
+    settings = {"scenes": scenes, "batch": batch, "rate": rate, "rank": RANK, "alpha": ALPHA}
+    training = Training(f"lora-{stem}", steps, {"taught": Taught(taught), "optimizer": optimizer}, settings, folder,
+                        seed=31 + number)
+    for generator in training.run():
+        chosen = torch.randint(len(latents), (batch,), generator=generator)
+        texts = [captions[i] for i in chosen.tolist()]
+        tokens = words(texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
+        for group in optimizer.param_groups:
+            group["lr"] = rate * warm_cosine(training.progress, training.step, warm_up=30)
+        with torch.autocast(device, torch.bfloat16):
+            loss = noise.loss(unet, latents[chosen].to(device), text(tokens.to(device))[0], generator)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(taught.values(), 1.0)
+        optimizer.step()
+        training.record(loss=loss.item())
+    (folder / "model" / "loras").mkdir(parents=True, exist_ok=True)
+    tensors = {**kohya_tensors(unet, "lora_unet_"), **kohya_tensors(text, "lora_te_text_model_")}
+    metadata = {"ss_output_name": stem, "ss_network_module": "networks.lora", "ss_network_dim": str(RANK),
+                "ss_network_alpha": str(ALPHA), "ss_base_model_version": "sd_v1"}
+    save_file(tensors, folder / "model" / "loras" / f"{stem}.safetensors", metadata=metadata)
+
+
+class Taught:
+    """The LoRA's own parameters, as a checkpoint holds them."""
+
+    def __init__(self, parameters: dict[str, nn.Parameter]):
+        self.parameters = parameters
+
+    def state_dict(self) -> dict:
+        return {key: value.detach().clone() for key, value in self.parameters.items()}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict) -> None:
+        for key, value in self.parameters.items():
+            value.copy_(state[key])
+
+
+def sampler_of(name: str) -> Sampler:
+    """Scenes that teach a style (any ordinary things, in it), or an individual (alone or beside an ordinary thing)."""
+    sampler = functools.partial(_styled if name in STYLES else _with_individual, name)
+    sampler.__name__ = name.replace(" ", "-")
+    return sampler
+
+
+def _styled(style: str, rng: np.random.Generator) -> tuple[Scene, dict[str, float]]:
+    return random_scene(rng), {style: 1.0}
+
+
+def _with_individual(name: str, rng: np.random.Generator) -> tuple[Scene, dict[str, float]]:
+    if rng.random() < 0.6:
+        return random_scene(rng, [INDIVIDUALS[name]], individuals=[name]), {}
+    other = str(rng.choice([kind for kind in KINDS if kind != INDIVIDUALS[name]]))
+    return random_scene(rng, [INDIVIDUALS[name], other], individuals=[name, None]), {}
+
+
+def kohya_tensors(model: nn.Module, prefix: str) -> dict[str, Tensor]:
+    """The injected LoRA's tensors under kohya's names, in half precision."""
+    tensors = {}
+    for path, module in model.named_modules():
+        if hasattr(module, "lora_A"):
+            stem = prefix + re.sub(r"^text_model\.", "", path).replace(".", "_")
+            tensors[f"{stem}.lora_down.weight"] = module.lora_A["default"].weight.detach().half().cpu().contiguous()
+            tensors[f"{stem}.lora_up.weight"] = module.lora_B["default"].weight.detach().half().cpu().contiguous()
+            tensors[f"{stem}.alpha"] = torch.tensor(ALPHA)
+    return tensors
