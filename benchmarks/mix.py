@@ -43,7 +43,7 @@ def main() -> None:
     measured = run_host(options) if on_host else run_engine(options)
     measured["machine"] = {**before, "load_after": report.machine()["load"]} if "load" in before else before
     measured["minutes"] = round((time.monotonic() - began) / 60, 1)
-    path = report.write("host" if on_host else "engine", measured)
+    path = report.write(f"mix-{'host' if on_host else 'engine'}-{options.size}", measured)
     print_table(measured)
     print(f"written to {path.relative_to(report.ROOT)}")
     print(json.dumps(measured["summary"]))

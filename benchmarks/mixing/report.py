@@ -72,9 +72,9 @@ def fastest(rounds: Sequence[dict[str, dict]], of: str) -> dict[str, float]:
 
 
 def write(kind: str, result: dict) -> Path:
-    """Keeps a result as benchmarks/results/mix-<kind>-<date>.json; never overwrites one."""
+    """Keeps a result as benchmarks/results/<kind>-<date>.json; never overwrites one."""
     RESULTS.mkdir(exist_ok=True)
-    stem = f"mix-{kind}-{datetime.now():%Y-%m-%d}"
+    stem = f"{kind}-{datetime.now():%Y-%m-%d}"
     path, number = RESULTS / f"{stem}.json", 1
     while path.exists():
         number += 1

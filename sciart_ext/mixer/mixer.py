@@ -116,6 +116,10 @@ class Mixer:
         return sum(slot.merged.numel() * slot.merged.element_size() for slot in self._slots.values()
                    if slot.merged is not None)
 
+    def touched_bytes(self) -> int:
+        """Memory that merged weights take where every layer is merged."""
+        return sum(slot.target.weight().numel() * slot.target.weight().element_size() for slot in self._slots.values())
+
     def choose(self, work: Workload) -> None:
         """Decides for each layer, for the coming pass, whether it is merged or branches."""
         self._require_closed()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from ..errors import SciArtError
 from ..lora.file import LoraFile
 from ..recipe import LoraEntry
 from .cost import ENCODING
@@ -60,12 +61,18 @@ def bind(parts: Mapping[str, Part], loras: Sequence[LoraFile], entries: Sequence
          prime: Callable[[nn.Module], None] | None = None, device: torch.device | None = None) -> Mixture:
     """Binds LoRAs (one per recipe entry) to the parts `unet` and `te1`, `te2` of a model called `model`.
 
-    memory_limit: bytes. Raises `SciArtError` for a LoRA that does not fit.
+    memory_limit: bytes. Raises `SciArtError` for a LoRA that does not fit, and where all is to be merged but the limit
+    is too low for that.
     """
     notes = check_fit(loras, all_layers(parts), model)
     blocks = [entry.blocks for entry in entries]
     mixers = {name: Mixer(part.root, part.layers, loras, blocks if name == "unet" else (),
                           execution, memory_limit, prime, device)
               for name, part in parts.items()}
+    if execution == "merge" and memory_limit is not None:
+        needed = max(mixer.touched_bytes() for mixer in mixers.values())
+        if needed > memory_limit:
+            raise SciArtError("memory_limit_mb", f"execution merge holds {needed / 2**20:.0f} MB of merged weights; "
+                                                 "accepted: at least as much, or execution auto or branch")
     encoders = tuple(mixer for name, mixer in mixers.items() if name != "unet" and mixer.layer_names)
     return Mixture(mixers["unet"], encoders, tuple(notes))

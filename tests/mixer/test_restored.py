@@ -11,8 +11,11 @@ pytest.importorskip("transformers")
 
 from mixer_bench import EXECUTIONS, Interrupted, Snapshot, assert_near, dense, workload
 
+from sciart_ext.errors import SciArtError
 from sciart_ext.lora.names import layer_name
 from sciart_ext.mixer import mixer as mixer_module
+from sciart_ext.mixer.mixture import Part, bind
+from sciart_ext.recipe import parse_recipe
 
 
 @pytest.mark.parametrize("execution", [*EXECUTIONS, "auto"])
@@ -258,3 +261,15 @@ def test_merged_weights_stay_within_the_memory_limit(bench, snapshot):
         assert held <= limit
         assert (held > 0) == (limit > 0)
         assert held >= min(limit, total) // 4
+
+
+def test_merging_every_layer_is_refused_where_the_limit_is_too_low(bench, snapshot):
+    lora = bench.lora()
+    total = sum(bench.layers[name].weight().nbytes for name in lora.layers)
+    entries = parse_recipe({"loras": [{"name": "a"}]}).loras
+    parts = {"unet": Part(bench.unet, bench.layers)}
+    assert bind(parts, [lora], entries, "toy", "merge", memory_limit=total).unet.touched_bytes() == total
+    with pytest.raises(SciArtError, match=r"memory_limit_mb.*merge holds"):
+        bind(parts, [lora], entries, "toy", "merge", memory_limit=total - 1)
+    for execution in ("auto", "branch"):
+        bind(parts, [lora], entries, "toy", execution, memory_limit=0)
