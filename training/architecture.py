@@ -29,12 +29,11 @@ def autoencoder() -> AutoencoderKL:
 
 
 def unet() -> UNet2DConditionModel:
-    """Cross-attention on the grids of 16 × 16 and 8 × 8, and in the middle."""
+    """Cross-attention throughout, on grids of 16 × 16 and 8 × 8."""
     torch.manual_seed(2)
     return UNet2DConditionModel(
-        sample_size=LATENT_SIDE, block_out_channels=(64, 128, 128), layers_per_block=2, norm_num_groups=32,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        sample_size=LATENT_SIDE, block_out_channels=(64, 128), layers_per_block=2, norm_num_groups=32,
+        down_block_types=("CrossAttnDownBlock2D",) * 2, up_block_types=("CrossAttnUpBlock2D",) * 2,
         cross_attention_dim=TEXT_WIDTH, attention_head_dim=4)
 
 

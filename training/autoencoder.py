@@ -22,7 +22,7 @@ WHOLE_FROM = 0.8
 DIVERGENCE = 1e-6
 
 
-def train(folder: Path, steps: int = 6000, scenes: int = 24000, batch: int = 16, rate: float = 1e-3) -> None:
+def train(folder: Path, steps: int = 6000, scenes: int = 16000, batch: int = 16, rate: float = 1e-3) -> None:
     data = drawn_set(anything, scenes, seed=11, folder=folder)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = architecture.autoencoder().to(device, memory_format=torch.channels_last)
@@ -36,7 +36,7 @@ def train(folder: Path, steps: int = 6000, scenes: int = 24000, batch: int = 16,
         pictures = pictures.to(device, memory_format=torch.channels_last)
         for group in optimizer.param_groups:
             group["lr"] = rate * warm_cosine(training.progress, training.step)
-        with torch.autocast(device, torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             latents = model.encode(pictures).latent_dist
             noise = torch.randn(latents.mean.shape, generator=generator).to(device)
             rebuilt = model.decode(latents.mean + latents.std * noise).sample

@@ -18,7 +18,7 @@ from .loop import Average, Training, warm_cosine
 CELLS = SIDE // STRIDE
 
 
-def train(folder: Path, steps: int = 3000, scenes: int = 24000, batch: int = 32, rate: float = 2e-3) -> None:
+def train(folder: Path, steps: int = 3000, scenes: int = 16000, batch: int = 32, rate: float = 2e-3) -> None:
     data = drawn_set(anything, scenes, seed=11, folder=folder)
     torch.manual_seed(11)
     device = "cuda" if torch.cuda.is_available() else "cpu"

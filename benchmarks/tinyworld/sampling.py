@@ -41,7 +41,7 @@ class Pictures:
         """
         weights = dict(weights or {})
         names = [name.replace(" ", "-") for name in weights]
-        entries = parse_recipe({"loras": [{"name": name} for name in names]}).loras if names else []
+        entries = parse_recipe({"loras": [{"name": name, "weight": 1.0} for name in names]}).loras if names else []
         mixture = bind(model_parts(self.pipe), [self.loras[name] for name in names], entries, "tiny", "branch")
         own = [tuple(w if i == j else 0.0 for j, w in enumerate(weights.values())) for i in range(len(weights))]
         together = tuple(weights.values())

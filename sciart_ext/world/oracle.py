@@ -56,7 +56,7 @@ class Reading:
 class OracleNet(nn.Module):
     """Pictures (n, 3, 128, 128), -1 to 1 → maps at a quarter of the side, and style strengths (n, 3)."""
 
-    def __init__(self, width: int = 32):
+    def __init__(self, width: int = 24):
         super().__init__()
         self.stem = nn.Sequential(_conv(3, width, 2), _conv(width, 2 * width, 2))
         self.fine = nn.Sequential(_Residual(2 * width), _Residual(2 * width))

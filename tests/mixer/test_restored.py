@@ -266,7 +266,7 @@ def test_merged_weights_stay_within_the_memory_limit(bench, snapshot):
 def test_merging_every_layer_is_refused_where_the_limit_is_too_low(bench, snapshot):
     lora = bench.lora()
     total = sum(bench.layers[name].weight().nbytes for name in lora.layers)
-    entries = parse_recipe({"loras": [{"name": "a"}]}).loras
+    entries = parse_recipe({"loras": [{"name": "a", "weight": 1.0}]}).loras
     parts = {"unet": Part(bench.unet, bench.layers)}
     assert bind(parts, [lora], entries, "toy", "merge", memory_limit=total).unet.touched_bytes() == total
     with pytest.raises(SciArtError, match=r"memory_limit_mb.*merge holds"):
