@@ -50,9 +50,9 @@ test-host: $(VENV)/.browser ## tests in a real WebUI v1.10.1: SCIART_WEBUI=its f
 lint: $(STAMP) ## ruff
 	$(BIN)/ruff check .
 
-# every module of benchmarks/; BENCH=--quick for a short look
-bench: $(STAMP) ## the benchmarks, into benchmarks/results
-	@for file in benchmarks/[a-z]*.py; do $(BIN)/python -m benchmarks.$$(basename "$$file" .py) $(BENCH) || exit 1; done
+BENCHMARKS := mix
+bench: $(STAMP) ## the benchmarks, into benchmarks/results; BENCH=--quick for a short look
+	@for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name $(BENCH) || exit 1; done
 
 clean: ## removes environments, caches and outputs
 	rm -rf $(VENV) $(VENV310) out build *.egg-info .pytest_cache .ruff_cache

@@ -25,8 +25,9 @@ import torch
 
 from tests.host.server import is_installed, webui_folder
 
-from .mixing import report
+from . import record
 from .mixing.allocator import SETTINGS, restart_with
+from .mixing.ratios import fastest, ratios
 from .mixing.variants import COUNTS, Variant, counted_variants, timed_variants
 
 WARM_UP_STEPS = 1
@@ -39,13 +40,13 @@ def main() -> None:
     )
     if not on_host:
         restart_with(SETTINGS[options.allocator])
-    began, before = time.monotonic(), report.machine(options.device)
+    began, before = time.monotonic(), record.machine(options.device)
     measured = run_host(options) if on_host else run_engine(options)
-    measured["machine"] = {**before, "load_after": report.machine()["load"]} if "load" in before else before
+    measured["machine"] = {**before, "load_after": record.machine()["load"]} if "load" in before else before
     measured["minutes"] = round((time.monotonic() - began) / 60, 1)
-    path = report.write(f"mix-{'host' if on_host else 'engine'}-{options.size}", measured)
+    path = record.write(f"mix-{'host' if on_host else 'engine'}-{options.size}", measured)
     print_table(measured)
-    print(f"written to {path.relative_to(report.ROOT)}")
+    print(f"written to {path.relative_to(record.ROOT)}")
     print(json.dumps(measured["summary"]))
 
 
@@ -139,16 +140,16 @@ def result(
     options: argparse.Namespace, bench, rounds: list[dict[str, dict]], memory: dict, on: str, versions: dict
 ) -> dict:
     """The figures, and all that they were made of."""
-    every = {of: report.ratios(rounds, of) for of in (rounds[0]["none"] if rounds else ())}
-    ratios = every.get("sampling", {})
+    every = {of: ratios(rounds, of) for of in (rounds[0]["none"] if rounds else ())}
+    sampling = every.get("sampling", {})
     if rounds:
-        every["fastest"] = report.fastest(rounds, "sampling")
+        every["fastest"] = fastest(rounds, "sampling")
     names = ("host_constant", "ours_constant", "ours_changing", "loractl_changing")
     summary = {
         "size": options.size,
-        **{name: ratios.get(name) for name in names},
+        **{name: sampling.get(name) for name in names},
         "peak_mb": memory.get("variants", {}),
-        "by_count": {str(count): ratios[f"ours_{count}"] for count in COUNTS if f"ours_{count}" in ratios},
+        "by_count": {str(count): sampling[f"ours_{count}"] for count in COUNTS if f"ours_{count}" in sampling},
         "on": on,
         "model": bench.model,
         "steps": options.steps,
@@ -162,7 +163,7 @@ def result(
         "memory": memory,
         "differences_from_none": bench.differences,
         "versions": versions,
-        "commit": report.commit(),
+        "commit": record.commit(),
     }
 
 

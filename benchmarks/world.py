@@ -15,7 +15,8 @@ import time
 
 import numpy as np
 
-from .tinyworld import judging, report
+from . import record
+from .tinyworld import judging
 from .tinyworld.sampling import Pictures
 
 
@@ -36,8 +37,23 @@ def main() -> None:
         print(name, json.dumps(measured[name], indent=1), flush=True)
     measured["mb"] = judging.megabytes()
     measured["minutes"] = round((time.monotonic() - began) / 60, 1)
-    report.write("world", measured)
-    print(json.dumps(report.summary(measured)))
+    measured.update(machine=record.machine(options.device), commit=record.commit())
+    record.write("world", measured)
+    print(json.dumps(summary(measured)))
+
+
+def summary(measured: dict) -> dict:
+    """The shares alone, without intervals."""
+    plain, styles = measured["oracle"]["none"], measured["style_alone"].values()
+    return {
+        "oracle": {name: plain[name]["share"] for name in ("objects", "individuals", "styles")},
+        "one_object": measured["one_object"]["share"],
+        "two_objects": measured["two_objects"]["share"],
+        "subject_alone": min(share["share"] for share in measured["subject_alone"].values()),
+        "style_alone": min(share["style"]["share"] for share in styles),
+        "both_present": {name: share["share"] for name, share in measured["both_present"]["two"].items()},
+        "mb": measured["mb"],
+    }
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command line: `python -m sciart_ext generate | plan | presets | loras | make-tiny`."""
+"""The command line: `python -m sciart_ext generate | plan | presets | loras | make-tiny | export-webui`."""
 
 from __future__ import annotations
 
@@ -84,6 +84,12 @@ def build_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("make-tiny", help="a tiny model with three LoRAs, to try things without a GPU")
     command.add_argument("folder", type=Path)
     command.set_defaults(run=_make_tiny)
+
+    command = commands.add_parser("export-webui", help="a diffusers model of SD 1's kind as the WebUI loads it")
+    command.add_argument("models_dir", type=Path, help="the WebUI's folder `models`")
+    command.add_argument("--model", required=True, type=Path, help="diffusers folder, its LoRAs in `loras`")
+    command.add_argument("--name", default="sciart-tiny", help="of the checkpoint, and before the LoRAs' names")
+    command.set_defaults(run=_export_webui)
     return parser
 
 
@@ -206,6 +212,13 @@ def _make_tiny(args: argparse.Namespace) -> None:
 
     folder, loras = make_tiny(args.folder)
     print(f"{folder} (model), {loras} (LoRAs)")
+
+
+def _export_webui(args: argparse.Namespace) -> None:
+    from .standalone.export import export_webui
+
+    for path in export_webui(args.model, args.models_dir, args.name):
+        print(path)
 
 
 def _show_progress(done: int, steps: int) -> None:

@@ -8,13 +8,16 @@ import diffusers
 
 from ..errors import SciArtError, did_you_mean
 
+# The host's k-diffusion samplers run from the model's last timestep to its first, both included.
+_K_DIFFUSION = {"timestep_spacing": "linspace"}
 # name: class in diffusers, its settings, the schedule that the host means by "Automatic"
 SAMPLERS = {
-    "Euler": ("EulerDiscreteScheduler", {}, "uniform"),
-    "Euler a": ("EulerAncestralDiscreteScheduler", {}, "uniform"),
-    "DPM++ 2M": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++", "solver_order": 2}, "karras"),
-    "DPM++ SDE": ("DPMSolverSDEScheduler", {}, "karras"),
-    "Heun": ("HeunDiscreteScheduler", {}, "uniform"),
+    "Euler": ("EulerDiscreteScheduler", _K_DIFFUSION, "uniform"),
+    "Euler a": ("EulerAncestralDiscreteScheduler", _K_DIFFUSION, "uniform"),
+    "DPM++ 2M": ("DPMSolverMultistepScheduler",
+                 {**_K_DIFFUSION, "algorithm_type": "dpmsolver++", "solver_order": 2}, "karras"),
+    "DPM++ SDE": ("DPMSolverSDEScheduler", _K_DIFFUSION, "karras"),
+    "Heun": ("HeunDiscreteScheduler", _K_DIFFUSION, "uniform"),
     "DDIM": ("DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}, "uniform"),
     "UniPC": ("UniPCMultistepScheduler", {}, "uniform"),
 }
