@@ -6,8 +6,8 @@ In a WebUI (SCIART_WEBUI, SCIART_WEBUI_PYTHON; SCIART_LORACTL names a checkout o
 compare with), or, where none is installed, with the engine alone on diffusers' UNet. Weights are random:
 time and memory do not depend on them. Variants are interleaved in rounds; each figure is the median over
 rounds of its sampling time over that without LoRAs in the same round. In the WebUI each picture is made twice
-and the second is timed; what the first took is kept beside it. Every part of a run, with all raw timings, is kept in
-benchmarks/results.
+and the second is timed; what the first took is kept beside it. All of a run but a quick one, with its raw timings, is
+kept in benchmarks/results.
 """
 
 from __future__ import annotations
@@ -44,9 +44,10 @@ def main() -> None:
     measured = run_host(options) if on_host else run_engine(options)
     measured["machine"] = {**before, "load_after": record.machine()["load"]} if "load" in before else before
     measured["minutes"] = round((time.monotonic() - began) / 60, 1)
-    path = record.write(f"mix-{'host' if on_host else 'engine'}-{options.size}", measured)
     print_table(measured)
-    print(f"written to {path.relative_to(record.ROOT)}")
+    if not options.quick:
+        path = record.write(f"mix-{'host' if on_host else 'engine'}-{options.size}", measured)
+        print(f"written to {path.relative_to(record.ROOT)}")
     print(json.dumps(measured["summary"]))
 
 
