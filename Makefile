@@ -1,6 +1,7 @@
 # From a fresh clone every target sets up what it needs: `make demo` is enough.
 
 PYTHON ?= python3
+PYTHON310 ?= python3.10
 # Another torch than the one from PyPI, for example one for CUDA 12.8:
 #   make demo SCIART_TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cu128"
 SCIART_TORCH ?= torch==2.13.0
@@ -24,10 +25,13 @@ $(STAMP): pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[standalone,dev]"
 	touch $@
 
+# what the WebUI v1.10.1 installs on Python 3.10, and the newest libraries that still run on it
 $(STAMP310): pyproject.toml
-	python3.10 -m venv $(VENV310)
-	$(VENV310)/bin/pip install --quiet --disable-pip-version-check $(SCIART_TORCH)
-	$(VENV310)/bin/pip install --quiet --disable-pip-version-check -e ".[standalone,dev]" "pydantic==1.10.15"
+	$(PYTHON310) -m venv $(VENV310)
+	$(VENV310)/bin/pip install --quiet --disable-pip-version-check torch==2.1.2 numpy==1.26.4 pydantic==1.10.15
+	$(VENV310)/bin/pip install --quiet --disable-pip-version-check -e ".[standalone,dev]" torch==2.1.2 \
+		numpy==1.26.4 pydantic==1.10.15 fastapi==0.94.0 diffusers==0.31.0 transformers==4.46.3 peft==0.13.2 \
+		accelerate==1.4.0 huggingface-hub==0.29.3
 	touch $@
 
 demo: $(STAMP) ## pictures of the tiny model, without and with LoRAs, in out/demo/index.html
@@ -36,7 +40,7 @@ demo: $(STAMP) ## pictures of the tiny model, without and with LoRAs, in out/dem
 test: $(STAMP) ## all tests that need no WebUI
 	$(BIN)/python -m pytest --ignore tests/host --ignore tests/browser
 
-test-310: $(STAMP310) ## the same on Python 3.10 with pydantic 1.10.15, what the WebUI runs on
+test-310: $(STAMP310) ## the same on Python 3.10, torch 2.1.2 and pydantic 1.10, what the WebUI runs on
 	$(VENV310)/bin/python -m pytest --ignore tests/host --ignore tests/browser
 
 $(VENV)/.browser: $(STAMP)

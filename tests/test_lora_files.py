@@ -56,6 +56,12 @@ def _pickle(content):
     return lambda path: torch.save(content, path)
 
 
+def _pickle_of_fp8(path):
+    if torch.__version__ < "2.2":
+        pytest.skip("this torch cannot write what newer ones do")
+    torch.save({**pair(), DOWN: torch.ones(2, 6).to(torch.float8_e4m3fn)}, path)
+
+
 def _truncated(path):
     save(path, pair())
     path.write_bytes(path.read_bytes()[:-20])
@@ -131,8 +137,7 @@ WRONG = [
     ("fp8", ".safetensors", _tensors({**pair(), DOWN: torch.ones(2, 6).to(torch.float8_e4m3fn)}),
      "stored as F8_E4M3; accepted: BF16, F16, F32, F64", True),
     ("int8 in a pickle", ".pt", _pickle({**pair(), DOWN: torch.ones(2, 6, dtype=torch.int8)}), "torch.int8", True),
-    ("fp8 in a pickle", ".pt", _pickle({**pair(), DOWN: torch.ones(2, 6).to(torch.float8_e4m3fn)}),
-     "float8_e4m3fn; accepted", True),
+    ("fp8 in a pickle", ".pt", _pickle_of_fp8, "float8_e4m3fn; accepted", True),
     ("a sparse matrix", ".pt", _pickle({**pair(), DOWN: torch.eye(2, 6).to_sparse()}), "not a plain tensor", True),
     ("a matrix without data", ".pt", _pickle({**pair(), DOWN: torch.empty(2, 6, device="meta")}),
      "not a plain tensor", True),
@@ -383,6 +388,8 @@ def test_a_file_that_diffusers_saves_has_the_scale_that_peft_computes_with(tmp_p
     from diffusers import StableDiffusionPipeline
 
     unet = tiny_unet("sd1")
+    if not hasattr(unet, "save_lora_adapter"):
+        pytest.skip("this diffusers saves no LoRAs of its own")
     unet.add_adapter(peft.LoraConfig(r=4, lora_alpha=8, use_rslora=rslora, init_lora_weights=False,
                                      target_modules=["to_q", "to_out.0", "conv1", "proj_in", "conv"]), "own")
     if way == "save_lora_adapter":

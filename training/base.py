@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from torch import Tensor
 
+from sciart_ext.world import MODEL
 from sciart_ext.world.oracle import as_tensor
 from sciart_ext.world.scenes import PLACES
 
@@ -22,10 +23,9 @@ SNR_LIMIT = 5.0
 
 
 def train(folder: Path, steps: int = 8000, scenes: int = 24000, batch: int = 32, rate: float = 1e-3) -> None:
-    model = folder / "model"
     latents, captions = encoded(plain, scenes, seed=21, folder=folder)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    words = architecture.tokenizer(model / "tokenizer")
+    words = architecture.tokenizer(MODEL / "tokenizer")
     text, unet = architecture.text_encoder(words).to(device), architecture.unet().to(device)
     both = torch.nn.ModuleDict({"unet": unet, "text": text})
     optimizer = torch.optim.AdamW(both.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.01)
@@ -49,7 +49,7 @@ def train(folder: Path, steps: int = 8000, scenes: int = 24000, batch: int = 32,
         average.update(training.step)
         training.record(loss=loss.item())
     both.load_state_dict(average.values)
-    save(model, unet.cpu(), text.cpu(), words)
+    save(MODEL, unet.cpu(), text.cpu(), words)
 
 
 def save(folder: Path, unet, text, words) -> None:
@@ -97,7 +97,7 @@ def encoded(sampler: Sampler, count: int, seed: int, folder: Path) -> tuple[Tens
     path = folder / f"{sampler.__name__}-{count}-{seed}.latents"
     if not path.exists():
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        vae = AutoencoderKL.from_pretrained(folder / "model" / "vae", torch_dtype=torch.float32).to(device)
+        vae = AutoencoderKL.from_pretrained(MODEL / "vae", torch_dtype=torch.float32).to(device)
         chunks = [vae.encode(as_tensor(data.pictures[i:i + 64]).to(device)).latent_dist.mean.cpu()
                   for i in range(0, count, 64)]
         torch.save(torch.cat(chunks) * vae.config.scaling_factor, path)

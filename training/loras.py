@@ -13,6 +13,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from sciart_ext.world import MODEL
 from sciart_ext.world.scenes import INDIVIDUALS, KINDS, STYLES, Scene, random_scene
 
 from .base import Noise, encoded
@@ -33,7 +34,7 @@ def train(folder: Path, steps: int = 600, scenes: int = 1500, batch: int = 16, r
 def train_one(folder: Path, name: str, number: int, steps: int, scenes: int, batch: int, rate: float) -> None:
     latents, captions = encoded(sampler_of(name), scenes, seed=31 + number, folder=folder)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    pipe = StableDiffusionPipeline.from_pretrained(folder / "model", torch_dtype=torch.float32, safety_checker=None)
+    pipe = StableDiffusionPipeline.from_pretrained(MODEL, torch_dtype=torch.float32, safety_checker=None)
     unet, text, words = pipe.unet.to(device), pipe.text_encoder.to(device), pipe.tokenizer
     torch.manual_seed(31 + number)
     for model, layers in ((unet, UNET_LAYERS), (text, TEXT_LAYERS)):
@@ -60,11 +61,11 @@ def train_one(folder: Path, name: str, number: int, steps: int, scenes: int, bat
         torch.nn.utils.clip_grad_norm_(taught.values(), 1.0)
         optimizer.step()
         training.record(loss=loss.item())
-    (folder / "model" / "loras").mkdir(parents=True, exist_ok=True)
+    (MODEL / "loras").mkdir(parents=True, exist_ok=True)
     tensors = {**kohya_tensors(unet, "lora_unet_"), **kohya_tensors(text, "lora_te_text_model_")}
     metadata = {"ss_output_name": stem, "ss_network_module": "networks.lora", "ss_network_dim": str(RANK),
                 "ss_network_alpha": str(ALPHA), "ss_base_model_version": "sd_v1"}
-    save_file(tensors, folder / "model" / "loras" / f"{stem}.safetensors", metadata=metadata)
+    save_file(tensors, MODEL / "loras" / f"{stem}.safetensors", metadata=metadata)
 
 
 class Taught:

@@ -18,11 +18,10 @@ def write_vocabulary(folder: Path) -> None:
     tokens = symbols + [symbol + "</w>" for symbol in symbols]
     merges: list[tuple[str, str]] = []
     for word in WORDS.read_text(encoding="utf-8").split():
-        pieces = _encoded([*word[:-1], word[-1] + "</w>"], merges)
-        while len(pieces) > 1:
+        letters = [*word[:-1], word[-1] + "</w>"]
+        while len(pieces := _encoded(letters, merges)) > 1:  # anew: a pair may occur twice in a word
             merges.append((pieces[0], pieces[1]))
             tokens.append(pieces[0] + pieces[1])
-            pieces = [pieces[0] + pieces[1], *pieces[2:]]
     tokens = [*dict.fromkeys(tokens), "<|startoftext|>", "<|endoftext|>"]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}), encoding="utf-8")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFilter
 
 import sciart_ext.world.oracle as oracle_module
+from sciart_ext.world import MODEL
 from sciart_ext.world.captions import caption
 from sciart_ext.world.drawing import draw
 from sciart_ext.world.oracle import Oracle, Reading
@@ -18,7 +18,6 @@ from sciart_ext.world.scenes import INDIVIDUALS, KINDS, STYLES, Scene, Thing, ra
 
 from .sampling import COMPOSITIONS, Pictures
 
-MODEL = Path(oracle_module.__file__).with_name("model")
 PRESET = {"child": 0.65, "watercolor": 0.55, "science": 0.5}
 WEAKEST = 0.5
 """strength from which the oracle must see a style"""

@@ -21,6 +21,7 @@ from mixer_bench import (
     dense_weight,
     run,
     shared_bench,
+    skip_where_torch_lacks,
     wide_copy,
 )
 
@@ -55,6 +56,7 @@ KINDS = {
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_layer_gives_what_the_dense_weight_gives_under_both_executions(kind, dtype, device, monkeypatch):
+    skip_where_torch_lacks(dtype, device)
     layout, name = KINDS[kind]
     bench = shared_bench(layout, dtype, device)
     if kind.startswith("circular"):  # as the host does for tiling
