@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -92,9 +93,10 @@ def told(caption: str, generator: torch.Generator) -> str:
 
 @torch.no_grad()
 def encoded(sampler: Sampler, count: int, seed: int, folder: Path) -> tuple[Tensor, list[str]]:
-    """Scaled latents (n, 4, 16, 16) of a sampler's scenes, and their captions; kept beside the scenes."""
+    """Scaled latents (n, 4, 16, 16) of a sampler's scenes, and their captions; kept for this autoencoder."""
     data: Drawn = drawn_set(sampler, count, seed, folder)
-    path = folder / f"{sampler.__name__}-{count}-{seed}.latents"
+    made_by = hashlib.sha256(next((MODEL / "vae").glob("*.safetensors")).read_bytes()).hexdigest()[:12]
+    path = folder / f"{sampler.__name__}-{count}-{seed}-{made_by}.latents"
     if not path.exists():
         device = "cuda" if torch.cuda.is_available() else "cpu"
         vae = AutoencoderKL.from_pretrained(MODEL / "vae", torch_dtype=torch.float32).to(device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,10 @@ UNET_LAYERS = r".*attentions.*\.(to_q|to_k|to_v|to_out\.0|net\.0\.proj|net\.2|pr
 TEXT_LAYERS = r".*layers.*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)"
 
 
-def train(folder: Path, steps: int = 600, scenes: int = 1500, batch: int = 16, rate: float = 1e-3) -> None:
-    for number, name in enumerate([*STYLES, *INDIVIDUALS]):
-        train_one(folder, name, number, steps, scenes, batch, rate)
+def train(folder: Path, steps: int = 600, scenes: int = 1500, batch: int = 16, rate: float = 1e-3,
+          names: Sequence[str] = (*STYLES, *INDIVIDUALS)) -> None:
+    for name in names:
+        train_one(folder, name, [*STYLES, *INDIVIDUALS].index(name), steps, scenes, batch, rate)
 
 
 def train_one(folder: Path, name: str, number: int, steps: int, scenes: int, batch: int, rate: float) -> None:
