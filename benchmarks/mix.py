@@ -61,7 +61,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="measured rounds (default 5, quick 2)")
     parser.add_argument("--parts", default="time,count,memory", help="what to measure, of time,count,memory")
     parser.add_argument(
-        "--count-rounds", type=int, help="rounds with 1 to 16 LoRAs (default: as many, at most 3)"
+        "--count-rounds", type=int, help="rounds with 1 to 16 LoRAs (default: as many, at most 3, quick 1)"
     )
     parser.add_argument("--on", choices=["auto", "host", "engine"], default="auto", help="where")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="of the engine alone")
@@ -75,7 +75,7 @@ def arguments() -> argparse.Namespace:
     options.size = options.size or (64 if options.quick else 256)
     options.steps = options.steps or (4 if options.quick else 6)
     options.rounds = options.rounds or (2 if options.quick else 5)
-    options.count_rounds = min(options.count_rounds or 3, options.rounds)
+    options.count_rounds = min(options.count_rounds or (1 if options.quick else 3), options.rounds)
     options.parts = options.parts.split(",")
     return options
 
