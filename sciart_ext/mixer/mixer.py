@@ -7,7 +7,6 @@ bracketing module is called; hooks are kept by their handles and removed on exit
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
@@ -18,52 +17,10 @@ from ..lora.names import block_of
 from .cost import Workload, choose_merged
 from .fit import shape_factors
 from .layer import MERGEABLE, Layer, merge
+from .slot import Slot
 from .targets import Target
 
 FREE_MEMORY_SHARE = 0.25
-
-
-class _Slot:
-    """One parameter of the model, its layers (several where q, k, v are packed), and its merged weight."""
-
-    def __init__(self, target: Target):
-        self.target = target
-        self.layers: list[Layer] = []
-        self.original: nn.Parameter | None = None
-        self.merged: nn.Parameter | None = None
-        self.source: weakref.ref | None = None
-        self.key: tuple | None = None
-
-    def is_current(self, gates: tuple[float, ...]) -> bool:
-        """Whether the merged weight is that of these gates and of the values the host's parameter has now."""
-        return self.source is not None and self.source() is self.target.weight() and self.key == self._key(gates)
-
-    def mark_current(self, gates: tuple[float, ...]) -> None:
-        self.source, self.key = weakref.ref(self.target.weight()), self._key(gates)
-
-    def mark_stale(self) -> None:
-        self.source = self.key = None
-
-    def _key(self, gates: tuple[float, ...]) -> tuple:
-        weight = self.target.weight()
-        own = tuple(gates[k] for layer in self.layers for k in layer.loras)
-        return own, weight._version, weight.data_ptr(), weight.device, weight.dtype
-
-    def active(self, gates: tuple[float, ...]) -> bool:
-        return any(gates[k] for layer in self.layers for k in layer.loras)
-
-    def present(self) -> None:
-        self.original = self.target.weight()
-        self.target.module._parameters[self.target.parameter] = self.merged
-
-    def restore(self) -> None:
-        if self.original is not None:
-            self.target.module._parameters[self.target.parameter] = self.original
-            self.original = None
-
-    def release(self) -> None:
-        self.merged = None
-        self.mark_stale()
 
 
 class Mixer:
@@ -87,10 +44,10 @@ class Mixer:
         self._device = device
         self._levels = _levels(layers)
         self._layers = _build_layers(layers, loras, list(blocks) or [{}] * len(loras))
-        self._slots: dict[tuple[int, str], _Slot] = {}
+        self._slots: dict[tuple[int, str], Slot] = {}
         for layer in self._layers:
             key = (id(layer.target.module), layer.target.parameter)
-            self._slots.setdefault(key, _Slot(layer.target)).layers.append(layer)
+            self._slots.setdefault(key, Slot(layer.target)).layers.append(layer)
         self._merged_names = {layer.name for layer in self._layers
                               if execution != "branch" or not layer.target.can_branch}
         self._rows_differ = False
@@ -151,7 +108,7 @@ class Mixer:
     def __enter__(self) -> Mixer:
         self._require_closed()
         self._handles.append(self.root.register_forward_pre_hook(self._before_root, with_kwargs=True))
-        brackets: dict[int, tuple[nn.Module, list[_Slot]]] = {}
+        brackets: dict[int, tuple[nn.Module, list[Slot]]] = {}
         for slot in self._slots.values():
             if slot.layers[0].name not in self._merged_names:
                 slot.release()
@@ -210,7 +167,7 @@ class Mixer:
             raise RuntimeError("SciArt: gates differ between rows, which this pass was not prepared for")
         self._use(rows[:1] if len(set(rows)) == 1 else rows)
 
-    def _presenter(self, slots: list[_Slot]) -> Callable:
+    def _presenter(self, slots: list[Slot]) -> Callable:
         def present(module: nn.Module, args: tuple) -> None:
             if self._uniform is None:
                 raise RuntimeError("SciArt: merged layers need the same gates in all rows")
@@ -230,9 +187,9 @@ class Mixer:
         return branch
 
     @torch.no_grad()
-    def _refresh(self, slots: list[_Slot]) -> None:
+    def _refresh(self, slots: list[Slot]) -> None:
         """Rebuilds the merged weights whose gates, or whose own weight in the model, have changed."""
-        stale: dict[tuple, list[_Slot]] = {}
+        stale: dict[tuple, list[Slot]] = {}
         for slot in slots:
             if self._prime is not None:
                 self._prime(slot.target.updated_by)
@@ -242,7 +199,7 @@ class Mixer:
         for group in stale.values():
             self._rebuild(group)
 
-    def _rebuild(self, slots: list[_Slot]) -> None:
+    def _rebuild(self, slots: list[Slot]) -> None:
         first = slots[0].target.weight()
         weights = torch.tensor([self._uniform], device=first.device)
         for slot in slots:
@@ -283,7 +240,7 @@ class Mixer:
             raise RuntimeError("SciArt: this mixer is in use; leave its context first")
 
 
-def _restorer(slots: list[_Slot]) -> Callable:
+def _restorer(slots: list[Slot]) -> Callable:
     def restore(module: nn.Module, args: tuple, output: object) -> None:
         for slot in slots:
             slot.restore()
