@@ -23,11 +23,12 @@ EMPTY, PLACELESS = 0.1, 0.1
 SNR_LIMIT = 5.0
 
 
-def train(folder: Path, steps: int = 8000, scenes: int = 24000, batch: int = 32, rate: float = 1e-3) -> None:
+def train(folder: Path, steps: int = 4000, scenes: int = 24000, batch: int = 32, rate: float = 1e-3) -> None:
     latents, captions = encoded(plain, scenes, seed=21, folder=folder)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     words = architecture.tokenizer(MODEL / "tokenizer")
-    text, unet = architecture.text_encoder(words).to(device), architecture.unet().to(device)
+    text = architecture.text_encoder(words).to(device)
+    unet = architecture.unet().to(device, memory_format=torch.channels_last)
     both = torch.nn.ModuleDict({"unet": unet, "text": text})
     optimizer = torch.optim.AdamW(both.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.01)
     average = Average(both)
@@ -41,7 +42,7 @@ def train(folder: Path, steps: int = 8000, scenes: int = 24000, batch: int = 32,
         tokens = words(texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
         for group in optimizer.param_groups:
             group["lr"] = rate * warm_cosine(training.progress, training.step)
-        with torch.autocast(device, torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             loss = noise.loss(unet, latents[chosen].to(device), text(tokens.to(device))[0], generator)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -50,7 +51,7 @@ def train(folder: Path, steps: int = 8000, scenes: int = 24000, batch: int = 32,
         average.update(training.step)
         training.record(loss=loss.item())
     both.load_state_dict(average.values)
-    save(MODEL, unet.cpu(), text.cpu(), words)
+    save(MODEL, unet.cpu().to(memory_format=torch.contiguous_format), text.cpu(), words)
 
 
 def save(folder: Path, unet, text, words) -> None:

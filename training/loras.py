@@ -56,7 +56,7 @@ def train_one(folder: Path, name: str, number: int, steps: int, scenes: int, bat
         tokens = words(texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
         for group in optimizer.param_groups:
             group["lr"] = rate * warm_cosine(training.progress, training.step, warm_up=30)
-        with torch.autocast(device, torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             loss = noise.loss(unet, latents[chosen].to(device), text(tokens.to(device))[0], generator)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

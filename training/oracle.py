@@ -33,7 +33,7 @@ def train(folder: Path, steps: int = 3000, scenes: int = 16000, batch: int = 32,
         pictures, targets = disturbed(as_tensor(data.pictures[chosen]), generator), targets_of(data, chosen)
         for group in optimizer.param_groups:
             group["lr"] = rate * warm_cosine(training.progress, training.step)
-        with torch.autocast(device, torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             maps = net(pictures.to(device, memory_format=torch.channels_last))
         losses = losses_of({name: value.float() for name, value in maps.items()},
                            {name: value.to(device) for name, value in targets.items()})

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 pytest.importorskip("diffusers")
-pytest.importorskip("transformers", minversion="4.50", reason="older text encoders cannot run under autocast")
+pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
 import training.autoencoder
