@@ -1,4 +1,4 @@
-"""Where a measurement was made, and the file that keeps it."""
+"""Where something was measured or trained, and the file that keeps a measurement."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def cpu_model() -> str:
     return next(named, platform.machine())
 
 
-def commit() -> str:
-    """The commit measured, with a + where files were changed since."""
+def commit(*paths: str) -> str:
+    """The commit that is checked out, with a + where files under these paths (sciart_ext) were changed since."""
     try:
         head, changed = (
             subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-            for args in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "sciart_ext"])
+            for args in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", *(paths or ["sciart_ext"])])
         )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"

@@ -15,7 +15,7 @@ from sciart_ext.world.scenes import SIDE
 
 from . import architecture
 from .data import Drawn, anything, drawn_set
-from .loop import Average, Training, warm_cosine
+from .loop import Training
 
 CROP = 64
 WHOLE_FROM = 0.8
@@ -27,28 +27,17 @@ def train(folder: Path, steps: int = 6000, scenes: int = 16000, batch: int = 16,
     data = drawn_set(anything, scenes, seed=11, folder=folder)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = architecture.autoencoder().to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.0)
-    average = Average(model)
-    settings = {"scenes": scenes, "batch": batch, "rate": rate}
-    training = Training("autoencoder", steps, {"model": model, "optimizer": optimizer, "average": average}, settings,
-                        folder, seed=12)
+    training = Training("autoencoder", steps, dict(model.named_parameters()), rate, folder,
+                        {"scenes": scenes, "batch": batch}, seed=12)
     for generator in training.run():
         pictures = crops(data, batch, training.progress >= WHOLE_FROM, generator)
         pictures = pictures.to(device, memory_format=torch.channels_last)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * warm_cosine(training.progress, training.step)
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        with training.autocast():
             latents = model.encode(pictures).latent_dist
             noise = torch.randn(latents.mean.shape, generator=generator).to(device)
             rebuilt = model.decode(latents.mean + latents.std * noise).sample
-        losses = losses_of(rebuilt.float(), pictures, latents.mean.float(), latents.logvar.float())
-        optimizer.zero_grad(set_to_none=True)
-        sum(losses.values()).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        average.update(training.step)
-        training.record(**{name: value.item() for name, value in losses.items()})
-    model.load_state_dict(average.values)
+        training.learn(**losses_of(rebuilt.float(), pictures, latents.mean.float(), latents.logvar.float()))
+    model.load_state_dict(training.average)
     measured = 1 / latent_deviation(model, data, device)
     model.register_to_config(scaling_factor=round(measured, 4))
     model.half().cpu().to(memory_format=torch.contiguous_format).save_pretrained(MODEL / "vae")

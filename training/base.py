@@ -16,7 +16,7 @@ from sciart_ext.world.scenes import PLACES
 
 from . import architecture
 from .data import Drawn, Sampler, drawn_set, plain
-from .loop import Average, Training, warm_cosine
+from .loop import Training
 
 EMPTY, PLACELESS = 0.1, 0.1
 """shares of captions dropped for guidance, and told without their place"""
@@ -30,27 +30,16 @@ def train(folder: Path, steps: int = 4000, scenes: int = 24000, batch: int = 32,
     text = architecture.text_encoder(words).to(device)
     unet = architecture.unet().to(device, memory_format=torch.channels_last)
     both = torch.nn.ModuleDict({"unet": unet, "text": text})
-    optimizer = torch.optim.AdamW(both.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=0.01)
-    average = Average(both)
     noise = Noise(architecture.scheduler().alphas_cumprod.to(device))
-    settings = {"scenes": scenes, "batch": batch, "rate": rate}
-    training = Training("base", steps, {"model": both, "optimizer": optimizer, "average": average}, settings, folder,
-                        seed=22)
+    training = Training("base", steps, dict(both.named_parameters()), rate, folder,
+                        {"scenes": scenes, "batch": batch}, seed=22, decay=0.01)
     for generator in training.run():
         chosen = torch.randint(len(latents), (batch,), generator=generator)
         texts = [told(captions[i], generator) for i in chosen.tolist()]
-        tokens = words(texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
-        for group in optimizer.param_groups:
-            group["lr"] = rate * warm_cosine(training.progress, training.step)
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            loss = noise.loss(unet, latents[chosen].to(device), text(tokens.to(device))[0], generator)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(both.parameters(), 1.0)
-        optimizer.step()
-        average.update(training.step)
-        training.record(loss=loss.item())
-    both.load_state_dict(average.values)
+        with training.autocast():
+            loss = noise.loss(unet, latents[chosen].to(device), text(token_ids(words, texts).to(device))[0], generator)
+        training.learn(loss=loss)
+    both.load_state_dict(training.average, strict=False)  # position numbers are no parameters
     save(MODEL, unet.cpu().to(memory_format=torch.contiguous_format), text.cpu(), words)
 
 
@@ -79,6 +68,11 @@ class Noise:
         ratio = (alpha / (1 - alpha)).view(-1)
         weights = ratio.clamp(max=SNR_LIMIT) / ratio
         return (F.mse_loss(predicted.float(), noise, reduction="none").mean((1, 2, 3)) * weights).mean()
+
+
+def token_ids(words, texts: list[str]) -> Tensor:
+    """(texts, 77): begin, words, end and padding, as the WebUI lays them out."""
+    return words(texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
 
 
 def told(caption: str, generator: torch.Generator) -> str:

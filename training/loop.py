@@ -3,52 +3,59 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-import platform
-import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
+from torch import Tensor, nn
+
+from benchmarks.record import commit, machine
 
 RUNS = Path(__file__).with_name("runs")
-ROOT = RUNS.parents[1]
-
-
-class Stateful(Protocol):
-    """Modules and optimizers."""
-
-    def state_dict(self) -> dict: ...
-    def load_state_dict(self, state: dict) -> Any: ...
+AVERAGE_DECAY = 0.999
 
 
 @dataclass
 class Training:
-    """One training: `for generator in training.run(): … training.record(loss=…)`.
+    """One training: `for generator in training.run(): … training.learn(loss=…)`.
 
-    kept: what a checkpoint holds; settings: what is written down beside the loss curve.
+    parameters: what is learned, by name; rate: AdamW's, up over `warm_up` steps, then down along a half cosine to
+    2 %; settings: what else is written down beside the loss curve. `average` has the moving average of the parameters.
     """
 
     name: str
     steps: int
-    kept: Mapping[str, Stateful]
-    settings: Mapping[str, Any]
+    parameters: Mapping[str, nn.Parameter]
+    rate: float
     folder: Path
+    settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
+    decay: float = 0.0
+    """of weights"""
+    warm_up: int = 100
     save_every: int = 250
     log_every: int = 25
     step: int = 0
     minutes: float = 0.0
     curve: list[dict] = field(default_factory=list)
 
+    def __post_init__(self):
+        self.device = str(next(iter(self.parameters.values())).device.type)
+        self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=self.rate, betas=(0.9, 0.99),
+                                           weight_decay=self.decay)
+        self.average = {name: value.detach().clone() for name, value in self.parameters.items()}
+        self.settings = {**self.settings, "rate": self.rate}
+        self._sums: dict[str, list[float]] = {}
+
     def run(self) -> Iterator[torch.Generator]:
         """Yields each step's own random numbers, so that a resumed run is the run that was not interrupted."""
         self._resume()
         began, before = time.monotonic(), self.minutes
-        self._sums: dict[str, list[float]] = {}
         while self.step < self.steps:
             yield torch.Generator().manual_seed(self.seed * 1_000_003 + self.step)
             self.step += 1
@@ -59,9 +66,24 @@ class Training:
                 self._save()
         self._write_down()
 
-    def record(self, **values: float) -> None:
-        for name, value in values.items():
-            self._sums.setdefault(name, []).append(float(value))
+    def autocast(self) -> torch.autocast:
+        """bfloat16 on a GPU; a CPU is quicker in full precision."""
+        return torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda")
+
+    def learn(self, **losses: Tensor) -> None:
+        """One step down the sum of these losses, which are recorded by name."""
+        factor = min(1.0, (self.step + 1) / self.warm_up) * (0.02 + 0.49 * (1 + math.cos(math.pi * self.progress)))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate * factor
+        self.optimizer.zero_grad(set_to_none=True)
+        sum(losses.values()).backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
+        self.optimizer.step()
+        share = 1 - min(AVERAGE_DECAY, (1 + self.step) / (10 + self.step))
+        for name, value in self.parameters.items():
+            self.average[name].lerp_(value.detach(), share)
+        for name, value in losses.items():
+            self._sums.setdefault(name, []).append(value.item())
 
     @property
     def progress(self) -> float:
@@ -84,7 +106,8 @@ class Training:
     def _save(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         state = {"step": self.step, "minutes": self.minutes, "curve": self.curve, "settings": dict(self.settings),
-                 "kept": {name: item.state_dict() for name, item in self.kept.items()}}
+                 "parameters": {name: value.detach() for name, value in self.parameters.items()},
+                 "average": self.average, "optimizer": self.optimizer.state_dict()}
         unfinished = self._checkpoint.with_suffix(".part")
         torch.save(state, unfinished)
         os.replace(unfinished, self._checkpoint)
@@ -92,61 +115,20 @@ class Training:
     def _resume(self) -> None:
         if not self._checkpoint.exists():
             return
-        state = torch.load(self._checkpoint, weights_only=True)
+        state = torch.load(self._checkpoint, map_location=self.device, weights_only=True)
         if state["settings"] != dict(self.settings):
             raise SystemExit(f"{self._checkpoint} was made with other settings: {state['settings']}; remove it")
         self.step, self.minutes, self.curve = state["step"], state["minutes"], state["curve"]
-        for name, item in self.kept.items():
-            item.load_state_dict(state["kept"][name])
+        self.average = state["average"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        with torch.no_grad():
+            for name, value in self.parameters.items():
+                value.copy_(state["parameters"][name])
         print(f"{self.name}: going on from step {self.step}", flush=True)
 
     def _write_down(self) -> None:
         RUNS.mkdir(exist_ok=True)
         record = {"name": self.name, "steps": self.steps, "seed": self.seed, "settings": dict(self.settings),
-                  "minutes": round(self.minutes, 1), "machine": machine(), "torch": torch.__version__,
-                  "commit": commit(), "curve": self.curve}
+                  "minutes": round(self.minutes, 1), "machine": machine(self.device), "threads": torch.get_num_threads(),
+                  "torch": torch.__version__, "commit": commit("training", "sciart_ext/world"), "curve": self.curve}
         (RUNS / f"{self.name}.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
-
-
-class Average:
-    """Exponential moving average of a module's parameters."""
-
-    def __init__(self, module: torch.nn.Module, decay: float = 0.999):
-        self.module, self.decay = module, decay
-        self.values = {name: value.detach().clone() for name, value in module.state_dict().items()}
-
-    @torch.no_grad()
-    def update(self, step: int) -> None:
-        decay = min(self.decay, (1 + step) / (10 + step))
-        for name, value in self.module.state_dict().items():
-            if value.is_floating_point():
-                self.values[name].lerp_(value, 1 - decay)
-
-    def state_dict(self) -> dict:
-        return self.values
-
-    def load_state_dict(self, state: dict) -> None:
-        self.values = state
-
-
-def warm_cosine(progress: float, step: int, warm_up: int = 100) -> float:
-    """Learning rate factor: up over the first steps, then down along a half cosine to 2 %."""
-    return min(1.0, (step + 1) / warm_up) * (0.02 + 0.49 * (1 + torch.cos(torch.tensor(progress * torch.pi)).item()))
-
-
-def machine() -> dict:
-    facts = {"system": platform.system(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
-    if torch.cuda.is_available():
-        facts["gpu"] = torch.cuda.get_device_name()
-    return facts
-
-
-def commit() -> str:
-    """The commit trained from, with a + where files had been changed since."""
-    try:
-        head, changed = (subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-                         for args in (["rev-parse", "--short", "HEAD"],
-                                      ["status", "--porcelain", "training", "sciart_ext/world"]))
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return head.strip() + ("+" if changed.strip() else "")

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from sciart_ext.world import MODEL
 from sciart_ext.world.scenes import INDIVIDUALS, KINDS, STYLES, Scene, random_scene
 
-from .base import Noise, encoded
+from .base import Noise, encoded, token_ids
 from .data import Sampler
-from .loop import Training, warm_cosine
+from .loop import Training
 
 RANK = 8
 ALPHA = 8.0
@@ -44,45 +44,21 @@ def train_one(folder: Path, name: str, number: int, steps: int, scenes: int, bat
         inject_adapter_in_model(LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=layers), model)
     both = nn.ModuleDict({"unet": unet, "text": text})
     taught = {key: value for key, value in both.named_parameters() if value.requires_grad}
-    optimizer = torch.optim.AdamW(taught.values(), lr=rate, betas=(0.9, 0.99), weight_decay=0.0)
     noise = Noise(pipe.scheduler.alphas_cumprod.to(device))
     stem = name.replace(" ", "-")
-    settings = {"scenes": scenes, "batch": batch, "rate": rate, "rank": RANK, "alpha": ALPHA}
-    training = Training(f"lora-{stem}", steps, {"taught": Taught(taught), "optimizer": optimizer}, settings, folder,
-                        seed=31 + number)
+    training = Training(f"lora-{stem}", steps, taught, rate, folder,
+                        {"scenes": scenes, "batch": batch, "rank": RANK, "alpha": ALPHA}, seed=31 + number, warm_up=30)
     for generator in training.run():
         chosen = torch.randint(len(latents), (batch,), generator=generator)
         texts = [captions[i] for i in chosen.tolist()]
-        tokens = words(texts, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
-        for group in optimizer.param_groups:
-            group["lr"] = rate * warm_cosine(training.progress, training.step, warm_up=30)
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            loss = noise.loss(unet, latents[chosen].to(device), text(tokens.to(device))[0], generator)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(taught.values(), 1.0)
-        optimizer.step()
-        training.record(loss=loss.item())
+        with training.autocast():
+            loss = noise.loss(unet, latents[chosen].to(device), text(token_ids(words, texts).to(device))[0], generator)
+        training.learn(loss=loss)
     (MODEL / "loras").mkdir(parents=True, exist_ok=True)
     tensors = {**kohya_tensors(unet, "lora_unet_"), **kohya_tensors(text, "lora_te_text_model_")}
     metadata = {"ss_output_name": stem, "ss_network_module": "networks.lora", "ss_network_dim": str(RANK),
                 "ss_network_alpha": str(ALPHA), "ss_base_model_version": "sd_v1"}
     save_file(tensors, MODEL / "loras" / f"{stem}.safetensors", metadata=metadata)
-
-
-class Taught:
-    """The LoRA's own parameters, as a checkpoint holds them."""
-
-    def __init__(self, parameters: dict[str, nn.Parameter]):
-        self.parameters = parameters
-
-    def state_dict(self) -> dict:
-        return {key: value.detach().clone() for key, value in self.parameters.items()}
-
-    @torch.no_grad()
-    def load_state_dict(self, state: dict) -> None:
-        for key, value in self.parameters.items():
-            value.copy_(state[key])
 
 
 def sampler_of(name: str) -> Sampler:

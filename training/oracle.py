@@ -13,7 +13,7 @@ from sciart_ext.world.oracle import STRIDE, WEIGHTS, OracleNet, as_tensor
 from sciart_ext.world.scenes import KINDS, SIDE
 
 from .data import Drawn, anything, drawn_set
-from .loop import Average, Training, warm_cosine
+from .loop import Training
 
 CELLS = SIDE // STRIDE
 
@@ -23,27 +23,16 @@ def train(folder: Path, steps: int = 3000, scenes: int = 16000, batch: int = 32,
     torch.manual_seed(11)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     net = OracleNet().to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=0.01)
-    average = Average(net)
-    settings = {"scenes": scenes, "batch": batch, "rate": rate}
-    training = Training("oracle", steps, {"net": net, "optimizer": optimizer, "average": average}, settings, folder,
-                        seed=11)
+    training = Training("oracle", steps, dict(net.named_parameters()), rate, folder,
+                        {"scenes": scenes, "batch": batch}, seed=11, decay=0.01)
     for generator in training.run():
         chosen = torch.randint(len(data.pictures), (batch,), generator=generator).numpy()
         pictures, targets = disturbed(as_tensor(data.pictures[chosen]), generator), targets_of(data, chosen)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * warm_cosine(training.progress, training.step)
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+        with training.autocast():
             maps = net(pictures.to(device, memory_format=torch.channels_last))
-        losses = losses_of({name: value.float() for name, value in maps.items()},
-                           {name: value.to(device) for name, value in targets.items()})
-        optimizer.zero_grad(set_to_none=True)
-        sum(losses.values()).backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
-        optimizer.step()
-        average.update(training.step)
-        training.record(**{name: value.item() for name, value in losses.items()})
-    save_file({name: value.half().cpu().contiguous() for name, value in average.values.items()}, WEIGHTS)
+        training.learn(**losses_of({name: value.float() for name, value in maps.items()},
+                                   {name: value.to(device) for name, value in targets.items()}))
+    save_file({name: value.half().cpu().contiguous() for name, value in training.average.items()}, WEIGHTS)
 
 
 def disturbed(pictures: Tensor, generator: torch.Generator) -> Tensor:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from sciart_ext.standalone.tiny import byte_symbols
+
 WORDS = Path(__file__).with_name("words.txt")
 
 
@@ -38,10 +40,3 @@ def _encoded(pieces: list[str], merges: list[tuple[str, str]]) -> list[str]:
             break
         pieces = [*pieces[:best], pieces[best] + pieces[best + 1], *pieces[best + 2:]]
     return pieces
-
-
-def byte_symbols() -> list[str]:
-    """The printable character that byte-level BPE writes for each byte (GPT-2, `bytes_to_unicode`)."""
-    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
-    others = [byte for byte in range(256) if byte not in printable]
-    return [chr(byte if byte in printable else 256 + others.index(byte)) for byte in range(256)]

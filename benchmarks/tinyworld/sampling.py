@@ -46,10 +46,8 @@ class Pictures:
         own = [tuple(w if i == j else 0.0 for j, w in enumerate(weights.values())) for i in range(len(weights))]
         together = tuple(weights.values())
         with mixture.encoding(own[0] if compose == "switch" else together):
-            cond = encode(self.pipe, prompt, 1).tokens
-        # the reference encodes both prompts with its adapters on
-        with mixture.encoding(own[0] if compose == "switch" else together):
-            uncond = encode(self.pipe, "", 1).tokens
+            # the reference encodes both prompts with its adapters on
+            cond, uncond = (encode(self.pipe, text, 1).tokens for text in (prompt, ""))
         made = []
         for start in range(0, len(seeds), batch):
             latents = self._sampled(mixture, torch.cat([uncond, cond]), seeds[start:start + batch],

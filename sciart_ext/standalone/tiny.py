@@ -148,14 +148,14 @@ def _scale_output(layer: nn.Module, output: Tensor, std: float) -> None:
 
 def _write_vocabulary(folder: Path) -> None:
     """`vocab.json` (256 bytes, their forms at a word's end, start and end marks) and an empty `merges.txt`."""
-    symbols = _byte_symbols()
+    symbols = byte_symbols()
     words = symbols + [symbol + "</w>" for symbol in symbols] + ["<|startoftext|>", "<|endoftext|>"]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}), encoding="utf-8")
     (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
 
 
-def _byte_symbols() -> list[str]:
+def byte_symbols() -> list[str]:
     """The printable character that byte-level BPE writes for each byte (GPT-2, `bytes_to_unicode`)."""
     printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
     others = [byte for byte in range(256) if byte not in printable]

@@ -16,7 +16,7 @@ from sciart_ext.world.scenes import INDIVIDUALS, KINDS, PLACES
 from training import architecture, loop
 from training.base import Noise, told
 from training.data import Drawn, _draw_chunk, anything, plain
-from training.loop import Average, Training
+from training.loop import Training
 from training.oracle import CELLS, disturbed, losses_of, targets_of
 from training.vocabulary import WORDS
 
@@ -114,19 +114,12 @@ def test_the_noise_loss_of_a_net_that_knows_the_noise_is_zero():
 def toy_training(folder, steps, stop_at=None):
     torch.manual_seed(0)
     model = torch.nn.Linear(3, 1)
-    optimizer, average = torch.optim.AdamW(model.parameters(), lr=0.1), Average(model)
-    training = Training("toy", steps, {"model": model, "optimizer": optimizer, "average": average}, {"rate": 0.1},
-                        folder, save_every=5, log_every=5)
+    training = Training("toy", steps, dict(model.named_parameters()), 0.1, folder, save_every=5, log_every=5)
     for generator in training.run():
-        loss = (model(torch.randn(8, 3, generator=generator)) - 1).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        average.update(training.step)
-        training.record(loss=loss.item())
+        training.learn(loss=(model(torch.randn(8, 3, generator=generator)) - 1).square().mean())
         if training.step + 1 == stop_at:
             raise KeyboardInterrupt
-    return average.values, training
+    return {**training.average, **{f"last {name}": value for name, value in model.named_parameters()}}, training
 
 
 def test_an_interrupted_training_ends_as_one_that_was_not(tmp_path, monkeypatch):
@@ -144,6 +137,6 @@ def test_an_interrupted_training_ends_as_one_that_was_not(tmp_path, monkeypatch)
 def test_a_checkpoint_of_other_settings_is_not_gone_on_with(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "RUNS", tmp_path / "runs")
     toy_training(tmp_path, 5)
-    other = Training("toy", 10, {}, {"rate": 0.2}, tmp_path)
+    other = Training("toy", 10, dict(torch.nn.Linear(3, 1).named_parameters()), 0.2, tmp_path)
     with pytest.raises(SystemExit, match="other settings"):
         next(other.run())

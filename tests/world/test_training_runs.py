@@ -17,6 +17,7 @@ import training.base
 import training.loop
 import training.loras
 import training.oracle
+from benchmarks.tinyworld.sampling import COMPOSITIONS, Pictures
 from sciart_ext.lora.file import inspect_lora
 from sciart_ext.mixer.fit import check_fit
 from sciart_ext.recipe import parse_recipe
@@ -71,3 +72,17 @@ def test_runs_are_written_down(trained):
     for name in ("oracle", "autoencoder", "base", "lora-child", "lora-golden-rocket"):
         record = json.loads((trained / "runs" / f"{name}.json").read_text(encoding="utf-8"))
         assert record["steps"] == 2 and record["curve"][-1]["step"] == 2 and record["torch"]
+
+
+def test_the_benchmarks_compositions_run_and_are_the_same_for_one_lora(trained):
+    pictures = Pictures(trained / "model")
+    both = {"child": 1.0, "golden rocket": 1.0}
+    made = {compose: pictures.make("a golden rocket", [1, 2], both, compose, steps=8) for compose in COMPOSITIONS}
+    plain = pictures.make("a golden rocket", [1, 2], steps=8)
+    assert all(value.shape == (2, 128, 128, 3) for value in made.values())
+    single = pictures.make("a golden rocket", [2], steps=8)
+    assert np.abs(single[0].astype(int) - plain[1]).max() <= 1, "a seed's picture does not depend on its batch"
+    alone = {compose: pictures.make("a golden rocket", [1], {"child": 1.0}, compose, steps=8)
+             for compose in COMPOSITIONS}
+    for compose in COMPOSITIONS:  # of one LoRA all compositions are the same
+        assert np.abs(alone[compose].astype(int) - alone["merge"]).max() <= 1
