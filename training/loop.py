@@ -49,7 +49,7 @@ class Training:
         self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=self.rate, betas=(0.9, 0.99),
                                            weight_decay=self.decay)
         self.average = {name: value.detach().clone() for name, value in self.parameters.items()}
-        self.settings = {**self.settings, "rate": self.rate}
+        self.settings = {**self.settings, "rate": self.rate, "steps": self.steps}  # the rate's curve depends on both
         self._sums: dict[str, list[float]] = {}
 
     def run(self) -> Iterator[torch.Generator]:
@@ -105,7 +105,7 @@ class Training:
 
     def _save(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        state = {"step": self.step, "minutes": self.minutes, "curve": self.curve, "settings": dict(self.settings),
+        state = {"step": self.step, "minutes": self.minutes, "curve": self.curve, "settings": self.settings,
                  "parameters": {name: value.detach() for name, value in self.parameters.items()},
                  "average": self.average, "optimizer": self.optimizer.state_dict()}
         unfinished = self._checkpoint.with_suffix(".part")
@@ -116,7 +116,7 @@ class Training:
         if not self._checkpoint.exists():
             return
         state = torch.load(self._checkpoint, map_location=self.device, weights_only=True)
-        if state["settings"] != dict(self.settings):
+        if state["settings"] != self.settings:
             raise SystemExit(f"{self._checkpoint} was made with other settings: {state['settings']}; remove it")
         self.step, self.minutes, self.curve = state["step"], state["minutes"], state["curve"]
         self.average = state["average"]
@@ -128,7 +128,8 @@ class Training:
 
     def _write_down(self) -> None:
         RUNS.mkdir(exist_ok=True)
-        record = {"name": self.name, "steps": self.steps, "seed": self.seed, "settings": dict(self.settings),
-                  "minutes": round(self.minutes, 1), "machine": machine(self.device), "threads": torch.get_num_threads(),
-                  "torch": torch.__version__, "commit": commit("training", "sciart_ext/world"), "curve": self.curve}
+        record = {"name": self.name, "steps": self.steps, "seed": self.seed, "settings": self.settings,
+                  "minutes": round(self.minutes, 1), "machine": machine(self.device), "torch": torch.__version__,
+                  "threads": torch.get_num_threads(), "commit": commit("training", "sciart_ext/world"),
+                  "curve": self.curve}
         (RUNS / f"{self.name}.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
