@@ -1,0 +1,132 @@
+"""Cross-attention maps of a UNet, taken by hooks: under every attention optimisation, with or without gradient.
+
+Queries and keys are read where they are made, at the outputs of `attn2.to_q` and `attn2.to_k`, which the LDM code and
+diffusers name alike; what computes attention from them does not matter.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..lora.names import level_of
+from ..mixer.targets import Target
+
+LEVEL = 2
+"""halvings of the latent's grid where maps are taken: 1/32 of the picture's side, 16 × 16 at 512²"""
+
+
+class EnoughSeen(Exception):
+    """Ends a forward of which nothing more is needed."""
+
+
+@dataclass(frozen=True)
+class _Layer:
+    attention: nn.Module
+    transformer: nn.Module
+    """holds the attention; its input has the grid"""
+
+
+class AttentionMaps:
+    """Records cross-attention probabilities while in context; enter it after the mixer, whose deltas it then sees.
+
+    root: the UNet; layers: its layers by canonical name; level: halvings of the latent's grid, or the most that the
+    UNet attends at.
+    """
+
+    def __init__(self, root: nn.Module, layers: Mapping[str, Target], level: int = LEVEL):
+        self._layers = _attending(root, layers, level)
+        self._handles: list = []
+        self._grid: tuple[int, int] = (0, 0)
+        self._query: Tensor | None = None
+        self._sum: Tensor | float = 0.0
+        self._calls: list[Tensor] = []
+        self._stop = False
+
+    def __enter__(self) -> AttentionMaps:
+        for layer in self._layers:
+            self._handles += [
+                layer.transformer.register_forward_pre_hook(self._note_grid),
+                layer.attention.to_q.register_forward_hook(self._keep_query),
+                layer.attention.to_k.register_forward_hook(self._attend(layer)),
+            ]
+        return self
+
+    def __exit__(self, *exception) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets what was recorded."""
+        self._query, self._sum, self._calls = None, 0.0, []
+
+    def maps(self) -> Tensor:
+        """(rows, h, w, tokens), float32: means over heads and layers; the rows of several calls one after another."""
+        if not self._calls:
+            raise RuntimeError("SciArt: no cross-attention was seen; another extension computes it elsewhere")
+        return torch.cat(self._calls).unflatten(1, self._grid)
+
+    @contextmanager
+    def stopping(self) -> Iterator[None]:
+        """A forward in this context ends after the last layer that is recorded: what it would return is not needed."""
+        self._stop = True
+        try:
+            yield
+        except EnoughSeen:
+            pass
+        finally:
+            self._stop = False
+
+    def _note_grid(self, transformer: nn.Module, args: tuple) -> None:
+        self._grid = tuple(args[0].shape[-2:])
+
+    def _keep_query(self, module: nn.Module, args: tuple, output: Tensor) -> None:
+        self._query = output
+
+    def _attend(self, layer: _Layer):
+        first, last = layer is self._layers[0], layer is self._layers[-1]
+
+        def attend(module: nn.Module, args: tuple, output: Tensor) -> None:
+            found = probabilities(self._query, output, layer.attention.heads, layer.attention.scale)
+            self._sum = found if first else self._sum + found
+            if last:
+                self._calls.append(self._sum / len(self._layers))
+                self._query, self._sum = None, 0.0
+                if self._stop:
+                    raise EnoughSeen
+        return attend
+
+
+def probabilities(queries: Tensor, keys: Tensor, heads: int, scale: float) -> Tensor:
+    """(rows, pixels, heads × d) and (rows, tokens, heads × d) → (rows, pixels, tokens), float32, mean over heads."""
+    with torch.autocast(queries.device.type, enabled=False):
+        q = queries.float().unflatten(-1, (heads, -1)).transpose(1, 2)
+        k = keys.float().unflatten(-1, (heads, -1)).transpose(1, 2)
+        return (q @ k.transpose(-1, -2) * scale).softmax(-1).mean(1)
+
+
+def _attending(root: nn.Module, layers: Mapping[str, Target], level: int) -> list[_Layer]:
+    """The cross-attention layers of the level, in the order of their calls."""
+    queries = {name: target.module for name, target in layers.items() if name.endswith("attn2_to_q")}
+    if not queries:
+        raise ValueError("the UNet has no cross-attention layers")
+    levels = max(int(number) for name in layers for number in re.findall(r"unet_input_blocks_(\d+)_", name)) // 3 + 1
+    level = min(level, max(level_of(name, levels) for name in queries))
+    attentions = {id(module.to_q): module for module in root.modules() if hasattr(module, "to_q")}
+    transformers = {id(inner): module for module in root.modules() if hasattr(module, "transformer_blocks")
+                    for inner in module.modules()}
+    chosen = sorted((name for name in queries if level_of(name, levels) == level), key=_order)
+    return [_Layer(attentions[id(queries[name])], transformers[id(queries[name])]) for name in chosen]
+
+
+def _order(name: str) -> tuple[int, ...]:
+    """Input blocks, middle, output blocks; by the numbers in the name."""
+    side = next(i for i, part in enumerate(("_input_", "_middle_", "_output_")) if part in name)
+    return side, *map(int, re.findall(r"\d+", name))
