@@ -1,7 +1,7 @@
-"""A tiny Stable Diffusion with random weights, and three LoRAs for it: for tests and demonstrations.
+"""A tiny Stable Diffusion with random weights, SD 1's four levels, and three LoRAs for it.
 
-The architecture is SD 1's (four levels, KL autoencoder, CLIP text encoder) at toy size. Nothing is trained: pictures
-are patterns, but they depend on prompt, seed and LoRAs as a real model's do. Fixed seeds make it the same each time.
+Nothing is trained: pictures are patterns, but they depend on prompt, seed and LoRAs as a real model's do. Fixed seeds
+make it the same each time. The trained model (`sciart_ext.world.MODEL`) has two levels only.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from .models import quiet
+from sciart_ext.standalone.models import quiet
+from training.vocabulary import byte_symbols
 
 LATENT_SIZE = 24
 TEXT_WIDTH = 64
 
 
 @dataclass(frozen=True)
-class TinyLora:
+class RandomLora:
     """How one of the LoRAs is made: `strength` is the norm of a layer's delta over the norm of its weight."""
 
     rank: int
@@ -34,19 +35,19 @@ class TinyLora:
 
 
 LORAS = {
-    "child": TinyLora(rank=4, alpha=4.0, seed=1, strength=1.0),
-    "watercolor": TinyLora(rank=8, alpha=4.0, seed=2, strength=0.7),
-    "science": TinyLora(rank=6, alpha=6.0, seed=3, strength=0.9),
+    "child": RandomLora(rank=4, alpha=4.0, seed=1, strength=1.0),
+    "watercolor": RandomLora(rank=8, alpha=4.0, seed=2, strength=0.7),
+    "science": RandomLora(rank=6, alpha=6.0, seed=3, strength=0.9),
 }
 
 
-def make_tiny(folder: Path, lora_folder: Path | None = None) -> tuple[Path, Path]:
+def write_random_model(folder: Path, lora_folder: Path | None = None) -> tuple[Path, Path]:
     """Writes the model (a diffusers folder) and its LoRAs (by default into `loras` inside it). Returns both paths."""
     quiet()
     folder = Path(folder)
     lora_folder = Path(lora_folder) if lora_folder else folder / "loras"
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        pipe = tiny_pipeline(folder / "tokenizer")
+        pipe = random_pipeline(folder / "tokenizer")
         pipe.save_pretrained(folder)
         _write_vocabulary(folder / "tokenizer")  # transformers 5 writes tokenizer.json only, 4 reads these two
         lora_folder.mkdir(parents=True, exist_ok=True)
@@ -56,17 +57,17 @@ def make_tiny(folder: Path, lora_folder: Path | None = None) -> tuple[Path, Path
     return folder, lora_folder
 
 
-def tiny_pipeline(vocabulary: Path) -> StableDiffusionPipeline:
+def random_pipeline(vocabulary: Path) -> StableDiffusionPipeline:
     """The model in memory; its tokenizer's vocabulary is written to the folder `vocabulary`."""
     return StableDiffusionPipeline(
-        vae=tiny_vae(), text_encoder=tiny_text_encoder(), tokenizer=tiny_tokenizer(vocabulary), unet=tiny_unet(),
+        vae=random_vae(), text_encoder=random_text_encoder(), tokenizer=byte_tokenizer(vocabulary), unet=random_unet(),
         scheduler=EulerAncestralDiscreteScheduler(
             beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,
             prediction_type="v_prediction"),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False)
 
 
-def tiny_unet() -> UNet2DConditionModel:
+def random_unet() -> UNet2DConditionModel:
     """SD 1's UNet, narrow. Its output is brought to unit scale, and the prompt's share in it is made visible."""
     torch.manual_seed(11)
     unet = UNet2DConditionModel(
@@ -83,7 +84,7 @@ def tiny_unet() -> UNet2DConditionModel:
     return unet
 
 
-def tiny_vae() -> AutoencoderKL:
+def random_vae() -> AutoencoderKL:
     """SD 1's autoencoder (one latent pixel per 8 x 8), narrow, with a picture of full contrast as output."""
     torch.manual_seed(12)
     vae = AutoencoderKL(
@@ -96,7 +97,7 @@ def tiny_vae() -> AutoencoderKL:
     return vae
 
 
-def tiny_text_encoder() -> CLIPTextModel:
+def random_text_encoder() -> CLIPTextModel:
     """CLIP's text encoder with two layers."""
     torch.manual_seed(13)
     start, end = 512, 513
@@ -106,13 +107,13 @@ def tiny_text_encoder() -> CLIPTextModel:
         bos_token_id=start, eos_token_id=end, pad_token_id=end)).eval()
 
 
-def tiny_tokenizer(folder: Path) -> CLIPTokenizer:
+def byte_tokenizer(folder: Path) -> CLIPTokenizer:
     """A CLIP tokenizer without merges: one token per byte, so that any text can be encoded."""
     _write_vocabulary(folder)
     return CLIPTokenizer.from_pretrained(folder, model_max_length=77, local_files_only=True)
 
 
-def lora_tensors(unet: nn.Module, text_encoder: nn.Module, spec: TinyLora) -> dict[str, Tensor]:
+def lora_tensors(unet: nn.Module, text_encoder: nn.Module, spec: RandomLora) -> dict[str, Tensor]:
     """A LoRA file's tensors in kohya's key names, for the attention and feed-forward layers of both models."""
     generator = torch.Generator().manual_seed(spec.seed)
     tensors = {}
@@ -153,10 +154,3 @@ def _write_vocabulary(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}), encoding="utf-8")
     (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
-
-
-def byte_symbols() -> list[str]:
-    """The printable character that byte-level BPE writes for each byte (GPT-2, `bytes_to_unicode`)."""
-    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
-    others = [byte for byte in range(256) if byte not in printable]
-    return [chr(byte if byte in printable else 256 + others.index(byte)) for byte in range(256)]

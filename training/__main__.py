@@ -13,9 +13,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("parts", nargs="*", choices=PARTS, help="default: all, in this order")
     parser.add_argument("--folder", type=Path, default=Path("out/training"), help="drawn scenes and checkpoints")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="of loras: these styles and individuals")
     options = parser.parse_args()
     for part in options.parts or PARTS:
-        importlib.import_module(f".{part}", __package__).train(options.folder)
+        chosen = {"names": options.only} if part == "loras" and options.only else {}
+        importlib.import_module(f".{part}", __package__).train(options.folder, **chosen)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,23 +26,41 @@ EMPTY, PLACELESS = 0.1, 0.1
 SNR_LIMIT = 5.0
 
 
-def train(folder: Path, steps: int = 4000, scenes: int = 24000, batch: int = 32, rate: float = 1e-3) -> None:
-    latents, captions = encoded(plain, scenes, seed=21, folder=folder)
+@dataclass(frozen=True)
+class Stage:
+    """One descent of the learning rate. A later stage starts from the earlier one's average, with more scenes."""
+
+    name: str
+    steps: int
+    rate: float
+    scenes: int
+    seed: int
+
+
+STAGES = (Stage("base", 4000, 1e-3, 24000, 21), Stage("base-more", 1500, 5e-4, 12000, 23))
+
+
+def train(folder: Path, stages: Sequence[Stage] = STAGES, batch: int = 32) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     words = architecture.tokenizer(MODEL / "tokenizer")
     text = architecture.text_encoder(words).to(device)
     unet = architecture.unet().to(device, memory_format=torch.channels_last)
     both = torch.nn.ModuleDict({"unet": unet, "text": text})
     noise = Noise(architecture.scheduler().alphas_cumprod.to(device))
-    training = Training("base", steps, dict(both.named_parameters()), rate, folder,
-                        {"scenes": scenes, "batch": batch}, seed=22, decay=0.01)
-    for generator in training.run():
-        chosen = torch.randint(len(latents), (batch,), generator=generator)
-        texts = [told(captions[i], generator) for i in chosen.tolist()]
-        with training.autocast():
-            loss = noise.loss(unet, latents[chosen].to(device), text(token_ids(words, texts).to(device))[0], generator)
-        training.learn(loss=loss)
-    both.load_state_dict(training.average, strict=False)  # position numbers are no parameters
+    latents, captions = torch.empty(0, 4, architecture.LATENT_SIDE, architecture.LATENT_SIDE), []
+    for stage in stages:
+        more, told_of_more = encoded(plain, stage.scenes, stage.seed, folder)
+        latents, captions = torch.cat([latents, more]), captions + told_of_more
+        training = Training(stage.name, stage.steps, dict(both.named_parameters()), stage.rate, folder,
+                            {"scenes": len(latents), "batch": batch}, seed=stage.seed + 1, decay=0.01)
+        for generator in training.run():
+            chosen = torch.randint(len(latents), (batch,), generator=generator)
+            texts = [told(captions[i], generator) for i in chosen.tolist()]
+            with training.autocast():
+                columns = text(token_ids(words, texts).to(device))[0]
+                loss = noise.loss(unet, latents[chosen].to(device), columns, generator)
+            training.learn(loss=loss)
+        both.load_state_dict(training.average, strict=False)  # position numbers are no parameters
     save(MODEL, unet.cpu().to(memory_format=torch.contiguous_format), text.cpu(), words)
 
 
@@ -50,6 +71,10 @@ def save(folder: Path, unet, text, words) -> None:
         vae=vae, text_encoder=text, tokenizer=words, unet=unet, scheduler=architecture.scheduler(),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False)
     pipe.to(torch.float16).save_pretrained(folder)
+    for path in folder.glob("*/config.json"):  # where on this machine a part came from is nobody's business
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config.pop("_name_or_path", None)
+        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     architecture.write_vocabulary(folder / "tokenizer")  # transformers 5 writes tokenizer.json only
 
 

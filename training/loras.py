@@ -27,8 +27,11 @@ UNET_LAYERS = r".*attentions.*\.(to_q|to_k|to_v|to_out\.0|net\.0\.proj|net\.2|pr
 TEXT_LAYERS = r".*layers.*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)"
 
 
-def train(folder: Path, steps: int = 600, scenes: int = 1500, batch: int = 16, rate: float = 1e-3,
+def train(folder: Path, steps: int = 400, scenes: int = 1500, batch: int = 16, rate: float = 1e-3,
           names: Sequence[str] = (*STYLES, *INDIVIDUALS)) -> None:
+    unknown = set(names) - {*STYLES, *INDIVIDUALS}
+    if unknown:
+        raise SystemExit(f"unknown: {', '.join(unknown)}; accepted: {', '.join((*STYLES, *INDIVIDUALS))}")
     for name in names:
         train_one(folder, name, [*STYLES, *INDIVIDUALS].index(name), steps, scenes, batch, rate)
 

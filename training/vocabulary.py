@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from sciart_ext.standalone.tiny import byte_symbols
-
 WORDS = Path(__file__).with_name("words.txt")
 
 
@@ -29,6 +27,13 @@ def write_vocabulary(folder: Path) -> None:
     (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}), encoding="utf-8")
     lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
     (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def byte_symbols() -> list[str]:
+    """The printable character that byte-level BPE writes for each byte (GPT-2, `bytes_to_unicode`)."""
+    printable = {*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)}
+    others = [byte for byte in range(256) if byte not in printable]
+    return [chr(byte if byte in printable else 256 + others.index(byte)) for byte in range(256)]
 
 
 def _encoded(pieces: list[str], merges: list[tuple[str, str]]) -> list[str]:

@@ -2,5 +2,5 @@
 
 from pathlib import Path
 
-MODEL = Path(__file__).with_name("model")
+MODEL = Path(__file__).with_name("sciart-tiny")
 """the tiny Stable Diffusion, a diffusers folder; its LoRAs are in `loras`"""

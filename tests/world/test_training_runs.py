@@ -24,6 +24,7 @@ from sciart_ext.recipe import parse_recipe
 from sciart_ext.standalone.generate import Settings, generate, load_loras, model_layers
 from sciart_ext.standalone.models import load_pipeline
 from sciart_ext.world.oracle import Oracle
+from training.base import Stage
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,8 @@ def trained(tmp_path_factory):
         few = {"steps": 2, "scenes": 40, "batch": 4}
         training.oracle.train(place / "work", **few)
         training.autoencoder.train(place / "work", **few)
-        training.base.train(place / "work", **few)
+        stages = [Stage("base", 2, 1e-3, 40, 1), Stage("base-more", 2, 1e-3, 40, 2)]
+        training.base.train(place / "work", stages, batch=4)
         training.loras.train(place / "work", **few, names=("child", "golden rocket"))
     torch.set_num_threads(threads)
     return place
@@ -69,7 +71,7 @@ def test_loras_are_in_kohyas_format_for_both_networks(trained):
 
 
 def test_runs_are_written_down(trained):
-    for name in ("oracle", "autoencoder", "base", "lora-child", "lora-golden-rocket"):
+    for name in ("oracle", "autoencoder", "base", "base-more", "lora-child", "lora-golden-rocket"):
         record = json.loads((trained / "runs" / f"{name}.json").read_text(encoding="utf-8"))
         assert record["steps"] == 2 and record["curve"][-1]["step"] == 2 and record["torch"]
 
@@ -77,12 +79,12 @@ def test_runs_are_written_down(trained):
 def test_the_benchmarks_compositions_run_and_are_the_same_for_one_lora(trained):
     pictures = Pictures(trained / "model")
     both = {"child": 1.0, "golden rocket": 1.0}
-    made = {compose: pictures.make("a golden rocket", [1, 2], both, compose, steps=8) for compose in COMPOSITIONS}
-    plain = pictures.make("a golden rocket", [1, 2], steps=8)
+    made = {compose: pictures.make("a golden rocket", [1, 2], both, compose) for compose in COMPOSITIONS}
+    plain = pictures.make("a golden rocket", [1, 2])
     assert all(value.shape == (2, 128, 128, 3) for value in made.values())
-    single = pictures.make("a golden rocket", [2], steps=8)
+    single = pictures.make("a golden rocket", [2])
     assert np.abs(single[0].astype(int) - plain[1]).max() <= 1, "a seed's picture does not depend on its batch"
-    alone = {compose: pictures.make("a golden rocket", [1], {"child": 1.0}, compose, steps=8)
+    alone = {compose: pictures.make("a golden rocket", [1], {"child": 1.0}, compose)
              for compose in COMPOSITIONS}
     for compose in COMPOSITIONS:  # of one LoRA all compositions are the same
         assert np.abs(alone[compose].astype(int) - alone["merge"]).max() <= 1
