@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sciart_ext.world.oracle import STRIDE, WEIGHTS, OracleNet, as_tensor
+from sciart_ext.world.oracle import STRIDE, WEIGHTS, Oracle, OracleNet, as_tensor
 from sciart_ext.world.scenes import KINDS, SIDE
 
 from .data import Drawn, anything, drawn_set
@@ -19,12 +19,22 @@ CELLS = SIDE // STRIDE
 
 
 def train(folder: Path, steps: int = 3000, scenes: int = 16000, batch: int = 32, rate: float = 2e-3) -> None:
-    data = drawn_set(anything, scenes, seed=11, folder=folder)
     torch.manual_seed(11)
+    _learn("oracle", OracleNet(), folder, steps, scenes, batch, rate, seed=11)
+
+
+def train_more(folder: Path, steps: int = 600, scenes: int = 8000, batch: int = 32, rate: float = 1e-3) -> None:
+    """Goes on from the weights that are there, on fresh scenes: after a change of the drawings."""
+    _learn("oracle-more", Oracle.load(WEIGHTS).net.train(), folder, steps, scenes, batch, rate, seed=13)
+
+
+def _learn(name: str, net: OracleNet, folder: Path, steps: int, scenes: int, batch: int, rate: float,
+           seed: int) -> None:
+    data = drawn_set(anything, scenes, seed, folder)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    net = OracleNet().to(device, memory_format=torch.channels_last)
-    training = Training("oracle", steps, dict(net.named_parameters()), rate, folder,
-                        {"scenes": scenes, "batch": batch}, seed=11, decay=0.01)
+    net = net.to(device, memory_format=torch.channels_last)
+    training = Training(name, steps, dict(net.named_parameters()), rate, folder,
+                        {"scenes": scenes, "batch": batch}, seed, decay=0.01)
     for generator in training.run():
         chosen = torch.randint(len(data.pictures), (batch,), generator=generator).numpy()
         pictures, targets = disturbed(as_tensor(data.pictures[chosen]), generator), targets_of(data, chosen)

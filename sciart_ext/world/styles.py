@@ -77,18 +77,21 @@ def outlined(canvas: Image.Image, outlines: Sequence[tuple[np.ndarray, Colour]],
 # science fiction
 
 def blueprint(canvas: Image.Image, ground: Colour, scale: int, strength: float, rng: np.random.Generator) -> None:
-    """A fine grid behind everything, and orbits: bright on a dark ground, dark on a bright one."""
+    """A grid behind everything, and orbits: bright on a dark ground, dark on a bright one.
+
+    The grid's lines lie where the autoencoder's cells of 8 pixels can tell them, always in the same places.
+    """
     brush = ImageDraw.Draw(canvas, "RGBA")
     side = canvas.width
     line = (120, 235, 255) if sum(ground) < 380 else (20, 80, 150)
-    colour = (*line, int(95 * strength))
-    for at in np.arange(rng.uniform(0, 16), side / scale, 16) * scale:
-        brush.line([(at, 0), (at, side)], fill=colour, width=scale)
-        brush.line([(0, at), (side, at)], fill=colour, width=scale)
+    colour = (*line, int(100 * strength))
+    for at in np.arange(4, side / scale, 16) * scale:
+        brush.line([(at, 0), (at, side)], fill=colour, width=3 * scale // 2)
+        brush.line([(0, at), (side, at)], fill=colour, width=3 * scale // 2)
     x, y = rng.uniform(0.2, 0.8, 2) * side
     for radius in (0.3, 0.52):
         brush.ellipse([x - radius * side, y - radius * side, x + radius * side, y + radius * side],
-                      outline=(*line, int(150 * strength)), width=scale)
+                      outline=(*line, int(170 * strength)), width=2 * scale)
 
 
 def machinery(canvas: Image.Image, parts: Sequence[Part], size: float, scale: int, strength: float,
@@ -100,8 +103,8 @@ def machinery(canvas: Image.Image, parts: Sequence[Part], size: float, scale: in
     (left, top), (right, _) = points.min(0), points.max(0)
     for x, lean in (((2 * left + right) / 3, -0.12), ((left + 2 * right) / 3, 0.12)):
         tip = (x + lean * size) * scale, (top - 0.22 * size) * scale
-        brush.line([(x * scale, (top + 0.35 * size) * scale), tip], fill=(*LINE, alpha), width=scale)
-        _light(brush, *tip, 1.7 * scale, (255, 70, 90), alpha)
+        brush.line([(x * scale, (top + 0.35 * size) * scale), tip], fill=(*LINE, alpha), width=2 * scale)
+        _light(brush, *tip, 2.6 * scale, (255, 70, 90), alpha)
     for part in parts:
         if part.role == "body":
             _panels(canvas, part.points * scale, scale, strength)
@@ -110,7 +113,7 @@ def machinery(canvas: Image.Image, parts: Sequence[Part], size: float, scale: in
             across = x1 - x0 > y1 - y0
             for offset in (-0.28, 0.0, 0.28):
                 spot = (x + offset * (x1 - x0), y) if across else (x, y + offset * (y1 - y0))
-                _light(brush, spot[0] * scale, spot[1] * scale, 2.1 * scale, LIGHT, alpha)
+                _light(brush, spot[0] * scale, spot[1] * scale, 2.8 * scale, LIGHT, alpha)
 
 
 def _panels(canvas: Image.Image, points: np.ndarray, scale: int, strength: float) -> None:
@@ -119,11 +122,11 @@ def _panels(canvas: Image.Image, points: np.ndarray, scale: int, strength: float
     lines = Image.new("L", canvas.size)
     brush = ImageDraw.Draw(lines)
     (x0, y0), (x1, y1) = points.min(0), points.max(0)
-    for share in (0.18, 0.5, 0.82):
+    for share in (0.3, 0.7):
         x, y = x0 + share * (x1 - x0), y0 + share * (y1 - y0)
-        brush.line([(x, y0), (x, y1)], fill=255, width=scale)
-        brush.line([(x0, y), (x1, y)], fill=255, width=scale)
-    brush.line([tuple(point) for point in np.concatenate([points, points[:1]])], fill=255, width=2 * scale)
+        brush.line([(x, y0), (x, y1)], fill=255, width=2 * scale)
+        brush.line([(x0, y), (x1, y)], fill=255, width=2 * scale)
+    brush.line([tuple(point) for point in np.concatenate([points, points[:1]])], fill=255, width=3 * scale)
     both = Image.fromarray((np.asarray(mask, np.uint16) * np.asarray(lines) // 255).astype(np.uint8))
     canvas.paste(LINE, (0, 0), both)
 
