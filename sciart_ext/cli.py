@@ -1,4 +1,4 @@
-"""The command line: `python -m sciart_ext generate | plan | presets | loras | make-tiny | export-webui`."""
+"""The command line: `python -m sciart_ext generate | plan | presets | loras | export-webui`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .cli_recipe import add_recipe_options, read_json, recipe_data, resolved_rec
 from .errors import SciArtError
 from .plan import compile_plan
 from .presets import PresetStore
+from .world import MODEL
 
 # option of `generate`: field of a preset's txt2img (or None), default
 _SETTINGS = {"prompt": ("prompt", ""), "negative": ("negative_prompt", ""), "steps": ("steps", 20),
@@ -38,10 +39,11 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
 
     command = commands.add_parser("generate", help="a picture, on diffusers")
-    command.add_argument("--model", required=True, type=Path, help="diffusers folder, .safetensors or .ckpt")
+    command.add_argument("--model", type=Path, default=MODEL,
+                         help="diffusers folder, .safetensors or .ckpt; default: the tiny model")
     command.add_argument("--config", type=Path, help="for a single file: a diffusers folder of the same architecture")
     command.add_argument("--device", help="cpu, cuda, mps; default: cuda where there is one")
-    command.add_argument("--lora-dir", type=Path, help="where LoRA names are looked up")
+    command.add_argument("--lora-dir", type=Path, help="where LoRA names are looked up; default: the tiny model's own")
     add_recipe_options(command)
     command.add_argument("--prompt")
     command.add_argument("--negative", metavar="PROMPT", help="the negative prompt")
@@ -81,13 +83,10 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true")
     command.set_defaults(run=_loras)
 
-    command = commands.add_parser("make-tiny", help="a tiny model with three LoRAs, to try things without a GPU")
-    command.add_argument("folder", type=Path)
-    command.set_defaults(run=_make_tiny)
-
     command = commands.add_parser("export-webui", help="a diffusers model of SD 1's kind as the WebUI loads it")
     command.add_argument("models_dir", type=Path, help="the WebUI's folder `models`")
-    command.add_argument("--model", required=True, type=Path, help="diffusers folder, its LoRAs in `loras`")
+    command.add_argument("--model", type=Path, default=MODEL,
+                         help="diffusers folder, its LoRAs in `loras`; default: the tiny model")
     command.add_argument("--name", default="sciart-tiny", help="of the checkpoint, and before the LoRAs' names")
     command.set_defaults(run=_export_webui)
     return parser
@@ -112,7 +111,7 @@ def _generate(args: argparse.Namespace) -> None:
         prompt=values["prompt"], negative_prompt=values["negative"], steps=values["steps"], seed=values["seed"],
         sampler=values["sampler"], scheduler=values["scheduler"], cfg_scale=values["cfg"], width=values["width"],
         height=values["height"], clip_skip=_first(args.clip_skip, override, 1))
-    loras = load_loras(recipe, args.lora_dir)
+    loras = load_loras(recipe, args.lora_dir or (MODEL / "loras" if args.model == MODEL else None))
     pipe = load_pipeline(args.model, args.config, args.device)
     picture = generate(pipe, recipe, settings, loras, args.model.stem, None if args.quiet else _show_progress)
     save_png(picture.image, args.out, picture.infotext)
@@ -206,15 +205,8 @@ def _loras(args: argparse.Namespace) -> None:
             print(f"  {line}")
 
 
-def _make_tiny(args: argparse.Namespace) -> None:
-    standalone.prepare()
-    from .standalone.tiny import make_tiny
-
-    folder, loras = make_tiny(args.folder)
-    print(f"{folder} (model), {loras} (LoRAs)")
-
-
 def _export_webui(args: argparse.Namespace) -> None:
+    standalone.prepare()
     from .standalone.export import export_webui
 
     for path in export_webui(args.model, args.models_dir, args.name):

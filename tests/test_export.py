@@ -10,15 +10,16 @@ from safetensors.torch import load_file
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
+from random_model import write_random_model
+
 from sciart_ext.cli import main
 from sciart_ext.errors import SciArtError
 from sciart_ext.standalone.export import ldm_config, ldm_tensors, unet_key, vae_key
-from sciart_ext.standalone.tiny import make_tiny
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    folder, _ = make_tiny(tmp_path_factory.mktemp("tiny"))
+    folder, _ = write_random_model(tmp_path_factory.mktemp("tiny"))
     return folder
 
 

@@ -12,6 +12,7 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 from PIL import Image
+from random_model import write_random_model
 
 from sciart_ext import cli
 from sciart_ext.errors import SciArtError
@@ -19,13 +20,11 @@ from sciart_ext.lora.file import load_lora
 from sciart_ext.mixer.mixer import Mixer
 from sciart_ext.recipe import parse_recipe
 from sciart_ext.standalone import generate as generate_module
-from sciart_ext.standalone.demo import difference, parts_of, to_lab
 from sciart_ext.standalone.generate import Settings, find_lora, generate, load_loras
 from sciart_ext.standalone.infotext import infotext, parse_infotext, read_png, save_png
 from sciart_ext.standalone.models import load_pipeline
 from sciart_ext.standalone.prompts import count_chunks, encode
 from sciart_ext.standalone.samplers import SAMPLERS, make_scheduler
-from sciart_ext.standalone.tiny import make_tiny
 
 SETTINGS = Settings("a rocket", "noise", steps=4, seed=5, cfg_scale=3, width=64, height=64)
 MIX = {"loras": [{"name": "child", "schedule": [[0, 0.2], [0.5, 0.65]]}, {"name": "watercolor", "weight": 0.55},
@@ -46,7 +45,7 @@ def one_thread():
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     """(model folder, LoRA folder)"""
-    return make_tiny(tmp_path_factory.mktemp("tiny"))
+    return write_random_model(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +73,7 @@ def base(pipe):
 
 
 def test_the_tiny_model_is_the_same_each_time(tiny, tmp_path):
-    again = make_tiny(tmp_path / "a", tmp_path / "b")
+    again = write_random_model(tmp_path / "a", tmp_path / "b")
     for folder, other in zip(tiny, again):
         for path in folder.rglob("*.safetensors"):
             if path.relative_to(folder).parts[0] != "loras":
@@ -346,19 +345,3 @@ def test_the_command_line_generates(tiny, tmp_path, capsys):
 def test_the_command_line_matches_loras_with_a_model(tiny, capsys):
     assert cli.main(["loras", str(tiny[1] / "child.safetensors"), "--model", str(tiny[0])]) == 0
     assert capsys.readouterr().out.splitlines()[1] == "  fits"
-
-
-def test_the_demonstration_compares_base_parts_and_mixture():
-    parts = parts_of(parse_recipe(MIX))
-    assert list(parts) == ["base", "only child", "only watercolor", "only science", "mixture", "without child",
-                           "without watercolor", "without science"]
-    assert [lora.name for lora in parts["without child"].loras] == ["watercolor", "science"]
-
-
-def test_colour_distance_is_cielab():
-    colours = np.array([[[255, 255, 255], [0, 0, 0], [255, 0, 0]]], dtype=np.uint8)
-    expected = [[100, 0, 0], [0, 0, 0], [53.24, 80.09, 67.20]]
-    assert np.allclose(to_lab(colours)[0], expected, atol=0.02)
-    white, black = (Image.new("RGB", (4, 4), colour) for colour in ("white", "black"))
-    assert difference(white, black) == pytest.approx(100, abs=0.01)
-    assert difference(white, white) == 0

@@ -10,6 +10,7 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+from random_model import byte_tokenizer, random_text_encoder, random_vae
 from safetensors.torch import save_file
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
@@ -17,7 +18,6 @@ from sciart_ext.recipe import parse_recipe
 from sciart_ext.standalone.generate import Settings, generate, load_loras, model_layers
 from sciart_ext.standalone.models import load_pipeline
 from sciart_ext.standalone.samplers import make_scheduler
-from sciart_ext.standalone.tiny import tiny_text_encoder, tiny_tokenizer, tiny_vae
 
 SETTINGS = Settings("a rocket", "noise", steps=2, seed=5, sampler="Euler", cfg_scale=3, width=64, height=64)
 OFF = parse_recipe({"enabled": False})
@@ -58,8 +58,8 @@ def build(folder):
         transformer_layers_per_block=(1, 1, 2), use_linear_projection=True, addition_embed_type="text_time",
         addition_time_embed_dim=8, projection_class_embeddings_input_dim=32 + 6 * 8).eval()
     return StableDiffusionXLPipeline(
-        vae=tiny_vae(), text_encoder=tiny_text_encoder(), text_encoder_2=encoder_2, unet=unet,
-        tokenizer=tiny_tokenizer(folder / "tokenizer"), tokenizer_2=tiny_tokenizer(folder / "tokenizer_2"),
+        vae=random_vae(), text_encoder=random_text_encoder(), text_encoder_2=encoder_2, unet=unet,
+        tokenizer=byte_tokenizer(folder / "tokenizer"), tokenizer_2=byte_tokenizer(folder / "tokenizer_2"),
         scheduler=EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
         add_watermarker=False)
 
