@@ -12,6 +12,14 @@ from .schedule import step_progress
 
 
 @dataclass(frozen=True)
+class Row:
+    """One row of the batch per picture. subject: the index of the LoRA whose own row it is; None: the base row's."""
+
+    uncond: bool = False
+    subject: int | None = None
+
+
+@dataclass(frozen=True)
 class PassPlan:
     """The gates of one sampling pass (the first, or the hires pass)."""
 
@@ -19,16 +27,31 @@ class PassPlan:
     weights: tuple[_Weighted, ...]
     te_weights: tuple[float, ...]
     steps: int
+    compose: str = "merge"
 
-    def gates(self, progress: float, uncond: bool = False) -> tuple[float, ...]:
-        """One gate per LoRA at `progress`, for rows of the prompt or (`uncond`) of the negative prompt."""
-        return tuple(weight.at(progress) if _reaches(lora, uncond) else 0.0
-                     for lora, weight in zip(self.loras, self.weights))
+    @property
+    def subjects(self) -> tuple[int, ...]:
+        """Indices of the LoRAs that have rows of their own."""
+        if self.compose != "contrastive":
+            return ()
+        return tuple(k for k, lora in enumerate(self.loras) if lora.subject)
 
-    def te_gates(self, uncond: bool = False) -> tuple[float, ...]:
-        """One gate per LoRA while the prompt, or (`uncond`) the negative prompt, is encoded."""
-        return tuple(weight if _reaches(lora, uncond) else 0.0
-                     for lora, weight in zip(self.loras, self.te_weights))
+    def rows(self) -> tuple[Row, ...]:
+        """The rows of one picture: the prompt's base row, each subject's own, and the negative prompt's."""
+        return (Row(), *(Row(subject=k) for k in self.subjects), Row(uncond=True))
+
+    def gates(self, progress: float, row: Row = Row()) -> tuple[float, ...]:
+        """One gate per LoRA at `progress` in this row."""
+        return tuple(weight.at(progress) if self._acts(k, row) else 0.0 for k, weight in enumerate(self.weights))
+
+    def te_gates(self, row: Row = Row()) -> tuple[float, ...]:
+        """One gate per LoRA while this row's prompt is encoded."""
+        return tuple(weight if self._acts(k, row) else 0.0 for k, weight in enumerate(self.te_weights))
+
+    def _acts(self, k: int, row: Row) -> bool:
+        if k in self.subjects and k != row.subject:
+            return False
+        return self.loras[k].apply_to in ("both", "uncond" if row.uncond else "cond")
 
     def progress(self) -> list[float]:
         """Progress of each step."""
@@ -36,12 +59,12 @@ class PassPlan:
 
     @property
     def rows_differ(self) -> bool:
-        """Whether prompt and negative prompt see different gates."""
-        return any(lora.apply_to != "both" for lora in self.loras)
+        """Whether the gates of the rows differ."""
+        return bool(self.subjects) or any(lora.apply_to != "both" for lora in self.loras)
 
     def changes(self) -> int:
         """How many times over the pass the gates change; at least 1."""
-        seen = [(self.gates(p), self.gates(p, uncond=True)) for p in self.progress()]
+        seen = [tuple(self.gates(p, row) for row in self.rows()) for p in self.progress()]
         return max(sum(1 for i, gates in enumerate(seen) if i == 0 or gates != seen[i - 1]), 1)
 
 
@@ -61,7 +84,7 @@ def compile_plan(recipe: Recipe, steps: int, hires_steps: int = 0) -> Plan:
     """The plan of a recipe whose entries are resolved (`presets.resolve`), for so many steps a pass."""
     loras = tuple(recipe.loras)
     te_weights = tuple(_first_given(lora.te_weight, lora.largest()) for lora in loras)
-    first = PassPlan(loras, loras, te_weights, steps)
+    first = PassPlan(loras, loras, te_weights, steps, recipe.compose)
     if not hires_steps:
         return Plan(first)
     end = step_progress(steps - 1, steps)
@@ -71,15 +94,11 @@ def compile_plan(recipe: Recipe, steps: int, hires_steps: int = 0) -> Plan:
         given = own is not None and own.at(0.0) is not None
         weights.append(own if given else _Weighted(weight=lora.at(end)))
         hires_te.append(_first_given(own.te_weight if own else None, te_weight))
-    return Plan(first, PassPlan(loras, tuple(weights), tuple(hires_te), hires_steps))
+    return Plan(first, PassPlan(loras, tuple(weights), tuple(hires_te), hires_steps, recipe.compose))
 
 
 def _first_given(value: float | None, default: float) -> float:
     return default if value is None else value
-
-
-def _reaches(lora: LoraEntry, uncond: bool) -> bool:
-    return lora.apply_to in ("both", "uncond" if uncond else "cond")
 
 
 def _pass_table(plan: PassPlan) -> dict:

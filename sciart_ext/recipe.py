@@ -83,6 +83,9 @@ class LoraEntry(_Weighted):
                                      description="factors for the UNet's blocks: in, mid, out; default 1")
     apply_to: Literal["both", "cond", "uncond"] = Field(
         "both", description="prompt, negative prompt or both; what it leaves out runs without this LoRA")
+    subject: Optional[str] = Field(None, min_length=1, description="words of the prompt this LoRA is about")
+    trigger: Optional[str] = Field(
+        None, min_length=1, description="words put before the subject in this LoRA's own prompt")
     hires: Optional[HiresWeights] = Field(None, description="weights of the hires pass")
 
     @validator("blocks", pre=True)
@@ -101,6 +104,38 @@ class LoraEntry(_Weighted):
         return self.name or self.role or "?"
 
 
+class GuidanceSettings(_Strict):
+    """Contrastive guidance: how strong, how long, and where each LoRA's prediction counts. Times are progress 0..1."""
+
+    strength: float = Field(20.0, description="of one update of the latent; 0: no updates, masks only")
+    temperature: float = Field(0.5, description="of the contrastive loss")
+    until: float = Field(0.5, description="progress after which the latent is not updated any more")
+    refine: Dict[str, int] = Field({"0": 20, "0.2": 20, "0.4": 20},
+                                   description="progress: most updates in the first step from there on")
+    target: float = Field(0.0, description="loss at which a step's updates stop")
+    masks: bool = Field(True, description="each LoRA's prediction only where its subject is; false: their mean")
+    mask_threshold: float = Field(0.3, description="share of a word's largest attention from which its mask covers")
+
+    @validator("strength", "temperature", "until", "target", "mask_threshold", pre=True)
+    def _number(cls, value, field):
+        low, high = {"strength": (0.0, 1e4), "temperature": (0.01, 100.0), "target": (0.0, 100.0)}.get(
+            field.name, (0.0, 1.0))
+        return check_number(value, "", low, high)
+
+    @validator("refine", pre=True)
+    def _times(cls, value):
+        if not isinstance(value, dict):
+            raise SciArtError("", f"expected an object such as {{'0': 20, '0.4': 10}}, got {value!r}")
+        for progress, times in value.items():
+            try:
+                check_number(float(progress), "", 0.0, 1.0)
+            except ValueError:
+                raise SciArtError(str(progress), "expected a progress from 0 to 1") from None
+            if not isinstance(times, int) or isinstance(times, bool) or not 1 <= times <= 100:
+                raise SciArtError(str(progress), f"expected a number of updates, 1 to 100, got {times!r}")
+        return value
+
+
 class Recipe(_Strict):
     """What SciArt does to a picture."""
 
@@ -109,7 +144,8 @@ class Recipe(_Strict):
     roles: Dict[str, str] = Field({}, description="role to LoRA name, for this recipe")
     loras: List[LoraEntry] = Field([], max_items=MAX_LORAS)
     combine: Literal["linear"] = Field("linear", description="how deltas are joined in weight space")
-    compose: Literal["merge"] = Field("merge", description="how the LoRAs share the picture")
+    compose: Literal["merge", "contrastive"] = Field("merge", description="how the LoRAs share the picture")
+    guidance: GuidanceSettings = Field(GuidanceSettings(), description="of compose contrastive")
     execution: Literal["auto", "merge", "branch"] = Field(
         "auto", description="how layers are computed: the picture is the same, time and memory differ")
     memory_limit_mb: Optional[float] = Field(None, description="most memory for merged weights; default: automatic")
@@ -162,7 +198,11 @@ def _check_entries(recipe: Recipe) -> None:
             raise SciArtError(f"{where}.weight", "missing; give a weight or a schedule")
         if lora.label in seen:
             raise SciArtError(f"{where}.name", f"{lora.label!r} is listed twice; one entry per LoRA")
+        if lora.trigger and not lora.subject:
+            raise SciArtError(f"{where}.trigger", "needs a subject to stand before; give subject too")
         seen.add(lora.label)
+    if recipe.compose == "contrastive" and recipe.loras and not any(lora.subject for lora in recipe.loras):
+        raise SciArtError("loras[0].subject", "missing; compose contrastive needs a LoRA with a subject")
 
 
 def is_off(value: object) -> bool:
@@ -222,5 +262,6 @@ def _cause(errors: Any) -> Optional[BaseException]:
 
 def _fields_at(location: tuple) -> list[str]:
     """Names of the fields that are accepted where the unknown field at `location` stands."""
-    model = {1: Recipe}.get(len(location), HiresWeights if "hires" in location[:-1] else LoraEntry)
+    nested = {"hires": HiresWeights, "guidance": GuidanceSettings}
+    model = next((nested[part] for part in location[:-1] if part in nested), LoraEntry if location[1:] else Recipe)
     return list(model.__fields__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sciart_ext.plan import compile_plan
+from sciart_ext.plan import Row, compile_plan
 from sciart_ext.recipe import parse_recipe
 
 
@@ -77,9 +77,9 @@ def test_apply_to_decides_the_rows(apply_to, cond, uncond):
     plan = plan_of({"weight": 0.5, "te_weight": 0.3, "apply_to": apply_to}, hires_steps=2)
     for part in (plan.first, plan.hires):
         assert part.gates(0.5) == (cond,)
-        assert part.gates(0.5, uncond=True) == (uncond,)
+        assert part.gates(0.5, Row(uncond=True)) == (uncond,)
         assert part.te_gates() == (0.3 if cond else 0,)
-        assert part.te_gates(uncond=True) == (0.3 if uncond else 0,)
+        assert part.te_gates(Row(uncond=True)) == (0.3 if uncond else 0,)
         assert part.rows_differ == (apply_to != "both")
 
 
@@ -100,3 +100,24 @@ def test_the_table_says_names_parts_and_blocks():
     table = plan_of({"weight": 0.5, "apply_to": "cond", "blocks": {"mid": 0.5}}, steps=2).table()["first"]
     assert table == {"steps": 2, "progress": [0, 1], "loras": [
         {"name": "n0", "apply_to": "cond", "te_weight": 0.5, "blocks": {"mid": 0.5}, "weights": [0.5, 0.5]}]}
+
+
+def rows_of(loras, **recipe):
+    return compile_plan(parse_recipe({"loras": loras, **recipe}), 5).first
+
+
+def test_merged_loras_share_the_prompts_row():
+    plan = rows_of([{"name": "a", "weight": 1, "subject": "rocket"}, {"name": "b", "weight": 0.5}])
+    assert plan.rows() == (Row(), Row(uncond=True)) and not plan.rows_differ
+    assert plan.gates(0) == (1, 0.5)
+
+
+def test_contrastive_gives_each_subject_a_row_and_styles_every_row():
+    plan = rows_of([{"name": "style", "weight": 0.5}, {"name": "a", "weight": 1, "subject": "rocket"},
+                    {"name": "b", "schedule": [[0, 0], [1, 1]], "subject": "robot", "te_weight": 0.3}],
+                   compose="contrastive")
+    assert plan.subjects == (1, 2) and plan.rows_differ
+    assert [row for row in plan.rows() if not row.uncond] == [Row(), Row(subject=1), Row(subject=2)]
+    assert [plan.gates(0.5, Row(subject=k)) for k in (None, 1, 2)] == [(0.5, 0, 0), (0.5, 1, 0), (0.5, 0, 0.5)]
+    assert [plan.te_gates(Row(subject=k)) for k in (None, 1, 2)] == [(0.5, 0, 0), (0.5, 1, 0), (0.5, 0, 0.3)]
+    assert plan.changes() == 5

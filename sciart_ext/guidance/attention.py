@@ -67,11 +67,19 @@ class AttentionMaps:
         """Forgets what was recorded."""
         self._query, self._sum, self._calls = None, 0.0, []
 
-    def maps(self) -> Tensor:
-        """(rows, h, w, tokens), float32: means over heads and layers; the rows of several calls one after another."""
-        if not self._calls:
-            raise RuntimeError("SciArt: no cross-attention was seen; another extension computes it elsewhere")
-        return torch.cat(self._calls).unflatten(1, self._grid)
+    def maps(self, rows: int) -> Tensor:
+        """(rows, h, w, tokens), float32, of the first rows recorded: means over heads and layers.
+
+        The rows of several calls follow one another.
+        """
+        calls, found = [], 0
+        while found < rows and len(calls) < len(self._calls):
+            calls.append(self._calls[len(calls)])
+            found += len(calls[-1])
+        if found < rows:
+            raise RuntimeError(f"SciArt: cross-attention of {found} rows was seen, not of {rows}; another extension "
+                               "computes it elsewhere")
+        return torch.cat(calls)[:rows].unflatten(1, self._grid)
 
     @contextmanager
     def stopping(self) -> Iterator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,14 +16,15 @@ from .. import __version__
 from ..errors import SciArtError, did_you_mean
 from ..lora.file import LoraFile, load_lora
 from ..mixer.cost import Workload
-from ..mixer.mixer import Mixer
 from ..mixer.mixture import Mixture, Part, all_layers, bind
 from ..mixer.targets import Target, clip_layers, diffusers_unet_layers
 from ..plan import PassPlan, compile_plan
 from ..recipe import Recipe, recipe_to_text
+from .guided import enter_guide, row_prompt
 from .infotext import infotext
-from .prompts import Embeddings, count_chunks, emphasis_note, encode, encoders
-from .samplers import make_scheduler, sampler_step
+from .prompts import count_chunks, emphasis_note, encode, encoders
+from .samplers import make_scheduler
+from .sampling import PromptRow, Rows, decode, denoise
 
 LORA_SUFFIXES = (".safetensors", ".pt", ".ckpt", ".bin", ".pth")
 
@@ -92,32 +93,20 @@ def generate(pipe, recipe: Recipe, settings: Settings, loras: list[LoraFile], mo
     notes += filter(None, [emphasis_note(f"{settings.prompt} {settings.negative_prompt}")])
     scheduler = make_scheduler(settings.sampler, settings.scheduler, pipe.scheduler.config, settings.seed)
     started = time.perf_counter()
-    cond, uncond = encode_prompts(pipe, settings, plan, mixture)
+    rows = Rows(pipe, mixture.unet, plan, encode_rows(pipe, settings, plan, mixture), settings.cfg_scale,
+                (width, height))
+    generator = torch.Generator("cpu").manual_seed(settings.seed)
+    factor = pipe.vae_scale_factor
+    noise = torch.randn(1, pipe.unet.config.in_channels, height // factor, width // factor, generator=generator,
+                        dtype=pipe.unet.dtype).to(pipe.device)
     with ExitStack() as stack:
-        stack.callback(setattr, pipe, "scheduler", pipe.scheduler)
-        pipe.scheduler = scheduler
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", "Should have ta>=t0")  # torchsde, about rounding
-        work = workload(pipe, plan, settings.cfg_scale, (width, height), cond.tokens.shape[1])
-        set_step = _unet_gates(stack, mixture.unet, plan, work)
-
-        def after_evaluation(_pipe, evaluation: int, _timestep, kwargs: dict) -> dict:
-            step = sampler_step(evaluation + 1, scheduler.order)
-            if on_step is not None and sampler_step(evaluation, scheduler.order) < step < settings.steps:
-                on_step(step, settings.steps)
-            set_step(min(step, settings.steps - 1))
-            return kwargs
-
-        set_step(0)
-        pooled = {} if cond.pooled is None else {
-            "pooled_prompt_embeds": cond.pooled, "negative_pooled_prompt_embeds": uncond.pooled}
-        image = pipe(
-            prompt_embeds=cond.tokens, negative_prompt_embeds=uncond.tokens, **pooled,
-            num_inference_steps=settings.steps, guidance_scale=settings.cfg_scale, width=width, height=height,
-            generator=torch.Generator("cpu").manual_seed(settings.seed), callback_on_step_end=after_evaluation,
-            callback_on_step_end_tensor_inputs=["latents"]).images[0]
-    if on_step is not None:
-        on_step(settings.steps, settings.steps)
+        mixture.unet.choose(workload(rows, plan, scheduler.order, noise.shape))
+        stack.enter_context(mixture.unet)
+        guide = enter_guide(stack, pipe, plan, settings.prompt, recipe.guidance) if plan.subjects else None
+        latents = denoise(scheduler, rows, noise, [generator], guide, on_step)
+    image = decode(pipe, latents)[0]
     text = _infotext(settings, recipe, model_name, (width, height))
     return Picture(image, text, time.perf_counter() - started, notes)
 
@@ -155,36 +144,24 @@ def model_layers(pipe) -> dict[str, Target]:
     return all_layers(model_parts(pipe))
 
 
-def encode_prompts(pipe, settings: Settings, plan: PassPlan, mixture: Mixture) -> tuple[Embeddings, Embeddings]:
-    """Prompt and negative prompt, each encoded with its own text-encoder gates, to the same length."""
-    chunks = max(count_chunks(pipe, text) for text in (settings.prompt, settings.negative_prompt))
-    results = []
-    for uncond, text in ((False, settings.prompt), (True, settings.negative_prompt)):
-        with mixture.encoding(plan.te_gates(uncond=uncond)):
-            results.append(encode(pipe, text, chunks, settings.clip_skip))
-    return results[0], results[1]
+def encode_rows(pipe, settings: Settings, plan: PassPlan, mixture: Mixture) -> list[PromptRow]:
+    """Each row's prompt, encoded with its own text-encoder gates, all to the same length."""
+    texts = [row_prompt(plan, row, settings.prompt, settings.negative_prompt) for row in plan.rows()]
+    chunks = max(count_chunks(pipe, text) for text in texts)
+    rows = []
+    for row, text in zip(plan.rows(), texts):
+        with mixture.encoding(plan.te_gates(row)):
+            rows.append(PromptRow(row, encode(pipe, text, chunks, settings.clip_skip)))
+    return rows
 
 
-def workload(pipe, plan: PassPlan, cfg_scale: float, size: tuple[int, int], text_tokens: int) -> Workload:
-    """What the UNet will be called with: rows are doubled where CFG guides (a scale above 1)."""
-    guided, order = cfg_scale > 1, pipe.scheduler.order
-    return Workload(calls=plan.steps * order - (order - 1), changes=plan.changes(), rows=2 if guided else 1,
-                    height=size[1] // pipe.vae_scale_factor, width=size[0] // pipe.vae_scale_factor,
-                    text_tokens=text_tokens, rows_differ=guided and plan.rows_differ)
-
-
-def _unet_gates(stack: ExitStack, mixer: Mixer, plan: PassPlan, work: Workload) -> Callable[[int], None]:
-    """Mixes the LoRAs into the UNet until `stack` closes. Returns what sets the gates of a step."""
-    mixer.choose(work)
-    stack.enter_context(mixer)
-    progress = plan.progress()
-
-    def set_step(step: int) -> None:
-        cond = plan.gates(progress[step])
-        # diffusers' batch for classifier-free guidance has the negative prompt's row first
-        mixer.set_gates([plan.gates(progress[step], uncond=True), cond] if work.rows_differ else [cond])
-
-    return set_step
+def workload(rows: Rows, plan: PassPlan, order: int, latents: Sequence[int]) -> Workload:
+    """What the UNet will be called with, for latents of this shape; samplers of order 2 evaluate twice a step."""
+    images, _, height, width = latents
+    return Workload(calls=plan.steps * order - (order - 1), changes=plan.changes(),
+                    rows=images * (len(rows.cond) + len(rows.uncond)), height=height, width=width,
+                    text_tokens=rows.cond[0].embeddings.tokens.shape[1],
+                    rows_differ=len(rows.cond) > 1 or (bool(rows.uncond) and plan.rows_differ))
 
 
 def _infotext(settings: Settings, recipe: Recipe, model_name: str, size: tuple[int, int]) -> str:

@@ -33,6 +33,7 @@ def load_pipeline(path: Path, config: Path | None = None, device: str | None = N
         pipe = _load_folder(path, dtype) if path.is_dir() else _load_file(path, config, dtype)
     if not isinstance(pipe, (StableDiffusionPipeline, StableDiffusionXLPipeline)):
         raise SciArtError("model", f"{path.name} is a {type(pipe).__name__}; accepted: Stable Diffusion 1, 2 and XL")
+    pipe.unet.requires_grad_(False)  # guidance asks for gradients of the latent alone
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device)
 

@@ -27,7 +27,7 @@ def encoders(pipe) -> list[tuple]:
 
 def count_chunks(pipe, text: str) -> int:
     """How many chunks of 75 tokens a prompt takes; at least 1."""
-    return max(max(-(-len(_token_ids(tokenizer, text)) // CHUNK), 1) for tokenizer, _, _ in encoders(pipe))
+    return max(len(token_chunks(tokenizer, text)) for tokenizer, _, _ in encoders(pipe))
 
 
 @torch.no_grad()
@@ -61,16 +61,22 @@ def emphasis_note(text: str) -> str | None:
     return None
 
 
-def _token_ids(tokenizer, text: str) -> list[int]:
+def token_ids(tokenizer, text: str) -> list[int]:
+    """The text's tokens, without begin and end marks."""
     return tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids
+
+
+def token_chunks(tokenizer, text: str) -> list[list[int]]:
+    """The text's tokens in chunks of 75; at least one chunk."""
+    ids = token_ids(tokenizer, text)
+    return [ids[i:i + CHUNK] for i in range(0, max(len(ids), 1), CHUNK)]
 
 
 def _chunked_ids(tokenizer, text: str, chunks: int) -> list[Tensor]:
     """Token ids per chunk, (1, 77) each: start, 75 tokens, end; a short chunk ends early and is padded."""
-    ids = _token_ids(tokenizer, text)
+    parts = token_chunks(tokenizer, text)
     rows = []
-    for i in range(chunks):
-        part = ids[i * CHUNK:(i + 1) * CHUNK]
+    for part in parts + [[]] * (chunks - len(parts)):
         padding = [tokenizer.pad_token_id] * (CHUNK - len(part))
         rows.append(torch.tensor([[tokenizer.bos_token_id, *part, tokenizer.eos_token_id, *padding]]))
     return rows

@@ -30,7 +30,7 @@ def call(unet, latents=None):
 def recorded(unet, level=2, **options):
     with AttentionMaps(unet, diffusers_unet_layers(unet), level) as maps:
         call(unet, **options)
-        return maps.maps()
+        return maps.maps(ROWS)
 
 
 class Probabilities(AttnProcessor):
@@ -70,10 +70,10 @@ def test_calls_follow_one_another(unet):
     with torch.no_grad(), AttentionMaps(unet, diffusers_unet_layers(unet)) as maps:
         call(unet)
         call(unet)
-        assert torch.equal(*maps.maps().chunk(2))
+        assert torch.equal(*maps.maps(2 * ROWS).chunk(2))
         maps.clear()
         call(unet)
-        assert len(maps.maps()) == ROWS
+        assert len(maps.maps(2)) == 2
 
 
 def test_ending_early_gives_the_same_maps_and_gradient(unet):
@@ -88,7 +88,7 @@ def test_ending_early_gives_the_same_maps_and_gradient(unet):
                     call(unet, latents)
             else:
                 call(unet, latents)
-            loss = maps.maps()[..., 3].square().sum()
+            loss = maps.maps(ROWS)[..., 3].square().sum()
         handle.remove()
         assert bool(ended) is not early
         gradients.append(torch.autograd.grad(loss, latents)[0])
@@ -102,6 +102,6 @@ def test_it_leaves_no_hooks_and_says_when_nothing_was_seen(unet):
     before = hooks()
     with AttentionMaps(unet, diffusers_unet_layers(unet)) as maps:
         assert hooks() > before
-        with pytest.raises(RuntimeError, match="no cross-attention was seen"):
-            maps.maps()
+        with pytest.raises(RuntimeError, match="of 0 rows was seen"):
+            maps.maps(1)
     assert hooks() == before

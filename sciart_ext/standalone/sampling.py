@@ -1,0 +1,111 @@
+"""The denoising loop on a diffusers pipeline: every row with its own prompt and gates, guided where a guide is."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..guidance.guide import Guide
+from ..mixer.mixer import Mixer
+from ..plan import PassPlan, Row
+from ..schedule import step_progress
+from .prompts import Embeddings
+from .samplers import sampler_step
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """A row of the plan and what cross-attention reads in it."""
+
+    row: Row
+    embeddings: Embeddings
+
+
+class Rows:
+    """A pipeline's UNet under a plan: all rows of all images in one call, and their fusion to one prediction."""
+
+    def __init__(self, pipe, mixer: Mixer, plan: PassPlan, rows: Sequence[PromptRow], cfg_scale: float,
+                 size: tuple[int, int]):
+        self.unet = pipe.unet
+        self.mixer = mixer
+        self.plan = plan
+        self.cond = [row for row in rows if not row.row.uncond]
+        self.uncond = [row for row in rows if row.row.uncond] if cfg_scale > 1 else []
+        self.cfg_scale = cfg_scale
+        self.size = size
+
+    def call(self, inputs: Tensor, time: Tensor, progress: float, rows: Sequence[PromptRow]) -> Tensor:
+        """inputs (images, c, h, w), as the scheduler scales them → predictions (rows, images, c, h, w)."""
+        images = len(inputs)
+        self.mixer.set_gates([self.plan.gates(progress, row.row) for row in rows for _ in range(images)])
+        text = torch.cat([row.embeddings.tokens.expand(images, -1, -1) for row in rows])
+        added = None
+        if rows[0].embeddings.pooled is not None:
+            pooled = torch.cat([row.embeddings.pooled.expand(images, -1) for row in rows])
+            width, height = self.size
+            sizes = torch.tensor([[height, width, 0, 0, height, width]], dtype=pooled.dtype, device=pooled.device)
+            added = {"text_embeds": pooled, "time_ids": sizes.expand(len(pooled), -1)}
+        called = inputs.repeat(len(rows), 1, 1, 1)
+        return self.unet(called, time, encoder_hidden_states=text, added_cond_kwargs=added).sample.unflatten(
+            0, (len(rows), images))
+
+    def predict(self, inputs: Tensor, time: Tensor, progress: float, guide: Guide | None) -> Tensor:
+        """The prediction (images, c, h, w) after fusion and classifier-free guidance."""
+        found = self.call(inputs, time, progress, [*self.cond, *self.uncond])
+        cond = found[0]
+        if guide is not None:
+            weights = guide.weights(tuple(inputs.shape[-2:])).to(cond.dtype)
+            cond = (weights.transpose(0, 1).unsqueeze(2) * found[:len(self.cond)]).sum(0)
+        return cond if not self.uncond else found[-1] + self.cfg_scale * (cond - found[-1])
+
+
+@torch.no_grad()
+def denoise(scheduler, rows: Rows, noise: Tensor, generators: Sequence[torch.Generator], guide: Guide | None = None,
+            on_step: Callable[[int, int], None] | None = None) -> Tensor:
+    """Latents (images, c, h, w) from unit noise; generators: of each image, for the noise that samplers add."""
+    steps = rows.plan.steps
+    scheduler.set_timesteps(steps, device=noise.device)
+    latents = noise * scheduler.init_noise_sigma
+    takes = inspect.signature(scheduler.step).parameters
+    options = {"generator": list(generators)} if "generator" in takes else {}
+    for evaluation, time in enumerate(scheduler.timesteps):
+        step = sampler_step(evaluation, scheduler.order)
+        progress = step_progress(step, steps)
+        inputs = scheduler.scale_model_input(latents, time)
+        if guide is not None:
+            if evaluation == step * scheduler.order:
+                times = guide.times(step, steps)
+                call = functools.partial(rows.call, time=time, progress=progress, rows=rows.cond)
+                updated = guide.update(inputs, progress, times, call)
+                if times:
+                    latents = latents + (updated - inputs) / scheduler.scale_model_input(torch.ones_like(latents), time)
+                    inputs = updated
+            guide.maps.clear()
+        prediction = rows.predict(inputs, time, progress, guide)
+        latents = scheduler.step(prediction, time, latents, **options).prev_sample
+        last = evaluation + 1 == len(scheduler.timesteps)
+        if on_step is not None and (last or sampler_step(evaluation + 1, scheduler.order) > step):
+            on_step(step + 1, steps)
+    return latents
+
+
+@torch.no_grad()
+def decode(pipe, latents: Tensor) -> list[Image.Image]:
+    """The pictures of latents (images, c, h, w). SDXL's autoencoder overflows in half precision: it says so itself."""
+    vae = pipe.vae
+    dtype = vae.dtype
+    upcast = dtype == torch.float16 and vae.config.force_upcast
+    try:
+        if upcast:
+            vae.to(torch.float32)
+        decoded = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample
+    finally:
+        if upcast:
+            vae.to(dtype)
+    return pipe.image_processor.postprocess(decoded, output_type="pil")

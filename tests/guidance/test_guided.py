@@ -1,0 +1,77 @@
+"""Guided pictures on diffusers: rows, determinism, what is left behind, refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+from random_model import write_random_model
+
+from sciart_ext.errors import SciArtError
+from sciart_ext.recipe import parse_recipe
+from sciart_ext.standalone.generate import Settings, generate, load_loras
+from sciart_ext.standalone.models import load_pipeline
+
+SETTINGS = Settings("a rocket and a robot", "noise", steps=4, seed=5, cfg_scale=3, width=160, height=128)
+SUBJECTS = [{"name": "child", "weight": 0.6, "subject": "rocket", "trigger": "red"},
+            {"name": "science", "weight": 0.6, "subject": "robot"}]
+STYLE = {"name": "watercolor", "weight": 0.5}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    folder, loras = write_random_model(tmp_path_factory.mktemp("tiny"))
+    return load_pipeline(folder, device="cpu"), loras
+
+
+def guided(tiny, loras=SUBJECTS, settings=SETTINGS, **guidance):
+    # random weights attend almost evenly: the usual threshold would cover everything
+    recipe = parse_recipe({"loras": loras, "compose": "contrastive",
+                           "guidance": {"refine": {}, "strength": 20, "mask_threshold": 0.97, **guidance}})
+    return np.asarray(generate(tiny[0], recipe, settings, load_loras(recipe, tiny[1])).image).astype(int)
+
+
+def test_guidance_changes_the_picture_and_repeats(tiny):
+    first = guided(tiny)
+    assert np.array_equal(first, guided(tiny))
+    assert np.abs(first - guided(tiny, strength=0)).mean() > 0.5
+    assert np.abs(first - guided(tiny, masks=False)).mean() > 0.5
+    assert np.abs(first - guided(tiny, loras=[*SUBJECTS, STYLE])).mean() > 0.5
+
+
+def test_without_updates_and_masks_one_subject_is_a_lora_of_the_prompt_only(tiny):
+    subject = {"name": "child", "weight": 0.6, "subject": "rocket"}
+    alone = guided(tiny, [subject], strength=0, masks=False)
+    recipe = parse_recipe({"loras": [{**subject, "apply_to": "cond"}]})
+    merged = np.asarray(generate(tiny[0], recipe, SETTINGS, load_loras(recipe, tiny[1])).image).astype(int)
+    assert np.abs(alone - merged).max() <= 2
+
+
+@pytest.mark.parametrize("sampler", ["Euler", "Euler a", "DPM++ 2M", "DPM++ SDE", "Heun", "DDIM", "UniPC"])
+def test_it_works_with_every_sampler(tiny, sampler):
+    settings = Settings("a rocket and a robot", steps=4, seed=5, cfg_scale=3, width=64, height=64, sampler=sampler)
+    assert np.abs(guided(tiny, settings=settings) - guided(tiny, settings=settings, strength=0)).mean() > 0.1
+
+
+def test_the_pipeline_is_left_as_it_was(tiny):
+    before = {name: tensor.clone() for name, tensor in tiny[0].unet.state_dict().items()}
+    guided(tiny)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tiny[0].unet.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in tiny[0].unet.modules())
+
+
+def test_a_subject_that_is_not_in_the_prompt_is_refused(tiny):
+    with pytest.raises(SciArtError, match=r"loras\[0\].subject: 'submarine' is not in the prompt"):
+        guided(tiny, [{**SUBJECTS[0], "subject": "submarine"}, SUBJECTS[1]])
