@@ -28,6 +28,11 @@ def model_parts(sd_model: nn.Module) -> dict[str, Part]:
     return parts
 
 
+def tokenizing_encoder(sd_model: nn.Module) -> nn.Module:
+    """The host's text encoder that lays out prompts in chunks; SDXL's two share their columns."""
+    return _text_encoders(sd_model)[0]
+
+
 def model_name(sd_model: nn.Module) -> str:
     """What the host calls the loaded checkpoint."""
     return sd_model.sd_checkpoint_info.name_for_extra

@@ -5,6 +5,7 @@ The host swallows exceptions from script callbacks; what goes wrong in ours is r
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 
@@ -13,13 +14,15 @@ from modules import sd_samplers_timesteps, sd_unet, shared
 
 from ..errors import SciArtError
 from ..evaluations import EvaluationPattern, progress_of_sigma
+from ..guidance.words import subjects_in
 from ..mixer.cost import Workload
 from ..mixer.mixture import Mixture
-from ..plan import PassPlan, compile_plan
+from ..plan import PassPlan, Row, compile_plan
 from ..presets import PresetStore, resolve
 from ..recipe import INFOTEXT_KEY, Recipe, parse_recipe, recipe_to_text
 from ..schedule import step_progress
 from .a1111_errors import as_request_error
+from .a1111_guided import GuidedPass, check_can_guide, joined, own_prompts
 from .a1111_session import fingerprint, loaded_model, lora_paths, session
 
 NOTES_KEY = "SciArt notes"
@@ -31,9 +34,13 @@ class Run:
     def __init__(self, p, argument: object):
         self.p = p
         self.recipe: Recipe = resolve(parse_recipe(argument), PresetStore())
+        if self.recipe.compose == "contrastive":
+            check_can_guide()
         self.files = tuple(fingerprint(path) for path in lora_paths(self.recipe))
         self.sampled = False
         self.ended = False
+        self.prompts: dict[bool, tuple] = {}
+        """of the first and the hires pass, as they were encoded last: texts, steps, hires steps"""
         p.extra_generation_params[INFOTEXT_KEY] = recipe_to_text(self.recipe)
         for note in session.mixture(loaded_model(), self.recipe).notes:
             self.note(note)
@@ -43,16 +50,34 @@ class Run:
         original = self.p.get_conds_with_caching
 
         def get_conds(function, prompts, steps, caches, extra_network_data, hires_steps=None):
-            gates = self._plan(self.p.steps).te_gates(uncond=getattr(prompts, "is_negative_prompt", False))
-            mixture = self._mixture() if any(gates) and not self.ended else None
-            if mixture is None or not mixture.text_encoders:
-                return original(function, prompts, steps, caches, extra_network_data, hires_steps)
-            # The host's cache knows nothing of text encoders that changed: its key must say so.
-            key = {**(extra_network_data or {}), INFOTEXT_KEY: list(zip(self.files, gates))}
-            with mixture.encoding(gates):
-                return original(function, prompts, steps, caches, key, hires_steps)
+            plan = self._plan(self.p.steps)
+            encode = functools.partial(self._encoded, original, function, steps=steps, data=extra_network_data,
+                                       hires_steps=hires_steps, plan=plan)
+            row = Row(uncond=getattr(prompts, "is_negative_prompt", False))
+            base = encode(prompts, row, caches=caches)
+            if row.uncond or not plan.subjects or self.ended or self._mixture() is None:
+                return base
+            self.prompts[hires_steps is not None] = list(prompts), steps, hires_steps
+            own = [encode(own_prompts(subject, prompts), Row(subject=k), caches=[[None, None]])
+                   for k, subject in zip(plan.subjects, subjects_in(plan))]
+            try:
+                return joined([base, *own])
+            except SciArtError as error:
+                raise as_request_error(error) from None
 
         self.p.get_conds_with_caching = self._get_conds = get_conds
+
+    def _encoded(self, original: Callable, function: Callable, prompts, row: Row, steps, caches, data, hires_steps,
+                 plan: PassPlan):
+        """What the host makes of the prompts, with the text-encoder gates of this row."""
+        gates = plan.te_gates(row)
+        mixture = self._mixture() if any(gates) and not self.ended else None
+        if mixture is None or not mixture.text_encoders:
+            return original(function, prompts, steps, caches, data, hires_steps)
+        # The host's cache knows nothing of text encoders that changed: its key must say so.
+        key = {**(data or {}), INFOTEXT_KEY: list(zip(self.files, gates))}
+        with mixture.encoding(gates):
+            return original(function, prompts, steps, caches, key, hires_steps)
 
     def detach(self) -> None:
         """Leaves `p` as if we had not been there."""
@@ -147,13 +172,25 @@ class Pass:
     def _mix(self) -> None:
         mixture = self.run._mixture()
         self._mixer = mixture.unet if mixture else None
+        self._guided = None
         if self._mixer is None:
             return
-        rows = len(self.latent) * 2
+        rows = len(self.latent) * (2 + len(self.plan.subjects))
         calls = self.steps * self.pattern.per_step
         self._mixer.choose(Workload(calls, self.plan.changes(), rows, *self.latent.shape[-2:],
                                     rows_differ=self.plan.rows_differ))
         self._mixing.enter_context(self._mixer)
+        if self.plan.subjects:
+            self._guide()
+
+    def _guide(self) -> None:
+        hires = getattr(self.run.p, "is_hr_pass", False)
+        try:
+            self._guided = GuidedPass(self._mixing, self.sampler, self.plan, self.run.recipe.guidance,
+                                      *self.run.prompts[hires])
+        except SciArtError as error:
+            raise as_request_error(error) from None
+        self._mixing.enter_context(_replaced(self.denoiser, "combine_denoised", self._guided.combine))
 
     def _follow_model(self, original: Callable[[], None]) -> None:
         """The refiner has been loaded: leave the old UNet, mix in the new one."""
@@ -167,12 +204,28 @@ class Pass:
         sigma = kwargs["sigma"] if "sigma" in kwargs else args[1]
         cond = kwargs.get("cond") or self.sampler.sampler_extra_args["cond"]
         progress = self._progress(denoiser, sigma)
-        parts = sum(len(image) for image in cond.batch)
+        images = len(cond.batch)
+        of_prompts = self._rows_of_prompts(cond, progress)
+        if self._guided is not None and self._is_first_of_step(denoiser.step):
+            x = kwargs["x"] if "x" in kwargs else args[0]
+            self._guided.update(self.pattern.step(denoiser.step), self.steps, progress, x, sigma, cond,
+                                kwargs.get("image_cond", self.sampler.sampler_extra_args["image_cond"]),
+                                lambda: self._mixer.set_gates(of_prompts))
         # InstructPix2Pix evaluates every picture twice more without its prompt, other models once
-        without = len(cond.batch) * (2 if _is_edit(denoiser) else 1)
-        self._rows = [self.plan.gates(progress)] * parts + [self.plan.gates(progress, uncond=True)] * without
+        without = images * (2 if _is_edit(denoiser) else 1)
+        self._rows = of_prompts + [self.plan.gates(progress, Row(uncond=True))] * without
         if self._mixer is not None:
             self._mixer.set_gates(self._rows)
+
+    def _rows_of_prompts(self, cond, progress: float) -> list[tuple[float, ...]]:
+        """The gates of every row that reads a prompt, image by image."""
+        if self._guided is None:
+            return [self.plan.gates(progress)] * sum(len(image) for image in cond.batch)
+        own = [self.plan.gates(progress, Row(subject=subject)) for subject in (None, *self.plan.subjects)]
+        return own * len(cond.batch)
+
+    def _is_first_of_step(self, evaluation: int) -> bool:
+        return evaluation == 0 or self.pattern.step(evaluation) > self.pattern.step(evaluation - 1)
 
     def _progress(self, denoiser, sigma: torch.Tensor) -> float:
         if self.sampler.funcname == "sample_dpm_adaptive":
@@ -203,9 +256,9 @@ def _is_edit(denoiser) -> bool:
 
 @contextmanager
 def _replaced(owner: object, name: str, replacement: Callable):
-    """Calls of `owner.name` go to `replacement(original)` while it lasts; set on the instance, not the class."""
+    """Calls of `owner.name` go to `replacement(original, …)` while it lasts; set on the instance, not the class."""
     original = getattr(owner, name)
-    setattr(owner, name, lambda: replacement(original))
+    setattr(owner, name, functools.partial(replacement, original))
     try:
         yield
     finally:

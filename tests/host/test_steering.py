@@ -1,0 +1,97 @@
+"""Contrastive guidance in the WebUI: the standalone engine's pictures, every sampler and pass, and a clean leave."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pictures import difference, with_recipe
+from server import ONE_THREAD, HostServer
+
+pytest.importorskip("diffusers")
+
+from sciart_ext.recipe import parse_recipe
+from sciart_ext.standalone.export import export_webui
+from sciart_ext.standalone.generate import Settings, generate, load_loras
+from sciart_ext.standalone.models import load_pipeline
+from sciart_ext.world import MODEL
+
+PROMPT = "a rocket and a robot in space"
+SUBJECTS = [{"name": "red-striped-rocket", "weight": 1.0, "subject": "rocket", "trigger": "red striped"},
+            {"name": "yellow-visor-robot", "weight": 1.0, "subject": "robot", "trigger": "yellow visor"}]
+STYLE = {"name": "watercolor", "weight": 0.5}
+GUIDANCE = {"refine": {"0": 3}, "strength": 10.0}
+SIZE = {"width": 128, "height": 128}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    models = tmp_path_factory.mktemp("models")
+    export_webui(MODEL, models, "sciart-tiny")
+    with HostServer(models=models, checkpoint="sciart-tiny.safetensors", env=ONE_THREAD) as server:
+        yield server
+
+
+def recipe_of(loras=(*SUBJECTS, STYLE), prefix="sciart-tiny-", **guidance):
+    return {"compose": "contrastive", "guidance": {**GUIDANCE, **guidance},
+            "loras": [{**lora, "name": prefix + lora["name"]} for lora in loras]}
+
+
+def hosted(tiny: HostServer, recipe=None, prompt=PROMPT, **settings):
+    given = {"negative_prompt": "planet", "steps": 10, "seed": 11, "sampler_name": "Euler", "cfg_scale": 5.0, **SIZE}
+    answer = tiny.txt2img(prompt=prompt, **{**given, **settings}, **(with_recipe(recipe) if recipe else {}))
+    assert answer.status == 200, answer.text
+    return answer
+
+
+@pytest.mark.parametrize("sampler", ["Euler", "Heun"])
+@pytest.mark.parametrize("guidance", [{}, {"strength": 0.0}, {"masks": False}], ids=["whole", "masks", "update"])
+def test_host_and_standalone_guide_to_the_same_picture(tiny, sampler, guidance):
+    settings = Settings(PROMPT, negative_prompt="planet", steps=10, seed=11, sampler=sampler, cfg_scale=5.0)
+    recipe = parse_recipe(recipe_of(prefix="", **guidance))
+    alone = generate(load_pipeline(MODEL, device="cpu"), recipe, settings, load_loras(recipe, MODEL / "loras"))
+    largest, mean = difference(np.asarray(alone.image),
+                               hosted(tiny, recipe_of(**guidance), sampler_name=sampler).pictures[0])
+    assert largest <= 6 and mean <= 0.7, f"largest {largest}, mean {mean:.3f}"
+
+
+@pytest.mark.parametrize("sampler", ["Euler", "Euler a", "DPM++ 2M", "DPM++ SDE", "Heun", "DDIM", "UniPC", "PLMS"])
+def test_every_sampler_is_guided_and_the_host_is_left_as_it_was(tiny, sampler):
+    before = hosted(tiny, sampler_name=sampler)
+    guided = hosted(tiny, recipe_of(), sampler_name=sampler)
+    unguided = hosted(tiny, recipe_of(strength=0.0, masks=False), sampler_name=sampler)
+    assert difference(guided.pictures[0], unguided.pictures[0])[1] > 1
+    assert np.array_equal(hosted(tiny, sampler_name=sampler).pictures[0], before.pictures[0])
+
+
+def test_batches_are_guided_picture_by_picture(tiny):
+    whole = hosted(tiny, recipe_of(), batch_size=2, n_iter=2)
+    assert len(whole.pictures) == 4
+    for i in (1, 3):
+        alone = hosted(tiny, recipe_of(), seed=11 + i)
+        assert difference(whole.pictures[i], alone.pictures[0])[1] <= 1.0
+
+
+def test_hires_and_img2img_are_guided(tiny):
+    hires = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7,
+             "hr_second_pass_steps": 6}
+    guided, plain = hosted(tiny, recipe_of(), **hires), hosted(tiny, recipe_of(strength=0.0, masks=False), **hires)
+    assert guided.pictures[0].shape == (256, 256, 3)
+    assert difference(guided.pictures[0], plain.pictures[0])[1] > 1
+
+
+@pytest.mark.parametrize(("loras", "prompt", "field", "message"), [
+    ([{**SUBJECTS[0], "subject": "submarine"}, SUBJECTS[1]], PROMPT, "loras[0].subject", "is not in the prompt"),
+    (SUBJECTS, "a rocket AND a robot", "compose", "does not work with AND"),
+    (SUBJECTS, "a [rocket:planet:0.5] and a robot", "loras[0].subject", "is not in the prompt"),
+])
+def test_what_cannot_be_guided_is_refused(tiny, loras, prompt, field, message):
+    answer = tiny.txt2img(prompt=prompt, steps=4, seed=1, sampler_name="Euler", **SIZE, **with_recipe(recipe_of(loras)))
+    assert answer.status == 422 and answer.json["detail"]["field"] == field, answer.text
+    assert message in answer.json["detail"]["message"]
+
+
+@pytest.mark.parametrize("prompt", ["a (rocket:1.3) and a [robot] in space", "a rocket BREAK a robot in space",
+                                    "space " * 80 + "a rocket and a robot", "a [red:blue:0.5] rocket and a robot"])
+def test_the_hosts_prompt_syntax_is_understood(tiny, prompt):
+    guided, unguided = (hosted(tiny, recipe_of(**change), prompt) for change in ({}, {"strength": 0.0, "masks": False}))
+    assert difference(guided.pictures[0], unguided.pictures[0])[1] > 1
