@@ -10,15 +10,22 @@ mixed by merge, switch and composite. Shares come with 95 % intervals (Wilson). 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import multiprocessing
+import os
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
 
 import numpy as np
+import torch
 
 from sciart_ext.world import MODEL
+from sciart_ext.world.oracle import Oracle
 
 from . import record
 from .tinyworld import judging
+from .tinyworld.sampling import Pictures
 
 
 def main() -> None:
@@ -27,26 +34,44 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, help="pictures per share (default 200, quick 20)")
     parser.add_argument("--parts", default="oracle,model", help="what to measure, of oracle,model")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes of one thread each, on a CPU")
     options = parser.parse_args()
     seeds = range(options.seeds or (20 if options.quick else 200))
     began = time.monotonic()
-    oracle = judging.trained_oracle()
     measured: dict = {"mb": judging.megabytes()}
     if "oracle" in options.parts:
-        measured["oracle"] = judging.oracle_shares(oracle, 200 if options.quick else 2000)
-        print("oracle", json.dumps(measured["oracle"], indent=1), flush=True)
+        measured["oracle"] = judging.oracle_shares(judging.trained_oracle(), 200 if options.quick else 2000)
+        for disturbance, found in measured["oracle"].items():
+            print("oracle", disturbance, json.dumps(found), flush=True)
     if "model" in options.parts:
-        from .tinyworld.sampling import Pictures
-
-        pictures = Pictures(MODEL, options.device)
-        for name, measure in judging.MEASURES.items():
-            measured[name] = measure(pictures, oracle, np.array(seeds))
-            print(name, json.dumps(measured[name], indent=1), flush=True)
+        jobs = 1 if options.device == "cuda" else options.jobs
+        spawn = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(jobs, spawn) as pool:
+            waiting = {pool.submit(_measure, path, np.array(seeds), options.device): path for path in judging.MEASURES}
+            for done in as_completed(waiting):
+                *folders, name = waiting[done]
+                found = measured
+                for folder in folders:
+                    found = found.setdefault(folder, {})
+                found[name] = done.result()
+                print(*folders, name, json.dumps(found[name]), flush=True)
     measured["minutes"] = round((time.monotonic() - began) / 60, 1)
     measured.update(machine=record.machine(options.device), commit=record.commit())
     if not options.quick:
         record.write("world", measured)
     print(json.dumps(summary(measured)))
+
+
+@functools.cache
+def _loaded(device: str) -> tuple[Pictures, Oracle]:
+    """The model and the oracle, once in each process."""
+    torch.set_num_threads(1)
+    return Pictures(MODEL, device), judging.trained_oracle()
+
+
+def _measure(path: tuple[str, ...], seeds: np.ndarray, device: str) -> dict:
+    function, of = judging.MEASURES[path]
+    return function(*_loaded(device), seeds, *of)
 
 
 def summary(measured: dict) -> dict:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -14,8 +14,9 @@ from sciart_ext.world import MODEL
 from sciart_ext.world.captions import caption
 from sciart_ext.world.drawing import draw
 from sciart_ext.world.oracle import Oracle, Reading
-from sciart_ext.world.scenes import INDIVIDUALS, KINDS, STYLES, Scene, Thing, random_scene
+from sciart_ext.world.scenes import INDIVIDUALS, KINDS, PLACES, STYLES, Scene, Thing, random_scene
 
+from . import steering
 from .sampling import COMPOSITIONS, Pictures
 
 PRESET = {"child": 0.65, "watercolor": 0.55, "science": 0.5}
@@ -138,61 +139,36 @@ def two_objects(pictures: Pictures, oracle: Oracle, seeds: np.ndarray) -> dict:
     return share(outcomes)
 
 
-def subject_alone(pictures: Pictures, oracle: Oracle, seeds: np.ndarray) -> dict:
-    """Each individual's LoRA at weight 1, prompted: is it there?"""
-    return {name: share(reading.count(individual=name) >= 1
-                        for reading in _readings(pictures, oracle, seeds, name, {name: 1.0}))
-            for name in INDIVIDUALS}
-
-
-def style_alone(pictures: Pictures, oracle: Oracle, seeds: np.ndarray) -> dict:
-    """Each style's LoRA at weight 1 on one-object prompts: is the style there, is the object kept?"""
-    results = {}
-    for style in STYLES:
-        styled, kept = [], []
-        for chosen, scene in _prompts(seeds, 1):
-            for reading in oracle.read(pictures.make(caption(scene), chosen, {style: 1.0})):
-                styled.append(reading.present(style))
-                kept.append(reading.count(scene.things[0].kind) >= 1)
-        results[style] = {"style": share(styled), "object": share(kept)}
-    return results
-
-
-def preset(pictures: Pictures, oracle: Oracle, seeds: np.ndarray) -> dict:
-    """Mean strength of each style without LoRAs and under the science-imagination preset's mixture."""
-    means = {}
-    for name, weights in (("base", {}), ("mixture", PRESET)):
-        readings = [reading for chosen, scene in _prompts(seeds, 1)
-                    for reading in oracle.read(pictures.make(caption(scene), chosen, weights))]
-        means[name] = {style: round(float(np.mean([r.styles[style] for r in readings])), 4) for style in STYLES}
-    return means
-
-
-def both_present(pictures: Pictures, oracle: Oracle, seeds: np.ndarray) -> dict:
-    """Two, and three, individuals of different kinds mixed at weight 1: is every one there?"""
-    pairs = (("red striped rocket", "yellow visor robot"), ("purple submarine", "ringed blue planet"))
-    triple = ("red striped rocket", "yellow visor robot", "purple submarine")
-    return {"two": {compose: _all_present(pictures, oracle, seeds, pairs, compose) for compose in COMPOSITIONS},
-            "same_class": {compose: _all_present(pictures, oracle, seeds, [("red striped rocket", "golden rocket")],
-                                                 compose) for compose in COMPOSITIONS},
-            "three": {compose: _all_present(pictures, oracle, seeds, [triple], compose) for compose in COMPOSITIONS}}
-
-
-def _all_present(pictures: Pictures, oracle: Oracle, seeds: np.ndarray, groups: Sequence[tuple[str, ...]],
-                 compose: str) -> dict:
+def subject_alone(pictures: Pictures, oracle: Oracle, seeds: np.ndarray, name: str) -> dict:
+    """An individual's LoRA at weight 1, prompted, in every place: is it there?"""
     outcomes = []
-    for names, chosen in zip(groups, np.array_split(seeds, len(groups))):
-        listed = " and ".join([", ".join(f"a {name}" for name in names[:-1]), f"a {names[-1]}"])
-        made = pictures.make(f"{listed} in space", chosen, dict.fromkeys(names, 1.0), compose)
-        outcomes += [all(reading.count(individual=name) >= 1 for name in names) for reading in oracle.read(made)]
+    for place, chosen in zip(PLACES, np.array_split(seeds, len(PLACES))):
+        thing = Thing(INDIVIDUALS[name], 64, 64, 30, individual=name)
+        made = pictures.make(caption(Scene(place, (thing,))), chosen, {name: 1.0}) if len(chosen) else []
+        outcomes += [reading.count(individual=name) >= 1 for reading in oracle.read(made)]
     return share(outcomes)
 
 
-def _readings(pictures: Pictures, oracle: Oracle, seeds: np.ndarray, name: str, weights: dict[str, float]):
-    places = ("sky", "sea", "space", "city")
-    for place, chosen in zip(places, np.array_split(seeds, len(places))):
-        thing = Thing(INDIVIDUALS[name], 64, 64, 30, individual=name)
-        yield from oracle.read(pictures.make(caption(Scene(place, (thing,))), chosen, weights))
+def style_alone(pictures: Pictures, oracle: Oracle, seeds: np.ndarray, style: str) -> dict:
+    """A style's LoRA at weight 1 on one-object prompts: is the style there, is the object kept?"""
+    styled, kept = [], []
+    for chosen, scene in _prompts(seeds, 1):
+        for reading in oracle.read(pictures.make(caption(scene), chosen, {style: 1.0})):
+            styled.append(reading.present(style))
+            kept.append(reading.count(scene.things[0].kind) >= 1)
+    return {"style": share(styled), "object": share(kept)}
+
+
+def preset(pictures: Pictures, oracle: Oracle, seeds: np.ndarray, weights: dict[str, float]) -> dict:
+    """Mean strength of each style without LoRAs, or under the science-imagination preset's mixture."""
+    readings = [reading for chosen, scene in _prompts(seeds, 1)
+                for reading in oracle.read(pictures.make(caption(scene), chosen, weights))]
+    return {style: round(float(np.mean([r.styles[style] for r in readings])), 4) for style in STYLES}
+
+
+def both_present(pictures: Pictures, oracle: Oracle, seeds: np.ndarray, case: str, compose: str) -> dict:
+    """Two, or three, individuals mixed at weight 1: is every one there?"""
+    return share(steering.make(pictures, oracle, seeds, case, compose, styled=False).present)
 
 
 def _prompts(seeds: np.ndarray, things: int):
@@ -205,5 +181,14 @@ def _prompts(seeds: np.ndarray, things: int):
         yield chosen, random_scene(rng, [first, *map(str, others)])
 
 
-MEASURES = {"one_object": one_object, "two_objects": two_objects, "subject_alone": subject_alone,
-            "style_alone": style_alone, "preset": preset, "both_present": both_present}
+# where a figure stands in the result → (what measures it, what of)
+MEASURES: dict[tuple[str, ...], tuple[Callable, tuple]] = {
+    **{("both_present", case, compose): (both_present, (case, compose))
+       for case in steering.CASES for compose in COMPOSITIONS},
+    **{("subject_alone", name): (subject_alone, (name,)) for name in INDIVIDUALS},
+    **{("style_alone", style): (style_alone, (style,)) for style in STYLES},
+    ("preset", "base"): (preset, ({},)),
+    ("preset", "mixture"): (preset, (PRESET,)),
+    ("one_object",): (one_object, ()),
+    ("two_objects",): (two_objects, ()),
+}

@@ -1,4 +1,4 @@
-"""Pictures of the tiny model by the hundred: one prompt, many seeds, LoRAs composed in several ways."""
+"""Pictures of the tiny model by the hundred: one prompt, many seeds, LoRAs by recipe or composed as a paper did."""
 
 from __future__ import annotations
 
@@ -8,82 +8,113 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline
 from torch import Tensor
 
 from sciart_ext.lora.file import LoraFile, load_lora
 from sciart_ext.mixer.mixture import Mixture, bind
-from sciart_ext.recipe import parse_recipe
-from sciart_ext.standalone.generate import model_parts
+from sciart_ext.plan import compile_plan
+from sciart_ext.recipe import Recipe, parse_recipe
+from sciart_ext.standalone.generate import Settings, encode_rows, model_parts, workload
+from sciart_ext.standalone.guided import enter_guide
+from sciart_ext.standalone.models import load_pipeline
 from sciart_ext.standalone.prompts import encode
+from sciart_ext.standalone.samplers import make_scheduler
+from sciart_ext.standalone.sampling import Rows, denoise
 
 COMPOSITIONS = ("merge", "switch", "composite")
 SWITCH_PERIOD = 5
+STEPS, CFG = 20, 6.0
 
 
 class Pictures:
-    """The model and its LoRAs in memory."""
+    """The model and its LoRAs in memory. Every method gives pictures (seeds, 128, 128, 3) uint8, by DDIM."""
 
-    def __init__(self, model: Path, device: str = "cpu"):
-        self.pipe = StableDiffusionPipeline.from_pretrained(model, torch_dtype=torch.float32, safety_checker=None)
-        self.pipe.to(device)
-        self.device = device
+    def __init__(self, model: Path, device: str = "cpu", batch: int = 25):
+        self.pipe = load_pipeline(model, device=device)
+        self.batch = batch
         self.loras: dict[str, LoraFile] = {
             path.stem: load_lora(path) for path in sorted((model / "loras").glob("*.safetensors"))}
 
-    @torch.no_grad()
     def make(self, prompt: str, seeds: Sequence[int], weights: Mapping[str, float] | None = None,
-             compose: str = "merge", steps: int = 20, cfg: float = 6.0, batch: int = 25) -> np.ndarray:
-        """Pictures (seeds, 128, 128, 3) uint8, by DDIM.
+             compose: str = "merge") -> np.ndarray:
+        """LoRAs by name with constant weights, merged, or composed as in arXiv 2402.16843 (`composed`)."""
+        weights = {name.replace(" ", "-"): weight for name, weight in (weights or {}).items()}
+        if compose != "merge":
+            return self.composed(prompt, seeds, weights, compose)
+        entries = [{"name": name, "weight": weight} for name, weight in weights.items()]
+        return self.by_recipe(prompt, seeds, parse_recipe({"enabled": bool(entries), "loras": entries}))[0]
 
-        compose: merge; switch and composite as maszhongming/Multi-LoRA-Composition carries them out: text encoders
-        see the LoRAs that act at the first step, the first of switch's acts one step longer than the others.
-        """
-        weights = dict(weights or {})
-        names = [name.replace(" ", "-") for name in weights]
-        entries = parse_recipe({"loras": [{"name": name, "weight": 1.0} for name in names]}).loras if names else []
-        mixture = bind(model_parts(self.pipe), [self.loras[name] for name in names], entries, "tiny", "branch")
-        own = [tuple(w if i == j else 0.0 for j, w in enumerate(weights.values())) for i in range(len(weights))]
-        together = tuple(weights.values())
-        with mixture.encoding(own[0] if compose == "switch" else together):
-            # the reference encodes both prompts with its adapters on
-            cond, uncond = (encode(self.pipe, text, 1).tokens for text in (prompt, ""))
-        made = []
-        for start in range(0, len(seeds), batch):
-            latents = self._sampled(mixture, torch.cat([uncond, cond]), seeds[start:start + batch],
-                                    list(_passes(compose, own, together, steps)), cfg)
-            decoded = self.pipe.vae.decode(latents / self.pipe.vae.config.scaling_factor).sample
-            made.append(((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy())
-        return np.concatenate(made)
-
-    def _sampled(self, mixture: Mixture, text: Tensor, seeds: Sequence[int], passes: list[list[tuple[float, ...]]],
-                 cfg: float) -> Tensor:
-        scheduler = DDIMScheduler.from_config(self.pipe.scheduler.config)
-        scheduler.set_timesteps(len(passes))
-        side = self.pipe.unet.config.sample_size
-        latents = torch.cat([torch.randn(1, 4, side, side, generator=torch.Generator().manual_seed(int(seed)))
-                             for seed in seeds]).to(self.device)
-        text = text.repeat_interleave(len(seeds), 0)
-        with ExitStack() as stack:
-            if mixture.unet.count:
+    @torch.no_grad()
+    def by_recipe(self, prompt: str, seeds: Sequence[int], recipe: Recipe) -> tuple[np.ndarray, list[list[float]]]:
+        """SciArt's own way; and of every guided update, the loss of each seed of the batch."""
+        plan = compile_plan(recipe, STEPS).first
+        mixture = bind(model_parts(self.pipe), [self.loras[lora.name] for lora in recipe.loras], recipe.loras, "tiny",
+                       "branch")
+        settings = Settings(prompt, steps=STEPS, cfg_scale=CFG)
+        rows = Rows(self.pipe, mixture.unet, plan, encode_rows(self.pipe, settings, plan, mixture), CFG, (128, 128))
+        made, losses = [], []
+        for chosen in self._batches(seeds):
+            scheduler = make_scheduler("DDIM", "Automatic", self.pipe.scheduler.config, 0)
+            noise = self._noise(chosen)
+            with ExitStack() as stack:
+                mixture.unet.choose(workload(rows, plan, 1, noise.shape))
                 stack.enter_context(mixture.unet)
+                guide = (enter_guide(stack, self.pipe, plan, prompt, recipe.guidance, len(chosen))
+                         if plan.subjects else None)
+                made.append(self._decoded(denoise(scheduler, rows, noise, [], guide)))
+            losses += guide.losses if guide else []
+        return np.concatenate(made), losses
+
+    @torch.no_grad()
+    def composed(self, prompt: str, seeds: Sequence[int], weights: Mapping[str, float], compose: str) -> np.ndarray:
+        """Switch and composite as maszhongming/Multi-LoRA-Composition carries them out.
+
+        Text encoders see the LoRAs that act at the first step, for both prompts; the first LoRA of switch acts one
+        step longer than the others.
+        """
+        entries = [{"name": name, "weight": weight} for name, weight in weights.items()]
+        mixture = bind(model_parts(self.pipe), [self.loras[name] for name in weights],
+                       parse_recipe({"loras": entries}).loras, "tiny", "branch")
+        own = [tuple(w if i == j else 0.0 for j, w in enumerate(weights.values())) for i in range(len(weights))]
+        with mixture.encoding(own[0] if compose == "switch" else tuple(weights.values())):
+            cond, uncond = (encode(self.pipe, text, 1).tokens for text in (prompt, ""))
+        passes = list(_passes(compose, own))
+        return np.concatenate([self._decoded(self._composed(mixture, torch.cat([uncond, cond]), chosen, passes))
+                               for chosen in self._batches(seeds)])
+
+    def _composed(self, mixture: Mixture, text: Tensor, seeds: Sequence[int], passes: list[list[tuple]]) -> Tensor:
+        scheduler = make_scheduler("DDIM", "Automatic", self.pipe.scheduler.config, 0)
+        scheduler.set_timesteps(STEPS)
+        latents = self._noise(seeds)
+        text = text.repeat_interleave(len(seeds), 0)
+        with mixture.unet:
             for time, gates in zip(scheduler.timesteps, passes):
                 predictions = []
                 for one in gates:
-                    if mixture.unet.count:
-                        mixture.unet.set_gates([one])
+                    mixture.unet.set_gates([one])
                     predictions.append(self.pipe.unet(torch.cat([latents, latents]), time, text).sample)
                 uncond, cond = (sum(predictions) / len(predictions)).chunk(2)
-                latents = scheduler.step(uncond + cfg * (cond - uncond), time, latents).prev_sample
+                latents = scheduler.step(uncond + CFG * (cond - uncond), time, latents).prev_sample
         return latents
 
+    def _batches(self, seeds: Sequence[int]) -> Iterator[Sequence[int]]:
+        for start in range(0, len(seeds), self.batch):
+            yield seeds[start:start + self.batch]
 
-def _passes(compose: str, own: list[tuple], together: tuple, steps: int) -> Iterator[list[tuple[float, ...]]]:
+    def _noise(self, seeds: Sequence[int]) -> Tensor:
+        side = self.pipe.unet.config.sample_size
+        noise = [torch.randn(1, 4, side, side, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
+        return torch.cat(noise).to(self.pipe.device, self.pipe.unet.dtype)
+
+    def _decoded(self, latents: Tensor) -> np.ndarray:
+        decoded = self.pipe.vae.decode(latents / self.pipe.vae.config.scaling_factor).sample.float()
+        return ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _passes(compose: str, own: list[tuple]) -> Iterator[list[tuple[float, ...]]]:
     """For each step, the gates of each UNet call whose predictions are averaged."""
-    for step in range(steps):
+    for step in range(STEPS):
         if compose == "composite":
             yield own
-        elif compose == "switch":
-            yield [own[max(step - 1, 0) // SWITCH_PERIOD % len(own)]]
         else:
-            yield [together]
+            yield [own[max(step - 1, 0) // SWITCH_PERIOD % len(own)]]

@@ -1,0 +1,68 @@
+"""Two and three individuals in one picture: which compositions show them all, and what becomes of a style."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sciart_ext.recipe import Recipe, parse_recipe
+from sciart_ext.world.oracle import Oracle
+from sciart_ext.world.scenes import INDIVIDUALS, KINDS
+
+from .sampling import Pictures
+
+CASES = {
+    "two": (("red striped rocket", "yellow visor robot"), ("purple submarine", "ringed blue planet")),
+    "same_class": (("red striped rocket", "golden rocket"),),
+    "three": (("red striped rocket", "yellow visor robot", "purple submarine"),),
+}
+# contrastive guidance whole, and without a part of it
+GUIDED: dict[str, dict] = {"masks": {"strength": 0.0}, "update": {"masks": False}, "contrastive": {}}
+COMPOSED = ("merge", "switch", "composite")
+STYLE, STYLE_WEIGHT = "watercolor", 0.7
+
+
+@dataclass(frozen=True)
+class Made:
+    """For each seed: whether every individual was there, and how strong the style was."""
+
+    present: list[bool]
+    style: list[float]
+    losses: list[list[float]]
+
+
+def make(pictures: Pictures, oracle: Oracle, seeds: Sequence[int], case: str, variant: str, styled: bool,
+         **guidance) -> Made:
+    """The seeds are shared out among the groups of the case. guidance: overrides the variant's settings."""
+    present, style, losses = [], [], []
+    for names, chosen in zip(CASES[case], np.array_split(np.array(seeds), len(CASES[case]))):
+        if variant in COMPOSED:
+            weights = dict.fromkeys(names, 1.0) | ({STYLE: STYLE_WEIGHT} if styled else {})
+            made = pictures.make(prompt_of(names), chosen, weights, variant)
+        else:
+            recipe = guided_recipe(names, {**GUIDED[variant], **guidance}, styled)
+            made, more = pictures.by_recipe(prompt_of([KINDS[INDIVIDUALS[name]] for name in names]), chosen, recipe)
+            losses += more
+        for reading in oracle.read(made):
+            present.append(all(reading.count(individual=name) for name in names))
+            style.append(reading.styles[STYLE])
+    return Made(present, style, losses)
+
+
+def prompt_of(names: Sequence[str]) -> str:
+    """'a rocket and a robot in space'."""
+    return f"{', '.join(f'a {name}' for name in names[:-1])} and a {names[-1]} in space"
+
+
+def guided_recipe(names: Sequence[str], guidance: dict, styled: bool) -> Recipe:
+    """Each individual's LoRA about its kind's word, triggered by the words before that in its name."""
+    loras: list[dict] = []
+    for name in names:
+        kind = KINDS[INDIVIDUALS[name]]
+        loras.append({"name": name.replace(" ", "-"), "weight": 1.0, "subject": kind,
+                      "trigger": name.removesuffix(kind).strip()})
+    if styled:
+        loras.append({"name": STYLE, "weight": STYLE_WEIGHT})
+    return parse_recipe({"loras": loras, "compose": "contrastive", "guidance": guidance})
