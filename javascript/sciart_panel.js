@@ -13,6 +13,7 @@
             this.root = root;
             this.bridge = new sciart.Bridge(tab);
             this.presets = new sciart.Presets(this);
+            this.compose = new sciart.Compose(this);
             this.preview = new sciart.Preview(this);
             this.field = host.find(`#sciart_${tab}_recipe textarea`);
             this.palette = (root.dataset.palette || "currentColor").split(" ");
@@ -37,7 +38,8 @@
             this.note = dom.h("div", {class: "sciart-note", role: "status"});
             this.rows = dom.h("div", {class: "sciart-rows"});
             this.root.replaceChildren(this.names, this.presets.node, this.note, this.rows, this.drawButtons(),
-                this.preview.error, this.preview.plot, dom.h("div", {}, this.drawJson(), this.presets.saveNode));
+                this.compose.node, this.preview.error, this.preview.plot,
+                dom.h("div", {}, this.drawJson(), this.presets.saveNode));
         }
 
         /** The tick in the accordion's title, as the host's own accordions have it. */
@@ -83,6 +85,7 @@
             const loras = this.recipe ? this.recipe.loras : [];
             this.rows.replaceChildren(...loras.map((lora, index) => new sciart.Row(this, lora, index).node));
             if (this.recipe && this.recipe.preset !== undefined) this.rows.prepend(this.drawStart());
+            this.compose.show();
             this.tick.checked = this.recipe ? this.recipe.enabled !== false : true;
         }
 

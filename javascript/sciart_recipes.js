@@ -5,8 +5,9 @@
     const sciart = window.sciart ||= {};
     const recipes = sciart.recipes ||= {};
 
-    const RECIPE_KEYS = ["enabled", "preset", "roles", "loras"];
-    const LORA_KEYS = ["name", "role", "weight", "schedule", "curve", "te_weight", "blocks", "apply_to", "hires"];
+    const RECIPE_KEYS = ["enabled", "preset", "roles", "loras", "compose", "guidance"];
+    const LORA_KEYS = ["name", "role", "weight", "schedule", "curve", "subject", "trigger", "te_weight", "blocks",
+        "apply_to", "hires"];
     const LORA_DEFAULTS = {curve: "linear", apply_to: "both"};
 
     function isObject(value) {
@@ -36,8 +37,9 @@
 
     /** The recipe without what is a default anyway. */
     function withoutDefaults(recipe) {
-        const {enabled, loras, ...rest} = recipe;
+        const {enabled, loras, compose, ...rest} = recipe;
         const kept = {...rest};
+        if (compose !== "merge") kept.compose = compose;
         if (enabled !== undefined && enabled !== true) kept.enabled = enabled;
         if (loras.length) kept.loras = loras.map(loraWithoutDefaults);
         return ordered(kept, RECIPE_KEYS);

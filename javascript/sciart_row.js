@@ -26,7 +26,23 @@
                 style: `--sciart-color: ${this.panel.color(this.index)}`},
             dom.h("div", {class: "sciart-line"}, this.drawName(title), this.drawWeight(), this.drawRemove()),
             dom.h("div", {class: "sciart-line"}, this.drawSchedule(), this.drawCurve(), this.drawTextEncoder()),
-            this.drawMore());
+            this.drawSubject(), this.drawMore());
+        }
+
+        /** What the LoRA is about; where all LoRAs act all over the picture nobody asks. */
+        drawSubject() {
+            if (this.panel.recipe.compose !== "contrastive") return null;
+            const field = (key, placeholder, title) => {
+                const input = dom.h("input", {type: "text", value: this.lora[key], placeholder, title,
+                    "data-field": key, autocomplete: "off",
+                    oninput: () => this.set(key, input.value.trim() || undefined)});
+                return input;
+            };
+            return dom.h("div", {class: "sciart-line"},
+                dom.labelled("Subject", field("subject", "none: a style, acts everywhere",
+                    "Words of the prompt that this LoRA is about"), "sciart-medium"),
+                dom.labelled("Trigger words", field("trigger", "before the subject",
+                    "Words that go before the subject in this LoRA's own prompt"), "sciart-medium"));
         }
 
         drawName(title) {

@@ -23,7 +23,7 @@ def train(folder: Path, steps: int = 3000, scenes: int = 16000, batch: int = 32,
     _learn("oracle", OracleNet(), folder, steps, scenes, batch, rate, seed=11)
 
 
-def train_more(folder: Path, steps: int = 600, scenes: int = 8000, batch: int = 32, rate: float = 1e-3) -> None:
+def train_more(folder: Path, steps: int = 1000, scenes: int = 8000, batch: int = 32, rate: float = 1e-3) -> None:
     """Goes on from the weights that are there, on fresh scenes: after a change of the drawings."""
     _learn("oracle-more", Oracle.load(WEIGHTS).net.train(), folder, steps, scenes, batch, rate, seed=13)
 

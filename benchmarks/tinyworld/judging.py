@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from PIL import Image, ImageFilter
 
-import sciart_ext.world.oracle as oracle_module
 from sciart_ext.world import MODEL
 from sciart_ext.world.captions import caption
 from sciart_ext.world.drawing import draw
@@ -39,9 +38,8 @@ def trained_oracle() -> Oracle:
 
 
 def megabytes() -> float:
-    """All that the repository carries for the tiny world."""
-    files = [*MODEL.rglob("*"), oracle_module.WEIGHTS]
-    return round(sum(path.stat().st_size for path in files if path.is_file()) / 1e6, 2)
+    """The tiny model with its LoRAs, as the repository carries it."""
+    return round(sum(path.stat().st_size for path in MODEL.rglob("*") if path.is_file()) / 1e6, 2)
 
 
 # the oracle

@@ -70,6 +70,16 @@ def test_loras_are_in_kohyas_format_for_both_networks(trained):
     assert report["kind"] == "LoRA" and report["unet_layers"] > 50 and report["text_encoder_layers"] == 18
 
 
+def test_a_reduced_lora_is_the_best_of_its_rank():
+    down, up = torch.randn(8, 20), torch.randn(30, 8)
+    few_down, few_up = training.loras.reduced(down, up, 4)
+    assert few_down.shape == (4, 20) and few_up.shape == (30, 4)
+    values = torch.linalg.svdvals(up @ down)
+    assert torch.allclose((up @ down - few_up @ few_down).norm(), values[4:].norm(), rtol=1e-4)
+    whole_down, whole_up = training.loras.reduced(down, up, 8)
+    assert torch.allclose(whole_up @ whole_down, up @ down, atol=1e-4)
+
+
 def test_runs_are_written_down(trained):
     for name in ("oracle", "autoencoder", "base", "base-more", "lora-child", "lora-golden-rocket"):
         record = json.loads((trained / "runs" / f"{name}.json").read_text(encoding="utf-8"))

@@ -1,0 +1,77 @@
+/* How the LoRAs share the picture: merged, or each on its own subject, with the settings of the guidance. */
+(function() {
+    "use strict";
+
+    const sciart = window.sciart ||= {};
+    const dom = sciart.dom ||= {};
+    const recipes = sciart.recipes ||= {};
+
+    const COMPOSE = [["merge", "mixed all over the picture"], ["contrastive", "each on its own subject"]];
+    const NUMBERS = [
+        ["until", "Until", 0.5, 0.05, "Share of the steps in which the picture is steered; the rest is left alone"],
+        ["mask_threshold", "Mask threshold", 0.3, 0.05,
+            "From which share of a word's strongest attention its subject's area counts"],
+        ["temperature", "Temperature", 0.5, 0.1, "Lower: subjects are pushed apart harder"],
+        ["target", "Loss to stop at", 0, 0.1, "A step is refined no further once its loss is this low"],
+    ];
+
+    /** The part of a panel below its rows; `of` shows the recipe that the panel has now. */
+    sciart.Compose = class {
+        constructor(panel) {
+            this.panel = panel;
+            this.node = dom.h("div", {class: "sciart-compose"});
+        }
+
+        show() {
+            const recipe = this.panel.recipe;
+            const wanted = recipe && (recipe.loras.length > 1 || recipe.compose !== undefined);
+            this.node.replaceChildren(...(wanted ? [this.drawChoice(recipe)] : []),
+                ...(wanted && recipe.compose === "contrastive" ? [this.drawAdvanced(recipe)] : []));
+        }
+
+        drawChoice(recipe) {
+            const select = dom.h("select", {"data-field": "compose", onchange: () => this.choose(select.value)},
+                ...dom.options(COMPOSE, recipe.compose || "merge"));
+            const line = dom.h("div", {class: "sciart-line"}, dom.labelled("LoRAs act", select, "sciart-grow"));
+            if (recipe.compose === "contrastive") {
+                line.append(dom.labelled("Strength", this.number("strength", "automatic", 1,
+                    "How hard the subjects are pulled apart; 0: areas only"), "sciart-small"));
+            }
+            return line;
+        }
+
+        drawAdvanced(recipe) {
+            const given = this.given(recipe);
+            const fields = NUMBERS.map(([key, text, usual, step, title]) =>
+                dom.labelled(text, this.number(key, usual, step, title), "sciart-small"));
+            const masks = dom.h("input", {type: "checkbox", checked: given.masks !== false, "data-field": "masks",
+                oninput: () => this.set("masks", masks.checked ? undefined : false)});
+            const used = Object.keys(given).some((key) => key !== "strength");
+            return dom.h("details", {class: "sciart-fold", open: used}, dom.h("summary", {}, "Advanced"),
+                dom.h("div", {class: "sciart-line"}, ...fields),
+                dom.h("label", {class: "sciart-check"}, masks, "each LoRA only in its subject's area"));
+        }
+
+        number(key, usual, step, title) {
+            const input = dom.h("input", {type: "number", min: 0, step, value: this.given(this.panel.recipe)[key],
+                placeholder: usual, title, "data-field": `guidance.${key}`,
+                oninput: () => this.set(key, input.value === "" ? undefined : Number(input.value))});
+            return input;
+        }
+
+        given(recipe) {
+            return recipes.isObject(recipe.guidance) ? recipe.guidance : {};
+        }
+
+        choose(compose) {
+            this.panel.edit((recipe) => recipe.compose = compose === "merge" ? undefined : compose);
+        }
+
+        set(key, value) {
+            const guidance = {...this.given(this.panel.recipe), [key]: value};
+            if (value === undefined) delete guidance[key];
+            this.panel.recipe.guidance = Object.keys(guidance).length ? guidance : undefined;
+            this.panel.write();
+        }
+    };
+})();
