@@ -83,7 +83,7 @@ def test_a_reduced_lora_is_the_best_of_its_rank():
 def test_runs_are_written_down(trained):
     for name in ("oracle", "autoencoder", "base", "base-more", "lora-child", "lora-golden-rocket"):
         record = json.loads((trained / "runs" / f"{name}.json").read_text(encoding="utf-8"))
-        assert record["steps"] == 2 and record["curve"][-1]["step"] == 2 and record["torch"]
+        assert record["curve"][-1]["step"] == record["steps"] >= 2 and record["torch"]
 
 
 def test_the_benchmarks_compositions_run_and_are_the_same_for_one_lora(trained):
