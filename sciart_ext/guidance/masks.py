@@ -31,11 +31,3 @@ def resized(masks: Tensor, size: tuple[int, int]) -> Tensor:
     """masks (…, subjects, h, w) brought to the latent's (h, w) by nearest neighbour, as floats."""
     flat = masks.float().reshape(1, -1, *masks.shape[-2:])
     return F.interpolate(flat, size, mode="nearest").view(*masks.shape[:-2], *size)
-
-
-def box_mask(box: tuple[float, float, float, float], size: tuple[int, int]) -> Tensor:
-    """A box x0 y0 x1 y1, fractions of the picture, as a mask (h, w): 1 in cells whose centre lies inside."""
-    x0, y0, x1, y1 = box
-    rows = (torch.arange(size[0]) + 0.5) / size[0]
-    columns = (torch.arange(size[1]) + 0.5) / size[1]
-    return (((rows >= y0) & (rows < y1))[:, None] & ((columns >= x0) & (columns < x1))[None]).float()

@@ -74,7 +74,12 @@ class GuidedPass:
         times = self.guide.times(step, steps)
         if times:
             scale = 1.0 if self.is_vp else (sigma.square() + 1).sqrt().view(-1, 1, 1, 1)
-            call = functools.partial(self._call, set_gates, scale, sigma, cond, image_cond)
+            sigma_in, given = self._given(sigma, cond, image_cond)
+
+            def call(inputs: Tensor) -> None:
+                set_gates()
+                self.denoiser.inner_model((inputs * scale).repeat_interleave(self.rows, 0), sigma_in, cond=given)
+
             x.copy_(self.guide.update(x / scale, progress, times, call) * scale)
         self.guide.maps.clear()
 
@@ -87,20 +92,13 @@ class GuidedPass:
         self.guide.maps.clear()
         return base + ((weights.unsqueeze(2) * cond).sum(1) - base) * cond_scale
 
-    def _call(self, set_gates: Callable[[], None], scale: Tensor | float, sigma: Tensor, cond, image_cond: Tensor,
-              inputs: Tensor) -> None:
-        """The model on all rows of the prompts, as the host's denoiser would call it, but without its side effects."""
-        set_gates()
+    def _given(self, sigma: Tensor, cond, image_cond: Tensor) -> tuple[Tensor, dict]:
+        """Sigmas and conditioning of the prompts' rows, as the host's denoiser would give them to the model."""
         _, text = prompt_parser.reconstruct_multicond_batch(cond, self.denoiser.step)
-        x_in, sigma_in, image_in = (value.repeat_interleave(self.rows, 0)
-                                    for value in (inputs * scale, sigma, image_cond))
+        sigma, image = (value.repeat_interleave(self.rows, 0) for value in (sigma, image_cond))
         if shared.sd_model.model.conditioning_key == "crossattn-adm":
-            given = {"c_crossattn": [text], "c_adm": image_in}
-        elif isinstance(text, dict):
-            given = {**text, "c_concat": [image_in]}
-        else:
-            given = {"c_crossattn": [text], "c_concat": [image_in]}
-        self.denoiser.inner_model(x_in, sigma_in, cond=given)
+            return sigma, {"c_crossattn": [text], "c_adm": image}
+        return sigma, {**(text if isinstance(text, dict) else {"c_crossattn": [text]}), "c_concat": [image]}
 
     def _texts(self) -> list[str]:
         """Each image's prompt at this evaluation: prompt editing changes it on the way."""

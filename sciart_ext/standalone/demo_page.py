@@ -24,7 +24,6 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto
 .pictures td, .pictures th { padding: .25rem; text-align: center; vertical-align: top; font-weight: normal }
 .pictures img { width: 100%; min-width: 7rem; max-width: 11rem; image-rendering: pixelated; display: block }
 .pictures small { opacity: .7 }
-.pictures caption, h2 { text-align: left }
 .numbers td, .numbers th { padding: .2rem 1rem; text-align: right; font-weight: normal }
 .numbers th:first-child { text-align: left }
 meter { width: 6rem; vertical-align: middle }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sciart_ext.guidance.masks import box_mask, fusion_weights, masks_from_attention, resized
+from sciart_ext.guidance.masks import fusion_weights, masks_from_attention, resized
 
 
 def test_a_mask_is_the_union_over_words_of_what_reaches_the_threshold():
@@ -44,9 +44,3 @@ def test_masks_are_brought_to_the_latents_size(lead):
     large = resized(masks, (8, 12))
     assert large.shape == (*lead, 8, 12)
     assert torch.equal(large, masks.float().repeat_interleave(2, -1).repeat_interleave(2, -2))
-
-
-def test_a_box_covers_its_share():
-    mask = box_mask((0.5, 0, 1, 0.25), (8, 8))
-    assert mask.sum() == 8 and mask[:2, 4:].all()
-    assert box_mask((0, 0, 1, 1), (5, 7)).all()
