@@ -46,6 +46,7 @@ class AttentionMaps:
         self._query: Tensor | None = None
         self._sum: Tensor | float = 0.0
         self._calls: list[Tensor] = []
+        self._wanted = 0
         self._stop = False
 
     def __enter__(self) -> AttentionMaps:
@@ -61,25 +62,18 @@ class AttentionMaps:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self.clear()
+        self.record(0)
 
-    def clear(self) -> None:
-        """Forgets what was recorded."""
-        self._query, self._sum, self._calls = None, 0.0, []
+    def record(self, rows: int) -> None:
+        """Forgets what was recorded, and records the next so many rows, of one call or of several."""
+        self._query, self._sum, self._calls, self._wanted = None, 0.0, [], rows
 
-    def maps(self, rows: int) -> Tensor:
-        """(rows, h, w, tokens), float32, of the first rows recorded: means over heads and layers.
-
-        The rows of several calls follow one another.
-        """
-        calls, found = [], 0
-        while found < rows and len(calls) < len(self._calls):
-            calls.append(self._calls[len(calls)])
-            found += len(calls[-1])
-        if found < rows:
-            raise RuntimeError(f"SciArt: cross-attention of {found} rows was seen, not of {rows}; another extension "
+    def maps(self) -> Tensor:
+        """(rows, h, w, tokens), float32: means over heads and layers."""
+        if self._wanted or not self._calls:
+            raise RuntimeError(f"SciArt: cross-attention of {self._wanted} rows was not seen; another extension "
                                "computes it elsewhere")
-        return torch.cat(calls)[:rows].unflatten(1, self._grid)
+        return torch.cat(self._calls).unflatten(1, self._grid)
 
     @contextmanager
     def stopping(self) -> Iterator[None]:
@@ -102,12 +96,16 @@ class AttentionMaps:
         first, last = layer is self._layers[0], layer is self._layers[-1]
 
         def attend(module: nn.Module, args: tuple, output: Tensor) -> None:
-            found = probabilities(self._query, output, layer.attention.heads, layer.attention.scale)
+            if not self._wanted:
+                return
+            query, key = self._query[:self._wanted], output[:self._wanted]
+            found = probabilities(query, key, layer.attention.heads, layer.attention.scale)
             self._sum = found if first else self._sum + found
             if last:
                 self._calls.append(self._sum / len(self._layers))
+                self._wanted -= len(self._sum)
                 self._query, self._sum = None, 0.0
-                if self._stop:
+                if self._stop and not self._wanted:
                     raise EnoughSeen
         return attend
 

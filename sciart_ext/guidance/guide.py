@@ -47,7 +47,7 @@ class Guide:
     def attention(self) -> Tensor:
         """What was recorded last: (images, rows, h, w, tokens)."""
         images = len(self.words)
-        found = self.maps.maps(self.rows * images)
+        found = self.maps.maps()
         if self.by_image:
             return found.unflatten(0, (images, self.rows))
         return found.unflatten(0, (self.rows, images)).transpose(0, 1)
@@ -82,14 +82,13 @@ class Guide:
 
         predict: calls the model with the prompts' rows.
         """
-        self.maps.clear()
+        self.maps.record(self.rows * len(inputs))
         with torch.enable_grad():
             inputs = inputs.detach().requires_grad_()
             with self.maps.stopping():
                 predict(inputs)
             loss = self.loss()
             gradient = torch.autograd.grad(loss.sum(), inputs)[0]
-        self.maps.clear()
         return loss.detach(), gradient
 
     def update(self, inputs: Tensor, progress: float, times: int, predict: Callable[[Tensor], object]) -> Tensor:
@@ -102,6 +101,10 @@ class Guide:
                 break
             inputs = inputs - self.step_size(progress) * gradient * going.view(-1, 1, 1, 1)
         return inputs
+
+    def record(self) -> None:
+        """To be called before each evaluation: what `weights` needs of it is recorded, and nothing else."""
+        self.maps.record(self.rows * len(self.words) if self.settings.masks else 0)
 
     def weights(self, size: tuple[int, int]) -> Tensor:
         """Fusion weights (images, rows, h, w) from the maps recorded last."""

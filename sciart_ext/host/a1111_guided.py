@@ -64,13 +64,17 @@ class GuidedPass:
         for text in {text for schedule in self.schedules for _, text in schedule}:
             self.words(text)  # what is not in the prompt is refused now, not at the step where it is missing
 
+    def begin(self) -> None:
+        """To be called before each evaluation: the prompts of this moment, whose attention it will record."""
+        self.guide.words = [self.words(text) for text in self._texts()]
+        self.guide.record()
+
     def update(self, step: int, steps: int, progress: float, x: Tensor, sigma: Tensor, cond, image_cond: Tensor,
                set_gates: Callable[[], None]) -> None:
         """Updates the sampler's own latent x in place, as often as this step (0-based) wants it.
 
         The step size is that of the model's input: k-diffusion's latent is larger by √(σ² + 1).
         """
-        self.guide.words = [self.words(text) for text in self._texts()]
         times = self.guide.times(step, steps)
         if times:
             scale = 1.0 if self.is_vp else (sigma.square() + 1).sqrt().view(-1, 1, 1, 1)
@@ -81,7 +85,7 @@ class GuidedPass:
                 self.denoiser.inner_model((inputs * scale).repeat_interleave(self.rows, 0), sigma_in, cond=given)
 
             x.copy_(self.guide.update(x / scale, progress, times, call) * scale)
-        self.guide.maps.clear()
+            self.guide.record()
 
     def combine(self, original: Callable, x_out: Tensor, conds_list, uncond, cond_scale: float) -> Tensor:
         """In place of the host's own joining of AND parts: the rows by their weights, then CFG."""
@@ -89,7 +93,6 @@ class GuidedPass:
         images = len(conds_list)
         cond = x_out[:images * self.rows].unflatten(0, (images, self.rows))
         base = x_out[-images:]
-        self.guide.maps.clear()
         return base + ((weights.unsqueeze(2) * cond).sum(1) - base) * cond_scale
 
     def _given(self, sigma: Tensor, cond, image_cond: Tensor) -> tuple[Tensor, dict]:

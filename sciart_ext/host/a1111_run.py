@@ -199,6 +199,8 @@ class Pass:
         self._mix()
         if self._mixer is not None:
             self._mixer.set_gates(self._rows)
+        if self._guided is not None:
+            self._guided.begin()
 
     def _before_evaluation(self, denoiser, args: tuple, kwargs: dict) -> None:
         sigma = kwargs["sigma"] if "sigma" in kwargs else args[1]
@@ -206,6 +208,8 @@ class Pass:
         progress = self._progress(denoiser, sigma)
         images = len(cond.batch)
         of_prompts = self._rows_of_prompts(cond, progress)
+        if self._guided is not None:
+            self._guided.begin()
         if self._guided is not None and self._is_first_of_step(denoiser.step):
             x = kwargs["x"] if "x" in kwargs else args[0]
             self._guided.update(self.pattern.step(denoiser.step), self.steps, progress, x, sigma, cond,

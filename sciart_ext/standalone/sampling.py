@@ -86,7 +86,7 @@ def denoise(scheduler, rows: Rows, noise: Tensor, generators: Sequence[torch.Gen
                 if times:
                     latents = latents + (updated - inputs) / scheduler.scale_model_input(torch.ones_like(latents), time)
                     inputs = updated
-            guide.maps.clear()
+            guide.record()
         prediction = rows.predict(inputs, time, progress, guide)
         latents = scheduler.step(prediction, time, latents, **options).prev_sample
         last = evaluation + 1 == len(scheduler.timesteps)

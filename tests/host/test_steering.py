@@ -71,7 +71,15 @@ def test_batches_are_guided_picture_by_picture(tiny):
         assert difference(whole.pictures[i], alone.pictures[0])[1] <= 1.0
 
 
-def test_hires_and_img2img_are_guided(tiny):
+def test_img2img_is_guided(tiny):
+    start = hosted(tiny).pictures[0]
+    made = [tiny.img2img(start, prompt=PROMPT, steps=10, seed=3, sampler_name="Euler", denoising_strength=0.8, **SIZE,
+                         **with_recipe(recipe_of(**change))) for change in ({}, {"strength": 0.0, "masks": False})]
+    assert [answer.status for answer in made] == [200, 200], made[0].text
+    assert difference(made[0].pictures[0], made[1].pictures[0])[1] > 1
+
+
+def test_the_hires_pass_is_guided(tiny):
     hires = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7,
              "hr_second_pass_steps": 6}
     guided, plain = hosted(tiny, recipe_of(), **hires), hosted(tiny, recipe_of(strength=0.0, masks=False), **hires)
