@@ -79,15 +79,10 @@ def save(folder: Path, unet, text, words) -> None:
 
 
 class Noise:
-    """SD's forward process and the loss of the noise prediction.
+    """SD's forward process and the loss of the noise prediction, weighted by min(SNR, 5) / SNR (arXiv 2303.09556)."""
 
-    snr_limit: weight every time by min(SNR, limit) / SNR (arXiv 2303.09556); None: all alike, which teaches more of
-    the fine detail that little noise leaves to see.
-    """
-
-    def __init__(self, alphas: Tensor, snr_limit: float | None = SNR_LIMIT):
+    def __init__(self, alphas: Tensor):
         self.alphas = alphas
-        self.snr_limit = snr_limit
 
     def loss(self, unet, latents: Tensor, text: Tensor, generator: torch.Generator) -> Tensor:
         """Weighted mean squared error of the noise."""
@@ -96,10 +91,8 @@ class Noise:
         alpha = self.alphas[times].view(-1, 1, 1, 1)
         predicted = unet(alpha.sqrt() * latents + (1 - alpha).sqrt() * noise, times, text).sample
         errors = F.mse_loss(predicted.float(), noise, reduction="none").mean((1, 2, 3))
-        if self.snr_limit is not None:
-            ratio = (alpha / (1 - alpha)).view(-1)
-            errors = errors * ratio.clamp(max=self.snr_limit) / ratio
-        return errors.mean()
+        ratio = (alpha / (1 - alpha)).view(-1)
+        return (errors * ratio.clamp(max=SNR_LIMIT) / ratio).mean()
 
 
 def token_ids(words, texts: list[str]) -> Tensor:

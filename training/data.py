@@ -49,7 +49,11 @@ def anything(rng: np.random.Generator) -> tuple[Scene, dict[str, float]]:
     if rng.random() < 0.3:
         return scene, {}
     present = rng.random(len(STYLES)) < 0.45
-    return scene, {style: float(rng.uniform(0.5, 1.0)) for style, there in zip(STYLES, present) if there}
+    strengths = {style: float(rng.uniform(0.5, 1.0)) for style, there in zip(STYLES, present) if there}
+    if "science" in strengths and rng.random() < 0.5:  # by halves: its strength is their mean
+        strengths.update(blueprint=float(rng.uniform(0, 1)), machinery=float(rng.uniform(0, 1)))
+        strengths["science"] = (strengths["blueprint"] + strengths["machinery"]) / 2
+    return scene, strengths
 
 
 def drawn_set(sampler: Sampler, count: int, seed: int, folder: Path) -> Drawn:

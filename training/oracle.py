@@ -53,7 +53,7 @@ def disturbed(pictures: Tensor, generator: torch.Generator) -> Tensor:
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(len(pictures), 1, 1, 1, generator=generator)
 
-    for factor, share in ((2, 0.3), (4, 0.1)):
+    for factor, share in ((2, 0.5), (4, 0.25)):
         coarse = F.interpolate(F.avg_pool2d(pictures, factor), scale_factor=float(factor), mode="bilinear")
         pictures = torch.lerp(pictures, coarse, chance(share))
     pictures = torch.lerp(pictures, F.avg_pool2d(pictures, 3, 1, 1, count_include_pad=False), chance(0.3))

@@ -25,15 +25,20 @@ class Drawing:
 
 
 def draw(scene: Scene, strengths: Mapping[str, float] | None = None) -> Drawing:
-    """strengths: style → 0 (absent) to 1 (as its LoRA is taught it). The same arguments give the same picture."""
-    strength = {style: float((strengths or {}).get(style, 0.0)) for style in STYLES}
+    """strengths: style → 0 (absent) to 1 (as its LoRA is taught it). The same arguments give the same picture.
+
+    science has two parts, `blueprint` behind the things and `machinery` on them, which may have strengths of their own.
+    """
+    strengths = strengths or {}
+    strength = {style: float(strengths.get(style, 0.0)) for style in STYLES}
+    strength.update({part: float(strengths.get(part, strength["science"])) for part in ("blueprint", "machinery")})
     rng = np.random.default_rng(scene.seed)
     ground = backdrops.GROUND[scene.place]
     canvas = Image.new("RGB", (SIDE * SCALE, SIDE * SCALE), ground)
     outlines: list[tuple[np.ndarray, Colour]] = []
     _paint(canvas, backdrops.backdrop(scene.place, rng), backdrops.COLOURS, strength["child"], 24.0, rng, outlines)
-    if strength["science"]:
-        styles.blueprint(canvas, ground, SCALE, strength["science"], rng)
+    if strength["blueprint"]:
+        styles.blueprint(canvas, SCALE, strength["blueprint"])
     boxes = []
     for thing in scene.things:
         parts = placed(thing)
@@ -41,8 +46,8 @@ def draw(scene: Scene, strengths: Mapping[str, float] | None = None) -> Drawing:
         boxes.append([*points.min(0), *points.max(0)])
         colours = colours_of(thing.kind, thing.palette, thing.individual)
         _paint(canvas, parts, colours, strength["child"], thing.size, rng, outlines)
-        if strength["science"]:
-            styles.machinery(canvas, parts, thing.size, SCALE, strength["science"], rng)
+        if strength["machinery"]:
+            styles.machinery(canvas, parts, thing.size, SCALE, strength["machinery"])
     if strength["child"]:
         canvas = styles.crayon(canvas, strength["child"], rng)
         styles.outlined(canvas, outlines, SCALE, strength["child"], rng)

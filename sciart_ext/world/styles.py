@@ -14,8 +14,11 @@ from .shapes import Colour, Part
 
 PAPER = np.array([1.0, 0.985, 0.95], np.float32)
 INK: Colour = (45, 38, 50)
-LIGHT: Colour = (90, 255, 240)
-LINE: Colour = (25, 45, 75)
+LIGHT: Colour = (110, 255, 240)
+LAMP: Colour = (255, 60, 80)
+LINE: Colour = (15, 30, 60)
+BLUEPRINT: Colour = (25, 70, 150)
+GRID: Colour = (150, 235, 255)
 
 
 # a child's hand
@@ -76,63 +79,56 @@ def outlined(canvas: Image.Image, outlines: Sequence[tuple[np.ndarray, Colour]],
 
 # science fiction
 
-def blueprint(canvas: Image.Image, ground: Colour, scale: int, strength: float, rng: np.random.Generator) -> None:
-    """A grid behind everything, and orbits: bright on a dark ground, dark on a bright one.
+def blueprint(canvas: Image.Image, scale: int, strength: float) -> None:
+    """Everything behind the objects as on a blueprint: towards its blue, under a grid of bright lines.
 
-    The grid's lines lie where the autoencoder's cells of 8 pixels can tell them, always in the same places.
+    Coarse, because the autoencoder (8 pixels per cell) keeps nothing finer, and always in the same places.
     """
+    canvas.paste(Image.blend(canvas, Image.new("RGB", canvas.size, BLUEPRINT), 0.6 * strength))
     brush = ImageDraw.Draw(canvas, "RGBA")
     side = canvas.width
-    line = (120, 235, 255) if sum(ground) < 380 else (20, 80, 150)
-    colour = (*line, int(100 * strength))
     for at in np.arange(4, side / scale, 16) * scale:
-        brush.line([(at, 0), (at, side)], fill=colour, width=3 * scale // 2)
-        brush.line([(0, at), (side, at)], fill=colour, width=3 * scale // 2)
-    x, y = rng.uniform(0.2, 0.8, 2) * side
-    for radius in (0.3, 0.52):
-        brush.ellipse([x - radius * side, y - radius * side, x + radius * side, y + radius * side],
-                      outline=(*line, int(170 * strength)), width=2 * scale)
+        brush.line([(at, 0), (at, side)], fill=(*GRID, int(150 * strength)), width=2 * scale)
+        brush.line([(0, at), (side, at)], fill=(*GRID, int(150 * strength)), width=2 * scale)
 
 
-def machinery(canvas: Image.Image, parts: Sequence[Part], size: float, scale: int, strength: float,
-              rng: np.random.Generator) -> None:
-    """Panel lines and lit portholes on an object's bodies, antennae on its top, lights below."""
+def machinery(canvas: Image.Image, parts: Sequence[Part], size: float, scale: int, strength: float) -> None:
+    """Panel lines and lit portholes on an object's bodies, antennae with red lamps on its top."""
     brush = ImageDraw.Draw(canvas, "RGBA")
     alpha = int(255 * strength)
     points = np.concatenate([part.points for part in parts])
     (left, top), (right, _) = points.min(0), points.max(0)
-    for x, lean in (((2 * left + right) / 3, -0.12), ((left + 2 * right) / 3, 0.12)):
-        tip = (x + lean * size) * scale, (top - 0.22 * size) * scale
-        brush.line([(x * scale, (top + 0.35 * size) * scale), tip], fill=(*LINE, alpha), width=2 * scale)
-        _light(brush, *tip, 2.6 * scale, (255, 70, 90), alpha)
+    for x, lean in (((2 * left + right) / 3, -0.15), ((left + 2 * right) / 3, 0.15)):
+        tip = (x + lean * size) * scale, (top - 0.25 * size) * scale
+        brush.line([(x * scale, (top + 0.35 * size) * scale), tip], fill=(*LINE, alpha), width=5 * scale // 2)
+        _light(brush, *tip, 3.4 * scale, LAMP, alpha)
     for part in parts:
         if part.role == "body":
             _panels(canvas, part.points * scale, scale, strength)
             x, y = part.points.mean(0)
             (x0, y0), (x1, y1) = part.points.min(0), part.points.max(0)
             across = x1 - x0 > y1 - y0
-            for offset in (-0.28, 0.0, 0.28):
+            for offset in (-0.27, 0.27):
                 spot = (x + offset * (x1 - x0), y) if across else (x, y + offset * (y1 - y0))
-                _light(brush, spot[0] * scale, spot[1] * scale, 2.8 * scale, LIGHT, alpha)
+                _light(brush, spot[0] * scale, spot[1] * scale, 3.6 * scale, LIGHT, alpha)
 
 
 def _panels(canvas: Image.Image, points: np.ndarray, scale: int, strength: float) -> None:
     mask = Image.new("L", canvas.size)
-    ImageDraw.Draw(mask).polygon([tuple(point) for point in points], fill=int(200 * strength))
+    ImageDraw.Draw(mask).polygon([tuple(point) for point in points], fill=int(255 * strength))
     lines = Image.new("L", canvas.size)
     brush = ImageDraw.Draw(lines)
     (x0, y0), (x1, y1) = points.min(0), points.max(0)
-    for share in (0.3, 0.7):
-        x, y = x0 + share * (x1 - x0), y0 + share * (y1 - y0)
-        brush.line([(x, y0), (x, y1)], fill=255, width=2 * scale)
-        brush.line([(x0, y), (x1, y)], fill=255, width=2 * scale)
-    brush.line([tuple(point) for point in np.concatenate([points, points[:1]])], fill=255, width=3 * scale)
+    x, y = (x0 + x1) / 2, (y0 + y1) / 2
+    brush.line([(x, y0), (x, y1)], fill=255, width=5 * scale // 2)
+    brush.line([(x0, y), (x1, y)], fill=255, width=5 * scale // 2)
+    brush.line([tuple(point) for point in np.concatenate([points, points[:1]])], fill=255, width=4 * scale)
     both = Image.fromarray((np.asarray(mask, np.uint16) * np.asarray(lines) // 255).astype(np.uint8))
     canvas.paste(LINE, (0, 0), both)
 
 
 def _light(brush: ImageDraw.ImageDraw, x: float, y: float, radius: float, colour: Colour, alpha: int) -> None:
-    for share, fill in ((1.45, LINE), (1.0, colour), (0.4, (255, 255, 255))):
+    for share, fill in ((1.4, LINE), (1.0, colour)):
         r = share * radius
         brush.ellipse([x - r, y - r, x + r, y + r], fill=(*fill, alpha))
 
