@@ -9,15 +9,21 @@ with a style's LoRA. The same seeds for all; shares with 95 % intervals (Wilson)
 from __future__ import annotations
 
 import argparse
+import functools
 import json
+import os
 import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 
 import numpy as np
+import torch
 
 from sciart_ext.world import MODEL
+from sciart_ext.world.oracle import Oracle
 
 from . import record
-from .tinyworld.judging import share, trained_oracle
+from .tinyworld.judging import share
 from .tinyworld.sampling import Pictures
 from .tinyworld.steering import CASES, COMPOSED, GUIDED, make
 
@@ -30,27 +36,42 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, help="per case (default 200, quick 20)")
     parser.add_argument("--cases", default=None, help=f"of {', '.join(CASES)}")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes of one thread each, on a CPU")
     options = parser.parse_args()
     count = options.seeds or (20 if options.quick else 200)
     seeds = range(FIRST_SEED, FIRST_SEED + count)
     cases = options.cases.split(",") if options.cases else ["two"] if options.quick else list(CASES)
     began = time.monotonic()
-    pictures, oracle = Pictures(MODEL, options.device), trained_oracle()
     measured: dict = {"seeds": count}
-    for case in cases:
-        for styled in (False, True):
-            for variant in (*COMPOSED, *GUIDED):
-                made = make(pictures, oracle, seeds, case, variant, styled)
-                found = {**share(made.present), "style": round(float(np.mean(made.style)), 4)}
-                if made.losses:
-                    found["loss"] = {"first": quartiles(made.losses[0]), "last": quartiles(made.losses[-1])}
-                measured.setdefault(f"{case}{' with style' if styled else ''}", {})[variant] = found
-                print(case, "with style" if styled else "", variant, json.dumps(found), flush=True)
+    tasks = [(case, variant, styled) for case in cases for styled in (False, True) for variant in (*COMPOSED, *GUIDED)]
+    with ProcessPoolExecutor(1 if options.device == "cuda" else options.jobs, get_context("spawn")) as pool:
+        waiting = {pool.submit(measure, *task, seeds, options.device): task for task in tasks}
+        for done in as_completed(waiting):
+            case, variant, styled = waiting[done]
+            case += " with style" if styled else ""
+            measured.setdefault(case, {})[variant] = done.result()
+            print(case, variant, json.dumps(done.result()), flush=True)
     measured["minutes"] = round((time.monotonic() - began) / 60, 1)
     measured.update(machine=record.machine(options.device), commit=record.commit())
     if not options.quick:
         record.write("steer", measured)
     print(json.dumps(summary(measured)))
+
+
+def measure(case: str, variant: str, styled: bool, seeds: range, device: str) -> dict:
+    made = make(*loaded(device), seeds, case, variant, styled)
+    found = {**share(made.present), "style": round(float(np.mean(made.style)), 4)}
+    if made.losses:
+        found["loss"] = {"first": quartiles([seed[0] for seed in made.losses]),
+                         "last": quartiles([seed[-1] for seed in made.losses])}
+    return found
+
+
+@functools.cache
+def loaded(device: str) -> tuple[Pictures, Oracle]:
+    """The model and the oracle, once in each process."""
+    torch.set_num_threads(1)
+    return Pictures(MODEL, device), Oracle.load()
 
 
 def quartiles(values: list[float]) -> list[float]:

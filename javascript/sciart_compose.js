@@ -44,12 +44,19 @@
             const given = this.given(recipe);
             const fields = NUMBERS.map(([key, text, usual, step, title]) =>
                 dom.labelled(text, this.number(key, usual, step, title), "sciart-small"));
-            const masks = dom.h("input", {type: "checkbox", checked: given.masks !== false, "data-field": "masks",
-                oninput: () => this.set("masks", masks.checked ? undefined : false)});
+            const masks = this.box("masks", given.masks !== false, (on) => on ? undefined : false);
+            const show = this.box("show", given.show === true, (on) => on || undefined);
             const used = Object.keys(given).some((key) => key !== "strength");
             return dom.h("details", {class: "sciart-fold", open: used}, dom.h("summary", {}, "Advanced"),
                 dom.h("div", {class: "sciart-line"}, ...fields),
-                dom.h("label", {class: "sciart-check"}, masks, "each LoRA only in its subject's area"));
+                dom.h("label", {class: "sciart-check"}, masks, "each LoRA only in its subject's area"),
+                dom.h("label", {class: "sciart-check"}, show, "show the areas beside the result"));
+        }
+
+        box(key, checked, valueOf) {
+            const input = dom.h("input", {type: "checkbox", checked, "data-field": `guidance.${key}`,
+                oninput: () => this.set(key, valueOf(input.checked))});
+            return input;
         }
 
         number(key, usual, step, title) {

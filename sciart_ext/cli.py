@@ -115,6 +115,8 @@ def _generate(args: argparse.Namespace) -> None:
     pipe = load_pipeline(args.model, args.config, args.device)
     picture = generate(pipe, recipe, settings, loras, args.model.stem, None if args.quiet else _show_progress)
     save_png(picture.image, args.out, picture.infotext)
+    if picture.subjects is not None:
+        save_png(picture.subjects, args.out.with_suffix(".subjects.png"), picture.infotext)
     if preset.get("enable_hr"):
         picture.notes.append("the preset's hires pass is not made here; this is the first pass")
     for note in picture.notes:

@@ -31,6 +31,13 @@ def _optional_weight(value: Any) -> Optional[float]:
     return None if value is None else check_number(value, "", -MAX_WEIGHT, MAX_WEIGHT)
 
 
+def check_bool(value: Any) -> bool:
+    """true or false; what pydantic would take for one of them is refused."""
+    if not isinstance(value, bool):
+        raise SciArtError("", f"expected true or false, got {value!r}")
+    return value
+
+
 class _Weighted(_Strict):
     """A weight that is one number or a schedule; shared by the first pass and the hires pass."""
 
@@ -115,12 +122,32 @@ class GuidanceSettings(_Strict):
     target: float = Field(0.0, description="loss at which a step's updates stop")
     masks: bool = Field(True, description="each LoRA's prediction only where its subject is; false: their mean")
     mask_threshold: float = Field(0.3, description="share of a word's largest attention from which its mask covers")
+    opacity: List[List[float]] = Field(
+        [[0.0, 1.0], [0.4, 0.35]], description="how much of each LoRA's prediction counts in its mask, as points "
+        "[[progress, share], ...] or the text `1@0, 0.35@0.4`: CFG makes more of it than the LoRA was trained for")
 
     @validator("strength", "temperature", "until", "target", "mask_threshold", pre=True)
     def _number(cls, value, field):
         low, high = {"strength": (0.0, 1e4), "temperature": (0.01, 100.0), "target": (0.0, 100.0)}.get(
             field.name, (0.0, 1.0))
         return check_number(value, "", low, high)
+
+    show: bool = Field(False, description="add a picture of the subjects' attention and masks to the result")
+
+    @validator("masks", "show", pre=True)
+    def _yes_or_no(cls, value):
+        return check_bool(value)
+
+    @validator("opacity", pre=True)
+    def _shares(cls, value):
+        points = check_points(value, "")
+        for _, share in points:
+            check_number(share, "", 0.0, 1.0)
+        return [list(point) for point in points]
+
+    def opacity_at(self, progress: float) -> float:
+        """The opacity at `progress`, linear between its points."""
+        return weight_at(tuple((p, share) for p, share in self.opacity), "linear", progress)
 
     @validator("refine", pre=True)
     def _times(cls, value):
@@ -152,9 +179,7 @@ class Recipe(_Strict):
 
     @validator("enabled", pre=True)
     def _bool(cls, value):
-        if not isinstance(value, bool):
-            raise SciArtError("", f"expected true or false, got {value!r}")
-        return value
+        return check_bool(value)
 
     @validator("memory_limit_mb", pre=True)
     def _limit(cls, value):

@@ -45,8 +45,9 @@ class Pictures:
         return self.by_recipe(prompt, seeds, parse_recipe({"enabled": bool(entries), "loras": entries}))[0]
 
     @torch.no_grad()
-    def by_recipe(self, prompt: str, seeds: Sequence[int], recipe: Recipe) -> tuple[np.ndarray, list[list[float]]]:
-        """SciArt's own way; and of every guided update, the loss of each seed of the batch."""
+    def by_recipe(self, prompt: str, seeds: Sequence[int],
+                  recipe: Recipe) -> tuple[np.ndarray, list[tuple[float, ...]]]:
+        """SciArt's own way; and of each seed the losses before its guided updates."""
         plan = compile_plan(recipe, STEPS).first
         mixture = bind(model_parts(self.pipe), [self.loras[lora.name] for lora in recipe.loras], recipe.loras, "tiny",
                        "branch")
@@ -62,7 +63,7 @@ class Pictures:
                 guide = (enter_guide(stack, self.pipe, plan, prompt, recipe.guidance, len(chosen))
                          if plan.subjects else None)
                 made.append(self._decoded(denoise(scheduler, rows, noise, [], guide)))
-            losses += guide.losses if guide else []
+            losses += zip(*guide.losses) if guide else []
         return np.concatenate(made), losses
 
     @torch.no_grad()

@@ -26,11 +26,11 @@ STYLE, STYLE_WEIGHT = "watercolor", 0.7
 
 @dataclass(frozen=True)
 class Made:
-    """For each seed: whether every individual was there, and how strong the style was."""
+    """For each seed: whether every individual was there, how strong the style was, its losses before each update."""
 
     present: list[bool]
     style: list[float]
-    losses: list[list[float]]
+    losses: list[tuple[float, ...]]
 
 
 def make(pictures: Pictures, oracle: Oracle, seeds: Sequence[int], case: str, variant: str, styled: bool,

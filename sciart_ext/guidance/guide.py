@@ -1,4 +1,9 @@
-"""Contrastive guidance of one batch: the update of its latents and the fusion of its rows (METHOD of CLoRA)."""
+"""Contrastive guidance of one batch: where its subjects are, the update of its latents, the fusion of its rows.
+
+The loss and the rows are CLoRA's (arXiv 2403.19776). It takes the masks of each evaluation from that evaluation's own
+maps, which in the first steps show little and later show what the rows have done to each other: a LoRA that swallows
+the others covers them. Here they come from a look ahead, before any LoRA of a subject acts (README, "Steering").
+"""
 
 from __future__ import annotations
 
@@ -10,8 +15,10 @@ from torch import Tensor
 from ..recipe import GuidanceSettings
 from ..schedule import step_progress
 from .attention import AttentionMaps
+from .look_ahead import layouts
 from .loss import contrastive_loss
 from .masks import fusion_weights, masks_from_attention, resized
+from .sheet import Seen
 from .words import Words
 
 
@@ -31,6 +38,13 @@ class Guide:
         """of each image; where the prompt changes on the way, of the prompt now"""
         self.losses: list[list[float]] = []
         """of every update, per image"""
+        self.masks: Tensor | None = None
+        """where each subject is (images, subjects, h, w), on the maps' grid; None before the look ahead"""
+        self.first: Tensor | None = None
+        """attention from which the masks were taken, like them"""
+        self.last: Tensor | None = None
+        """attention of the evaluation that was watched"""
+        self._watching = False
 
     def times(self, step: int, steps: int) -> int:
         """How many updates come before this step (0-based) of so many."""
@@ -54,22 +68,38 @@ class Guide:
 
     def loss(self) -> Tensor:
         """Of each image (images,), from the maps recorded last."""
-        return self._each(lambda maps, words: contrastive_loss(
+        return self._by_words(self.attention(), lambda maps, words: contrastive_loss(
             words.pick(maps).flatten(-2), words.subjects, self.settings.temperature))
 
-    def masks(self) -> Tensor:
-        """Where each subject is, by its own row's maps recorded last: bool (images, subjects, h, w)."""
-        def of_images(maps: Tensor, words: Words) -> Tensor:
-            picked = words.pick(maps)
-            own = [(words.subjects == k) & (words.rows == k + 1) for k in range(self.rows - 1)]
-            return torch.stack([masks_from_attention(picked[:, chosen], self.settings.mask_threshold)
-                                for chosen in own], 1)
+    def look_ahead(self, latents: Tensor, start: int, alphas: Tensor, predict: Callable[[Tensor, int, float], Tensor],
+                   ) -> None:
+        """Finds the masks where they are wanted and not known yet. Arguments: `layouts`'; predict calls the model with
+        the base row of every image first."""
+        if not self.settings.masks or self.masks is not None:
+            return
 
-        return self._each(of_images)
+        def recorded(latents: Tensor, time: int, progress: float) -> tuple[Tensor, Tensor]:
+            self.maps.record(len(latents))
+            return predict(latents, time, progress), self.maps.maps()
 
-    def _each(self, function: Callable[[Tensor, Words], Tensor]) -> Tensor:
+        self.first = self._by_words(layouts(latents, start, alphas, recorded),
+                                    lambda maps, words: words.means(maps))
+        self.masks = masks_from_attention(self.first, self.settings.mask_threshold)
+
+    def watch(self) -> None:
+        """Keeps the attention of the next evaluation as `last`, where it is to be shown."""
+        if self.settings.show and self.masks is not None:
+            self._watching = True
+            self.maps.record(self.rows * len(self.words))
+
+    def seen(self) -> list[Seen]:
+        """Of each image, what is to be shown; empty where nothing is."""
+        if self.last is None:
+            return []
+        return [Seen(*image) for image in zip(self.first, self.last, self.masks)]
+
+    def _by_words(self, maps: Tensor, function: Callable[[Tensor, Words], Tensor]) -> Tensor:
         """function(maps of images, their words) for all images with the same words at once, in the images' order."""
-        maps = self.attention()
         groups: dict[int, list[int]] = {}
         for image, words in enumerate(self.words):
             groups.setdefault(id(words), []).append(image)
@@ -102,12 +132,13 @@ class Guide:
             inputs = inputs - self.step_size(progress) * gradient * going.view(-1, 1, 1, 1)
         return inputs
 
-    def record(self) -> None:
-        """To be called before each evaluation: what `weights` needs of it is recorded, and nothing else."""
-        self.maps.record(self.rows * len(self.words) if self.settings.masks else 0)
-
-    def weights(self, size: tuple[int, int]) -> Tensor:
-        """Fusion weights (images, rows, h, w) from the maps recorded last."""
+    def weights(self, size: tuple[int, int], progress: float) -> Tensor:
+        """Fusion weights (images, rows, h, w) for latents of this (h, w)."""
+        if self._watching:
+            self._watching = False
+            self.last = self._by_words(self.attention(), lambda maps, words: words.means(maps[:, 0]))
         if not self.settings.masks:
             return fusion_weights(torch.ones(len(self.words), self.rows - 1, *size))
-        return fusion_weights(resized(self.masks(), size))
+        if self.masks is None:
+            raise RuntimeError("SciArt: the look ahead, which finds the masks, has not been")
+        return fusion_weights(resized(self.masks, size), self.settings.opacity_at(progress))

@@ -8,23 +8,35 @@ from torch import Tensor
 
 
 def masks_from_attention(maps: Tensor, threshold: float) -> Tensor:
-    """maps (…, words, h, w) → bool (…, h, w): where any word's attention reaches `threshold` of its largest.
+    """maps (…, subjects, h, w), not negative → bool, the same shape: where each subject is, no two at one place.
 
-    A word that is looked at nowhere covers nothing.
+    Each map, smoothed and less its minimum, is taken as a share of its largest value. A place belongs to the subject
+    with the largest share there, if that reaches `threshold`; a map without contrast covers nothing.
     """
-    peak = maps.amax((-2, -1), keepdim=True)
-    return ((maps >= threshold * peak) & (peak > 0)).any(-3)
+    contrast = smoothed(maps)
+    contrast = contrast - contrast.amin((-2, -1), keepdim=True)
+    shares = contrast / contrast.amax((-2, -1), keepdim=True).clamp(min=1e-8)
+    winner = shares.argmax(-3, keepdim=True)
+    order = torch.arange(maps.shape[-3], device=maps.device).view(-1, 1, 1)
+    return (shares >= threshold) & (shares > 0) & (order == winner)
 
 
-def fusion_weights(masks: Tensor) -> Tensor:
+def smoothed(maps: Tensor) -> Tensor:
+    """(…, h, w) under the kernel 1 2 1 by 1 2 1, borders repeated."""
+    kernel = torch.tensor([1.0, 2.0, 1.0], device=maps.device)
+    padded = F.pad(maps.float().reshape(-1, 1, *maps.shape[-2:]), (1, 1, 1, 1), mode="replicate")
+    return F.conv2d(padded, (kernel[:, None] * kernel / 16)[None, None]).view(maps.shape)
+
+
+def fusion_weights(masks: Tensor, opacity: float = 1.0) -> Tensor:
     """masks (…, subjects, h, w), 0 to 1 → weights (…, 1 + subjects, h, w) of the base row and each subject's row.
 
-    They sum to 1 everywhere: overlapping masks share by their values, what no mask covers is the base row's.
+    They sum to 1 everywhere: overlapping masks share by their values, what no mask covers is the base row's, as is
+    1 − opacity of what they cover.
     """
     masks = masks.float()
-    covered = masks.sum(-3, keepdim=True)
-    base = (1 - covered).clamp(min=0)
-    return torch.cat([base, masks / covered.clamp(min=1)], -3)
+    own = opacity * masks / masks.sum(-3, keepdim=True).clamp(min=1)
+    return torch.cat([1 - own.sum(-3, keepdim=True), own], -3)
 
 
 def resized(masks: Tensor, size: tuple[int, int]) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,14 +27,22 @@ class Subject:
     trigger: str = ""
     mention: int | None = None
 
-    def own_prompt(self, prompt: str) -> str:
-        """The prompt with the trigger before the subject, where it is not there already."""
-        mentions = re.finditer(rf"(?<!\w){re.escape(self.words)}(?!\w)", prompt, re.IGNORECASE)
-        for number, mention in reversed(list(enumerate(mentions))):
-            before = prompt[:mention.start()]
-            if self.trigger and self.mention in (None, number) and not before.rstrip().endswith(self.trigger):
-                prompt = f"{before}{self.trigger} {prompt[mention.start():]}"
-        return prompt
+    @property
+    def full(self) -> str:
+        """The words with the trigger before them."""
+        return f"{self.trigger} {self.words}".strip()
+
+
+def own_prompt(subject: Subject, subjects: Sequence[Subject], prompt: str) -> str:
+    """The prompt of a subject's own row: every subject in it is this one, with its trigger.
+
+    A row that also named the others would put them where it likes; so all rows have the same things at the same
+    places, each row its own kind of thing, and the masks choose.
+    """
+    ordered = sorted(subjects, key=lambda one: -len(one.words))
+    told = "|".join(rf"(?:{re.escape(one.trigger)}\s+)?{re.escape(one.words)}" if one.trigger else re.escape(one.words)
+                    for one in ordered)
+    return re.sub(rf"(?<!\w)(?:{told})(?!\w)", lambda _: subject.full, prompt, flags=re.IGNORECASE)
 
 
 def subjects_of(words: Sequence[tuple[str, str]]) -> list[Subject]:
@@ -65,6 +72,22 @@ def mentions_of(tokens: Sequence[int], chunks: Sequence[Sequence[int]]) -> list[
             if list(chunk[start:start + len(tokens)]) == list(tokens)]
 
 
+def told_in(subjects: Sequence[Subject], tokens: Mapping[str, Sequence[int]],
+            chunks: Sequence[Sequence[int]]) -> list[tuple[list[int], int | None]]:
+    """The columns of every mention of a subject, in the prompt's order, and whose it is: of several with the same
+    words one each, a further mention nobody's. Where words are part of longer ones, the longer are meant."""
+    taken: dict[int, tuple[list[int], int | None]] = {}
+    for words in sorted({subject.words.lower() for subject in subjects}, key=len, reverse=True):
+        about = [k for k, subject in enumerate(subjects) if subject.words.lower() == words]
+        used = {column for columns, _ in taken.values() for column in columns}
+        mentions = [columns for columns in mentions_of(tokens[subjects[about[0]].words], chunks)
+                    if not used.intersection(columns)]
+        for number, columns in enumerate(mentions):
+            whose = about[0] if len(about) == 1 else about[number] if number < len(about) else None
+            taken[columns[0]] = columns, whose
+    return [taken[first] for first in sorted(taken)]
+
+
 @dataclass(frozen=True)
 class Words:
     """The maps that guidance compares: (n,) rows they are in, columns of the text, and subjects they belong to."""
@@ -77,29 +100,31 @@ class Words:
         """maps (images, rows, h, w, tokens) → (images, n, h, w)."""
         return maps[:, self.rows, :, :, self.columns].movedim(0, 1)
 
+    def means(self, maps: Tensor) -> Tensor:
+        """Base rows' maps (images, h, w, tokens) → (images, subjects, h, w): each subject's mean over its words."""
+        base = self.rows == 0
+        return torch.stack([maps[..., self.columns[base & (self.subjects == k)]].mean(-1)
+                            for k in range(int(self.subjects.max()) + 1)], 1)
+
 
 def find_words(subjects: Sequence[Subject], tokens: Mapping[str, Sequence[int]],
                prompts: Sequence[Sequence[Sequence[int]]], fields: Sequence[str], known: Sequence[str]) -> Words:
-    """Where each subject's words are in every row, and in its own row its trigger's too.
+    """Where each subject is told in the base row, and in its own row at the same place, with its trigger.
 
     tokens: of the subjects' and triggers' texts; prompts: token chunks of row 0 and of each subject's own row; fields:
     of the recipe, per subject; known: the words of the prompt, for the error where a subject is not among them.
     """
-    entries = []
-    for number, subject in enumerate(subjects):
-        words = list(tokens[subject.words])
-        for row, chunks in enumerate(prompts):
-            mentions = mentions_of(words, chunks)
-            if subject.mention is not None:
-                mentions = mentions[subject.mention:subject.mention + 1]
-            if not mentions:
-                times = "" if subject.mention is None else f" {subject.mention + 1} times, once for each LoRA about it"
-                raise SciArtError(fields[number], f"{subject.words!r} is not in the prompt{times}; "
-                                                  f"{did_you_mean(subject.words, known)}")
-            columns = [*itertools.chain(*mentions)]
-            if row == number + 1 and subject.trigger:
-                trigger = tokens[subject.trigger]
-                columns += [column for mention in mentions_of([*trigger, *words], chunks)
-                            for column in mention[:len(trigger)]]
-            entries += [(row, column, number) for column in columns]
+    told = told_in(subjects, tokens, prompts[0])
+    entries = [(0, column, whose) for columns, whose in told if whose is not None for column in columns]
+    for number, (subject, field) in enumerate(zip(subjects, fields)):
+        places = [place for place, (_, whose) in enumerate(told) if whose == number]
+        if not places:
+            times = f" {subject.mention + 1} times, once for each LoRA about it" if subject.mention else ""
+            raise SciArtError(field, f"{subject.words!r} is not in the prompt{times}; "
+                                     f"{did_you_mean(subject.words, known)}")
+        own = mentions_of([*tokens[subject.trigger], *tokens[subject.words]], prompts[number + 1])
+        if len(own) != len(told):
+            raise SciArtError(field, f"the prompt tells of {len(told)} subjects, but with {subject.full!r} in their "
+                                     f"places of {len(own)}; use words that are no part of one another")
+        entries += [(number + 1, column, number) for place in places for column in own[place]]
     return Words(*torch.tensor(entries, dtype=torch.long).unbind(1))

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, fields
 
+import torch
 from modules import prompt_parser, sd_samplers_timesteps, shared
 from torch import Tensor
 
 from ..errors import SciArtError
 from ..guidance.attention import AttentionMaps
 from ..guidance.guide import Guide
-from ..guidance.words import Subject, Words, find_words, subjects_in
-from ..plan import PassPlan
+from ..guidance.words import Subject, Words, find_words, own_prompt, subjects_in
+from ..plan import PassPlan, Row
 from ..recipe import GuidanceSettings
 from .a1111_model import model_parts, tokenizing_encoder, update_weights
 
@@ -36,9 +38,31 @@ def joined(parts: Sequence[prompt_parser.MulticondLearnedConditioning]) -> promp
     return prompt_parser.MulticondLearnedConditioning(parts[0].shape, batch)
 
 
-def own_prompts(subject: Subject, prompts: prompt_parser.SdConditioning) -> prompt_parser.SdConditioning:
+def own_prompts(subject: Subject, subjects: Sequence[Subject],
+                prompts: prompt_parser.SdConditioning) -> prompt_parser.SdConditioning:
     """The prompts of a subject's own row."""
-    return prompt_parser.SdConditioning([subject.own_prompt(text) for text in prompts], copy_from=prompts)
+    return prompt_parser.SdConditioning([own_prompt(subject, subjects, text) for text in prompts], copy_from=prompts)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the host's denoiser is called with."""
+
+    x: Tensor
+    sigma: Tensor
+    uncond: object
+    cond: object
+    cond_scale: float
+    image_cond: Tensor
+
+    @staticmethod
+    def of(given: Mapping[str, object]) -> Evaluation:
+        """From the denoiser's arguments by name, of which it has more."""
+        return Evaluation(**{field.name: given[field.name] for field in fields(Evaluation)})
+
+
+def _is_unclip() -> bool:
+    return shared.sd_model.model.conditioning_key == "crossattn-adm"
 
 
 class GuidedPass:
@@ -49,6 +73,9 @@ class GuidedPass:
         self.denoiser = sampler.model_wrap_cfg
         self.plan = plan
         self.rows = 1 + len(plan.subjects)
+        self.progress = 0.0
+        self.alphas = shared.sd_model.alphas_cumprod
+        self.sigmas = ((1 - self.alphas) / self.alphas).sqrt()
         self.is_vp = isinstance(sampler, sd_samplers_timesteps.CompVisSampler)
         self.subjects = subjects_in(plan)
         self.encoder = tokenizing_encoder(shared.sd_model)
@@ -64,44 +91,80 @@ class GuidedPass:
         for text in {text for schedule in self.schedules for _, text in schedule}:
             self.words(text)  # what is not in the prompt is refused now, not at the step where it is missing
 
-    def begin(self) -> None:
-        """To be called before each evaluation: the prompts of this moment, whose attention it will record."""
-        self.guide.words = [self.words(text) for text in self._texts()]
-        self.guide.record()
+    def follow(self, before: GuidedPass) -> None:
+        """Goes on where the refiner took over: with the masks of the model before."""
+        self.guide.masks, self.guide.first = before.guide.masks, before.guide.first
+        self.begin(before.progress)
 
-    def update(self, step: int, steps: int, progress: float, x: Tensor, sigma: Tensor, cond, image_cond: Tensor,
-               set_gates: Callable[[], None]) -> None:
-        """Updates the sampler's own latent x in place, as often as this step (0-based) wants it.
+    def begin(self, progress: float) -> None:
+        """To be called before each evaluation: how far the pass is, and the prompts of this moment."""
+        self.progress = progress
+        self.guide.words = [self.words(text) for text in self._texts()]
+
+    def update(self, now: Evaluation, step: int, steps: int, set_gates: Callable[[Sequence[Row], float], None]) -> None:
+        """Updates the sampler's own latent in place, as often as this step (0-based) wants it; finds the masks before
+        the first.
 
         The step size is that of the model's input: k-diffusion's latent is larger by √(σ² + 1).
+        set_gates(rows, progress): of every image, for the next call.
         """
         times = self.guide.times(step, steps)
+        scale = 1.0 if self.is_vp else (now.sigma.square() + 1).sqrt().view(-1, 1, 1, 1)
         if times:
-            scale = 1.0 if self.is_vp else (sigma.square() + 1).sqrt().view(-1, 1, 1, 1)
-            sigma_in, given = self._given(sigma, cond, image_cond)
+            prompts = self._cond(now, slice(None), now.sigma)
 
             def call(inputs: Tensor) -> None:
-                set_gates()
-                self.denoiser.inner_model((inputs * scale).repeat_interleave(self.rows, 0), sigma_in, cond=given)
+                set_gates([row for row in self.plan.rows() if not row.uncond], self.progress)
+                prompts(inputs * scale)
 
-            x.copy_(self.guide.update(x / scale, progress, times, call) * scale)
-            self.guide.record()
+            now.x.copy_(self.guide.update(now.x / scale, self.progress, times, call) * scale)
+        start = int(now.sigma[0]) if self.is_vp else int((self.sigmas - now.sigma[0].item()).abs().argmin())
+        self.guide.look_ahead(now.x / scale, start, self.alphas, functools.partial(self._denoised, now, set_gates))
+        if step + 1 == steps:
+            self.guide.watch()
 
     def combine(self, original: Callable, x_out: Tensor, conds_list, uncond, cond_scale: float) -> Tensor:
         """In place of the host's own joining of AND parts: the rows by their weights, then CFG."""
-        weights = self.guide.weights(tuple(x_out.shape[-2:])).to(x_out)
+        weights = self.guide.weights(tuple(x_out.shape[-2:]), self.progress).to(x_out)
         images = len(conds_list)
         cond = x_out[:images * self.rows].unflatten(0, (images, self.rows))
         base = x_out[-images:]
         return base + ((weights.unsqueeze(2) * cond).sum(1) - base) * cond_scale
 
-    def _given(self, sigma: Tensor, cond, image_cond: Tensor) -> tuple[Tensor, dict]:
-        """Sigmas and conditioning of the prompts' rows, as the host's denoiser would give them to the model."""
-        _, text = prompt_parser.reconstruct_multicond_batch(cond, self.denoiser.step)
-        sigma, image = (value.repeat_interleave(self.rows, 0) for value in (sigma, image_cond))
-        if shared.sd_model.model.conditioning_key == "crossattn-adm":
-            return sigma, {"c_crossattn": [text], "c_adm": image}
-        return sigma, {**(text if isinstance(text, dict) else {"c_crossattn": [text]}), "c_concat": [image]}
+    def _denoised(self, now: Evaluation, set_gates: Callable[[Sequence[Row], float], None], inputs: Tensor, time: int,
+                  progress: float) -> Tensor:
+        """What the base row and the negative prompt make of variance preserving latents at a training time."""
+        alpha = float(self.alphas[time])
+        scale = 1.0 if self.is_vp else alpha**-0.5
+        sigma = inputs.new_full((len(inputs),), float(time) if self.is_vp else float(self.sigmas[time]))
+        set_gates([Row()], progress)
+        cond = self._cond(now, slice(None, None, self.rows), sigma)(inputs * scale)
+        if now.cond_scale != 1:
+            set_gates([Row(uncond=True)], progress)
+            without = self._uncond(now, sigma)(inputs * scale)
+            cond = without + now.cond_scale * (cond - without)
+        return (inputs - (1 - alpha) ** 0.5 * cond) / alpha**0.5 if self.is_vp else cond
+
+    def _cond(self, now: Evaluation, rows: slice, sigma: Tensor) -> Callable[[Tensor], Tensor]:
+        """The host's inner model with the prompts of these rows of every image."""
+        _, text = prompt_parser.reconstruct_multicond_batch(now.cond, self.denoiser.step)
+        text = {key: value[rows] for key, value in text.items()} if isinstance(text, dict) else text[rows]
+        return self._model(text, sigma, now.image_cond)
+
+    def _uncond(self, now: Evaluation, sigma: Tensor) -> Callable[[Tensor], Tensor]:
+        """The same with the negative prompt; it has no image of unCLIP models."""
+        text = prompt_parser.reconstruct_cond_batch(now.uncond, self.denoiser.step)
+        return self._model(text, sigma, torch.zeros_like(now.image_cond) if _is_unclip() else now.image_cond)
+
+    def _model(self, text, sigma: Tensor, image: Tensor) -> Callable[[Tensor], Tensor]:
+        """The host's inner model on latents (images, …), with as many rows of each image as there are of the text."""
+        repeats = len(text["crossattn"] if isinstance(text, dict) else text) // len(sigma)
+        image, sigma = image.repeat_interleave(repeats, 0), sigma.repeat_interleave(repeats, 0)
+        if _is_unclip():
+            given = {"c_crossattn": [text], "c_adm": image}
+        else:
+            given = {**(text if isinstance(text, dict) else {"c_crossattn": [text]}), "c_concat": [image]}
+        return lambda x: self.denoiser.inner_model(x.repeat_interleave(repeats, 0), sigma, cond=given)
 
     def _texts(self) -> list[str]:
         """Each image's prompt at this evaluation: prompt editing changes it on the way."""
@@ -110,7 +173,7 @@ class GuidedPass:
 
     def _words(self, prompt: str) -> Words:
         tokens = {text: self._tokens(text) for subject in self.subjects for text in (subject.words, subject.trigger)}
-        prompts = [prompt, *(subject.own_prompt(prompt) for subject in self.subjects)]
+        prompts = [prompt, *(own_prompt(subject, self.subjects, prompt) for subject in self.subjects)]
         return find_words(self.subjects, tokens, [self._chunks(text) for text in prompts],
                           [f"loras[{k}].subject" for k in self.plan.subjects], re.findall(r"[\w-]+", prompt))
 

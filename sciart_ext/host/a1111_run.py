@@ -6,7 +6,7 @@ The host swallows exceptions from script callbacks; what goes wrong in ours is r
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -14,6 +14,7 @@ from modules import sd_samplers_timesteps, sd_unet, shared
 
 from ..errors import SciArtError
 from ..evaluations import EvaluationPattern, progress_of_sigma
+from ..guidance.sheet import Seen, subject_sheet
 from ..guidance.words import subjects_in
 from ..mixer.cost import Workload
 from ..mixer.mixture import Mixture
@@ -22,7 +23,7 @@ from ..presets import PresetStore, resolve
 from ..recipe import INFOTEXT_KEY, Recipe, parse_recipe, recipe_to_text
 from ..schedule import step_progress
 from .a1111_errors import as_request_error
-from .a1111_guided import GuidedPass, check_can_guide, joined, own_prompts
+from .a1111_guided import Evaluation, GuidedPass, check_can_guide, joined, own_prompts
 from .a1111_session import fingerprint, loaded_model, lora_paths, session
 
 NOTES_KEY = "SciArt notes"
@@ -41,6 +42,8 @@ class Run:
         self.ended = False
         self.prompts: dict[bool, tuple] = {}
         """of the first and the hires pass, as they were encoded last: texts, steps, hires steps"""
+        self.seen: list[list[Seen]] = []
+        """what guidance saw in each call of a sampler, of each image"""
         p.extra_generation_params[INFOTEXT_KEY] = recipe_to_text(self.recipe)
         for note in session.mixture(loaded_model(), self.recipe).notes:
             self.note(note)
@@ -58,8 +61,9 @@ class Run:
             if row.uncond or not plan.subjects or self.ended or self._mixture() is None:
                 return base
             self.prompts[hires_steps is not None] = list(prompts), steps, hires_steps
-            own = [encode(own_prompts(subject, prompts), Row(subject=k), caches=[[None, None]])
-                   for k, subject in zip(plan.subjects, subjects_in(plan))]
+            subjects = subjects_in(plan)
+            own = [encode(own_prompts(subject, subjects, prompts), Row(subject=k), caches=[[None, None]])
+                   for k, subject in zip(plan.subjects, subjects)]
             try:
                 return joined([base, *own])
             except SciArtError as error:
@@ -115,9 +119,15 @@ class Run:
         if text not in (known or ""):
             self.p.extra_generation_params[NOTES_KEY] = f"{known}; {text}" if known else text
 
-    def finish(self) -> None:
-        """The run is over; says so where the host's sampling went past us."""
+    def finish(self, processed) -> None:
+        """The run is over: adds what is to be shown; says so where the host's sampling went past us."""
         self.detach()
+        passes = 2 if getattr(self.p, "enable_hr", False) else 1
+        seen = [image for images in self.seen[passes - 1::passes] for image in images]
+        first, labels = processed.index_of_first_image, [lora.label for lora in self.recipe.loras if lora.subject]
+        for i, (picture, one) in enumerate(zip(processed.images[first:], seen)):
+            processed.images.append(subject_sheet(picture, one, labels))
+            processed.infotexts.append(processed.infotexts[first + i])
         if not self.sampled and not (shared.state.interrupted or shared.state.skipped):
             self.note("another extension sampled this picture in its own way; the LoRAs of the recipe did not act")
 
@@ -151,6 +161,7 @@ class Pass:
         self._stack = ExitStack()
         self._mixing = ExitStack()
         self._mixer = None
+        self._guided: GuidedPass | None = None
 
     def __enter__(self) -> Pass:
         try:
@@ -165,6 +176,8 @@ class Pass:
 
     def __exit__(self, *exception) -> None:
         try:
+            if self._guided is not None and self._guided.guide.settings.show:
+                self.run.seen.append(self._guided.guide.seen())
             self._mixing.close()
         finally:
             self._stack.close()
@@ -194,39 +207,41 @@ class Pass:
 
     def _follow_model(self, original: Callable[[], None]) -> None:
         """The refiner has been loaded: leave the old UNet, mix in the new one."""
+        before = self._guided
         self._mixing.close()
         original()
         self._mix()
         if self._mixer is not None:
             self._mixer.set_gates(self._rows)
         if self._guided is not None:
-            self._guided.begin()
+            self._guided.follow(before)
 
     def _before_evaluation(self, denoiser, args: tuple, kwargs: dict) -> None:
-        sigma = kwargs["sigma"] if "sigma" in kwargs else args[1]
-        cond = kwargs.get("cond") or self.sampler.sampler_extra_args["cond"]
-        progress = self._progress(denoiser, sigma)
-        images = len(cond.batch)
-        of_prompts = self._rows_of_prompts(cond, progress)
+        given = {**dict(zip(("x", "sigma"), args)), **kwargs}
+        now = Evaluation.of({**self.sampler.sampler_extra_args,
+                             **{name: value for name, value in given.items() if value is not None}})
+        progress = self._progress(denoiser, now.sigma)
         if self._guided is not None:
-            self._guided.begin()
-        if self._guided is not None and self._is_first_of_step(denoiser.step):
-            x = kwargs["x"] if "x" in kwargs else args[0]
-            self._guided.update(self.pattern.step(denoiser.step), self.steps, progress, x, sigma, cond,
-                                kwargs.get("image_cond", self.sampler.sampler_extra_args["image_cond"]),
-                                lambda: self._mixer.set_gates(of_prompts))
+            self._guided.begin(progress)
+            if self._is_first_of_step(denoiser.step):
+                set_gates = functools.partial(self._set_gates, len(now.cond.batch))
+                self._guided.update(now, self.pattern.step(denoiser.step), self.steps, set_gates)
+        of_prompts, images = self._rows_of_prompts(now.cond, progress), len(now.cond.batch)
         # InstructPix2Pix evaluates every picture twice more without its prompt, other models once
         without = images * (2 if _is_edit(denoiser) else 1)
         self._rows = of_prompts + [self.plan.gates(progress, Row(uncond=True))] * without
         if self._mixer is not None:
             self._mixer.set_gates(self._rows)
 
+    def _set_gates(self, images: int, rows: Sequence[Row], progress: float) -> None:
+        """For a call with these rows of each image."""
+        self._mixer.set_gates([self.plan.gates(progress, row) for row in rows] * images)
+
     def _rows_of_prompts(self, cond, progress: float) -> list[tuple[float, ...]]:
         """The gates of every row that reads a prompt, image by image."""
         if self._guided is None:
             return [self.plan.gates(progress)] * sum(len(image) for image in cond.batch)
-        own = [self.plan.gates(progress, Row(subject=subject)) for subject in (None, *self.plan.subjects)]
-        return own * len(cond.batch)
+        return [self.plan.gates(progress, row) for row in self.plan.rows() if not row.uncond] * len(cond.batch)
 
     def _is_first_of_step(self, evaluation: int) -> bool:
         return evaluation == 0 or self.pattern.step(evaluation) > self.pattern.step(evaluation - 1)

@@ -66,7 +66,7 @@ class SciArtScript(scripts.Script):
     def postprocess(self, p, processed, *_):
         run = getattr(p, _RUN, None)
         if run is not None:
-            run.finish()
+            run.finish(processed)
 
 
 def _detach(p) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from .. import __version__
 from ..errors import SciArtError, did_you_mean
+from ..guidance.sheet import subject_sheet
 from ..lora.file import LoraFile, load_lora
 from ..mixer.cost import Workload
 from ..mixer.mixture import Mixture, Part, all_layers, bind
@@ -47,12 +48,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class Picture:
-    """The result: `notes` is what the user should know, `seconds` the time of sampling and decoding."""
+    """The result: `notes` is what the user should know, `seconds` the time of sampling and decoding, `subjects` the
+    sheet of attention and masks that guidance.show asks for."""
 
     image: Image.Image
     infotext: str
     seconds: float
     notes: list[str] = field(default_factory=list)
+    subjects: Image.Image | None = None
 
 
 def find_lora(name: str, folder: Path | None) -> Path:
@@ -108,7 +111,9 @@ def generate(pipe, recipe: Recipe, settings: Settings, loras: list[LoraFile], mo
         latents = denoise(scheduler, rows, noise, [generator], guide, on_step)
     image = decode(pipe, latents)[0]
     text = _infotext(settings, recipe, model_name, (width, height))
-    return Picture(image, text, time.perf_counter() - started, notes)
+    labels = [plan.loras[k].label for k in plan.subjects]
+    sheets = [subject_sheet(image, seen, labels) for seen in (guide.seen() if guide else [])]
+    return Picture(image, text, time.perf_counter() - started, notes, *sheets)
 
 
 def check_settings(pipe, settings: Settings) -> tuple[int, int]:

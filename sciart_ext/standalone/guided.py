@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 from ..guidance.attention import AttentionMaps
 from ..guidance.guide import Guide
-from ..guidance.words import find_words, subjects_in
+from ..guidance.words import find_words, own_prompt, subjects_in
 from ..mixer.targets import diffusers_unet_layers
 from ..plan import PassPlan, Row
 from ..recipe import GuidanceSettings
@@ -15,9 +15,10 @@ from .prompts import encoders, token_chunks, token_ids
 
 def row_prompt(plan: PassPlan, row: Row, prompt: str, negative_prompt: str) -> str:
     """What a row's cross-attention reads: the prompt, with its LoRA's trigger in a LoRA's own row."""
-    if row.uncond:
-        return negative_prompt
-    return prompt if row.subject is None else subjects_in(plan)[plan.subjects.index(row.subject)].own_prompt(prompt)
+    if row.uncond or row.subject is None:
+        return negative_prompt if row.uncond else prompt
+    subjects = subjects_in(plan)
+    return own_prompt(subjects[plan.subjects.index(row.subject)], subjects, prompt)
 
 
 def enter_guide(stack: ExitStack, pipe, plan: PassPlan, prompt: str, settings: GuidanceSettings,
@@ -25,7 +26,7 @@ def enter_guide(stack: ExitStack, pipe, plan: PassPlan, prompt: str, settings: G
     """The guide of so many images of a prompt; its hooks are on the UNet until `stack` closes."""
     tokenizer = encoders(pipe)[0][0]  # SDXL's two encoders share their columns
     subjects = subjects_in(plan)
-    prompts = [prompt, *(subject.own_prompt(prompt) for subject in subjects)]
+    prompts = [prompt, *(own_prompt(subject, subjects, prompt) for subject in subjects)]
     tokens = {text: token_ids(tokenizer, text) for subject in subjects for text in (subject.words, subject.trigger)}
     words = find_words(subjects, tokens, [token_chunks(tokenizer, text) for text in prompts],
                        [f"loras[{k}].subject" for k in plan.subjects], prompt.split())

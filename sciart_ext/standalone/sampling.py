@@ -33,6 +33,8 @@ class Rows:
     def __init__(self, pipe, mixer: Mixer, plan: PassPlan, rows: Sequence[PromptRow], cfg_scale: float,
                  size: tuple[int, int]):
         self.unet = pipe.unet
+        self.alphas = pipe.scheduler.alphas_cumprod
+        self.prediction_type = pipe.scheduler.config.prediction_type
         self.mixer = mixer
         self.plan = plan
         self.cond = [row for row in rows if not row.row.uncond]
@@ -60,8 +62,20 @@ class Rows:
         found = self.call(inputs, time, progress, [*self.cond, *self.uncond])
         cond = found[0]
         if guide is not None:
-            weights = guide.weights(tuple(inputs.shape[-2:])).to(cond.dtype)
+            weights = guide.weights(tuple(inputs.shape[-2:]), progress).to(cond.dtype)
             cond = (weights.transpose(0, 1).unsqueeze(2) * found[:len(self.cond)]).sum(0)
+        return self._with_cfg(cond, found)
+
+    def denoised(self, inputs: Tensor, time: int, progress: float) -> Tensor:
+        """What the base row alone makes of variance preserving latents at a training time: they without noise."""
+        at = torch.tensor(time, device=inputs.device)
+        found = self.call(inputs, at, progress, [self.cond[0], *self.uncond])
+        prediction, alpha = self._with_cfg(found[0], found), float(self.alphas[time])
+        if self.prediction_type == "v_prediction":
+            return alpha**0.5 * inputs - (1 - alpha) ** 0.5 * prediction
+        return (inputs - (1 - alpha) ** 0.5 * prediction) / alpha**0.5
+
+    def _with_cfg(self, cond: Tensor, found: Tensor) -> Tensor:
         return cond if not self.uncond else found[-1] + self.cfg_scale * (cond - found[-1])
 
 
@@ -86,7 +100,9 @@ def denoise(scheduler, rows: Rows, noise: Tensor, generators: Sequence[torch.Gen
                 if times:
                     latents = latents + (updated - inputs) / scheduler.scale_model_input(torch.ones_like(latents), time)
                     inputs = updated
-            guide.record()
+            guide.look_ahead(inputs, round(float(time)), rows.alphas, rows.denoised)
+            if evaluation + 1 == len(scheduler.timesteps):
+                guide.watch()
         prediction = rows.predict(inputs, time, progress, guide)
         latents = scheduler.step(prediction, time, latents, **options).prev_sample
         last = evaluation + 1 == len(scheduler.timesteps)

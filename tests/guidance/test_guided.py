@@ -37,9 +37,8 @@ def tiny(tmp_path_factory):
 
 
 def guided(tiny, loras=SUBJECTS, settings=SETTINGS, **guidance):
-    # random weights attend almost evenly: the usual threshold would cover everything
     recipe = parse_recipe({"loras": loras, "compose": "contrastive",
-                           "guidance": {"refine": {}, "strength": 20, "mask_threshold": 0.97, **guidance}})
+                           "guidance": {"refine": {}, "strength": 20, **guidance}})
     return np.asarray(generate(tiny[0], recipe, settings, load_loras(recipe, tiny[1])).image).astype(int)
 
 
@@ -75,3 +74,13 @@ def test_the_pipeline_is_left_as_it_was(tiny):
 def test_a_subject_that_is_not_in_the_prompt_is_refused(tiny):
     with pytest.raises(SciArtError, match=r"loras\[0\].subject: 'submarine' is not in the prompt"):
         guided(tiny, [{**SUBJECTS[0], "subject": "submarine"}, SUBJECTS[1]])
+
+
+def test_the_subjects_sheet_is_made_when_asked_for_and_changes_nothing(tiny):
+    def made(**guidance):
+        recipe = parse_recipe({"loras": SUBJECTS, "compose": "contrastive", "guidance": {"refine": {}, **guidance}})
+        return generate(tiny[0], recipe, SETTINGS, load_loras(recipe, tiny[1]))
+
+    plain, shown = made(), made(show=True)
+    assert plain.subjects is None
+    assert shown.subjects.height > 2 * 100 and np.array_equal(np.asarray(plain.image), np.asarray(shown.image))

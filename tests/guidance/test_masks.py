@@ -5,14 +5,43 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sciart_ext.guidance.masks import fusion_weights, masks_from_attention, resized
+from sciart_ext.guidance.masks import fusion_weights, masks_from_attention, resized, smoothed
 
 
-def test_a_mask_is_the_union_over_words_of_what_reaches_the_threshold():
-    maps = torch.tensor([[[0.0, 0.2], [0.3, 1.0]], [[4.0, 1.0], [1.3, 1.0]]])
-    assert masks_from_attention(maps, 0.3).tolist() == [[True, False], [True, True]]
-    assert masks_from_attention(maps[:1], 0.3).tolist() == [[False, False], [True, True]]
-    assert not masks_from_attention(torch.zeros(1, 2, 2), 0.3).any()
+def bump(y, x, size=12, height=1.0):
+    ys, xs = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    return 0.2 + height * torch.exp(-((ys - y) ** 2 + (xs - x) ** 2) / 4.0)
+
+
+def test_each_subject_covers_where_its_attention_is_the_largest_share():
+    masks = masks_from_attention(torch.stack([bump(3, 3), bump(8, 8, height=0.1)]), 0.3)
+    assert masks.dtype == torch.bool
+    assert masks[0, 3, 3] and masks[1, 8, 8]
+    assert not masks.all(0).any()  # no two at one place
+    assert not masks[:, 0, 11].any()  # nobody's
+
+
+def test_a_higher_threshold_covers_less():
+    maps = torch.stack([bump(3, 3), bump(8, 8)])
+    low, high = masks_from_attention(maps, 0.2), masks_from_attention(maps, 0.8)
+    assert (high & ~low).sum() == 0 and high.sum() < low.sum()
+
+
+def test_a_map_without_contrast_covers_nothing():
+    masks = masks_from_attention(torch.stack([torch.full((12, 12), 0.4), bump(8, 8)]), 0.3)
+    assert not masks[0].any() and masks[1].any()
+
+
+def test_smoothing_keeps_the_sum_away_from_borders():
+    spot = torch.zeros(2, 5, 5)
+    spot[0, 2, 2] = 16
+    assert smoothed(spot)[0, 1:4, 1:4].tolist() == [[1, 2, 1], [2, 4, 2], [1, 2, 1]]
+    assert torch.equal(smoothed(torch.ones(3, 5, 5)), torch.ones(3, 5, 5))
+
+
+def test_what_opacity_leaves_is_the_base_rows():
+    weights = fusion_weights(torch.tensor([1.0, 0.0]).view(2, 1, 1), opacity=0.25)
+    assert weights.flatten().tolist() == [0.75, 0.25, 0]
 
 
 def test_weights_sum_to_one_and_overlaps_are_shared():

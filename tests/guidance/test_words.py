@@ -6,20 +6,22 @@ import pytest
 import torch
 
 from sciart_ext.errors import SciArtError
-from sciart_ext.guidance.words import Subject, Words, find_words, mentions_of, subjects_of
+from sciart_ext.guidance.words import Subject, Words, find_words, mentions_of, own_prompt, subjects_of, told_in
+
+ROCKET, ROBOT = Subject("rocket", "red striped"), Subject("robot", "visor")
 
 
-@pytest.mark.parametrize(("subject", "prompt", "expected"), [
-    (Subject("rocket", "red striped"), "a rocket and a robot", "a red striped rocket and a robot"),
-    (Subject("rocket", "red striped"), "a (Rocket:1.2), rockets", "a (red striped Rocket:1.2), rockets"),
-    (Subject("rocket", "red"), "a red rocket, a rocket", "a red rocket, a red rocket"),
-    (Subject("rocket", "red", mention=1), "a rocket and a rocket", "a rocket and a red rocket"),
-    (Subject("rocket"), "a rocket", "a rocket"),
-    (Subject("flying car", r"\d"), "a flying car", r"a \d flying car"),
-    (Subject("robot", "red"), "a rocket", "a rocket"),
+@pytest.mark.parametrize(("subjects", "prompt", "expected"), [
+    ([ROCKET, ROBOT], "a rocket and a robot", "a red striped rocket and a red striped rocket"),
+    ([ROCKET, ROBOT], "a (Rocket:1.2), [robot], robots", "a (red striped rocket:1.2), [red striped rocket], robots"),
+    ([ROCKET, ROBOT], "a red striped rocket, a visor robot", "a red striped rocket, a red striped rocket"),
+    ([ROCKET], "a rocket", "a red striped rocket"),
+    ([Subject("rocket")], "a Rocket", "a rocket"),
+    ([Subject("car", r"\d"), Subject("flying car", "blue")], "a flying car, a car", r"a \d car, a \d car"),
+    ([ROBOT], "a rocket", "a rocket"),
 ])
-def test_the_trigger_goes_before_the_subject(subject, prompt, expected):
-    assert subject.own_prompt(prompt) == expected
+def test_in_its_own_prompt_every_subject_is_the_one_with_its_trigger(subjects, prompt, expected):
+    assert own_prompt(subjects[0], subjects, prompt) == expected
 
 
 def test_subjects_of_one_name_take_one_mention_each():
@@ -33,26 +35,36 @@ def test_mentions_are_columns_of_77_a_chunk():
     assert mentions_of([9], chunks) == []
 
 
-TOKENS = {"rocket": [1], "flying car": [2, 3], "red": [4], "golden": [5]}
+TOKENS = {"": [], "rocket": [1], "flying car": [2, 3], "red": [4], "golden": [5]}
 
 
 def find(subjects, prompts):
     return find_words(subjects, TOKENS, prompts, ["loras[0].subject", "loras[1].subject"], ["rocket", "space"])
 
 
-def test_every_row_has_the_subjects_words_and_the_own_row_its_trigger():
+def test_the_base_row_has_all_subjects_and_the_own_row_its_own_in_the_same_place():
     subjects = subjects_of([("rocket", "red"), ("flying car", "")])
-    words = find(subjects, [[[1, 9, 2, 3]], [[4, 1, 9, 2, 3]], [[1, 9, 2, 3]]])
+    words = find(subjects, [[[1, 9, 2, 3]], [[4, 1, 9, 4, 1]], [[2, 3, 9, 2, 3]]])
     entries = set(zip(words.rows.tolist(), words.columns.tolist(), words.subjects.tolist()))
-    assert entries == {(0, 1, 0), (1, 2, 0), (1, 1, 0), (2, 1, 0),
-                       (0, 3, 1), (0, 4, 1), (1, 4, 1), (1, 5, 1), (2, 3, 1), (2, 4, 1)}
+    assert entries == {(0, 1, 0), (0, 3, 1), (0, 4, 1), (1, 1, 0), (1, 2, 0), (2, 4, 1), (2, 5, 1)}
 
 
 def test_two_of_one_kind_keep_to_their_mentions():
     subjects = subjects_of([("rocket", "red"), ("rocket", "golden")])
-    words = find(subjects, [[[1, 9, 1]], [[4, 1, 9, 1]], [[1, 9, 5, 1]]])
+    words = find(subjects, [[[1, 9, 1, 9, 1]], [[4, 1, 9, 4, 1, 9, 4, 1]], [[5, 1, 9, 5, 1, 9, 5, 1]]])
     entries = set(zip(words.rows.tolist(), words.columns.tolist(), words.subjects.tolist()))
-    assert entries == {(0, 1, 0), (1, 2, 0), (1, 1, 0), (2, 1, 0), (0, 3, 1), (1, 4, 1), (2, 4, 1), (2, 3, 1)}
+    assert entries == {(0, 1, 0), (0, 3, 1), (1, 1, 0), (1, 2, 0), (2, 4, 1), (2, 5, 1)}
+
+
+def test_of_words_within_words_the_longer_are_meant():
+    subjects = [Subject("car"), Subject("flying car")]
+    told = told_in(subjects, {"car": [3], "flying car": [2, 3]}, [[2, 3, 9, 3]])
+    assert told == [([1, 2], 1), ([4], 0)]
+
+
+def test_an_own_prompt_with_other_subjects_than_the_base_is_refused():
+    with pytest.raises(SciArtError, match="tells of 2 subjects, but with 'red rocket' in their places of 1"):
+        find(subjects_of([("rocket", "red"), ("flying car", "")]), [[[1, 9, 2, 3]], [[4, 1]], [[2, 3]]])
 
 
 def test_a_subject_that_is_not_in_the_prompt_is_refused_with_what_is():
@@ -68,3 +80,9 @@ def test_picking_takes_each_words_map_of_its_row():
     picked = words.pick(maps)
     assert picked.shape == (2, 2, 4, 5)
     assert torch.equal(picked[1, 0], maps[1, 0, :, :, 7]) and torch.equal(picked[0, 1], maps[0, 2, :, :, 9])
+
+
+def test_means_are_over_the_words_of_each_subject_in_the_base_row():
+    words = Words(torch.tensor([0, 0, 0, 1]), torch.tensor([7, 8, 2, 9]), torch.tensor([0, 0, 1, 1]))
+    maps = torch.rand(2, 4, 5, 77)
+    assert torch.allclose(words.means(maps), torch.stack([maps[..., 7:9].mean(-1), maps[..., 2]], 1))

@@ -85,3 +85,12 @@ def test_every_part_has_a_colour(kind):
         for palette in range(PALETTES):
             roles = {part.role for part in parts_of(kind, individual)}
             assert roles <= set(colours_of(kind, palette, individual))
+
+
+def test_the_two_parts_of_science_have_strengths_of_their_own():
+    plain, grid, machines = draw(SCENE), draw(SCENE, {"blueprint": 1.0}), draw(SCENE, {"machinery": 1.0})
+    both = draw(SCENE, {"science": 1.0})
+    corner = np.s_[:20, :20]  # nothing stands there
+    assert np.array_equal(machines.picture[corner], plain.picture[corner])
+    assert np.array_equal(grid.picture[corner], both.picture[corner])
+    assert 1 < difference(machines, plain) and 1 < difference(grid, both)

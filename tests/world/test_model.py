@@ -64,10 +64,7 @@ def test_an_individuals_lora_paints_it_and_the_base_does_not(pictures, oracle, n
     assert share({}) <= 0.4
 
 
-NOT_YET = pytest.mark.xfail(strict=True, reason="the science LoRA is too weak at weight 1: it is to be trained anew")
-
-
-@pytest.mark.parametrize("style", ["child", "watercolor", pytest.param("science", marks=NOT_YET)])
+@pytest.mark.parametrize("style", STYLES)
 def test_a_styles_lora_paints_in_it(pictures, oracle, style):
     def strength(weight):
         made = np.concatenate([pictures.make(f"a robot {place}", SEEDS[:2], {style: weight} if weight else {})
