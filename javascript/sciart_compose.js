@@ -8,7 +8,7 @@
 
     const COMPOSE = [["merge", "mixed all over the picture"], ["contrastive", "each on its own subject"]];
     const NUMBERS = [
-        ["until", "Until", 0.5, 0.05, "Share of the steps in which the picture is steered; the rest is left alone"],
+        ["until", "Until", 0, 0.05, "Share of the steps in which the picture is steered; the rest is left alone"],
         ["mask_threshold", "Mask threshold", 0.3, 0.05,
             "From which share of a word's strongest attention its subject's area counts"],
         ["temperature", "Temperature", 0.5, 0.1, "Lower: subjects are pushed apart harder"],

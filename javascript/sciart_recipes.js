@@ -6,7 +6,7 @@
     const recipes = sciart.recipes ||= {};
 
     const RECIPE_KEYS = ["enabled", "preset", "roles", "loras", "compose", "guidance"];
-    const LORA_KEYS = ["name", "role", "weight", "schedule", "curve", "subject", "trigger", "te_weight", "blocks",
+    const LORA_KEYS = ["name", "role", "weight", "schedule", "curve", "subject", "trigger", "region", "te_weight", "blocks",
         "apply_to", "hires"];
     const LORA_DEFAULTS = {curve: "linear", apply_to: "both"};
 

@@ -42,7 +42,20 @@
                 dom.labelled("Subject", field("subject", "none: a style, acts everywhere",
                     "Words of the prompt that this LoRA is about"), "sciart-medium"),
                 dom.labelled("Trigger words", field("trigger", "before the subject",
-                    "Words that go before the subject in this LoRA's own prompt"), "sciart-medium"));
+                    "Words that go before the subject in this LoRA's own prompt"), "sciart-medium"),
+                dom.labelled("Region", this.drawRegion(), "sciart-medium"));
+        }
+
+        drawRegion() {
+            const {region} = this.lora;
+            const input = dom.h("input", {type: "text", value: Array.isArray(region) ? region.join(" ") : region,
+                placeholder: "found by itself", "data-field": "region", autocomplete: "off",
+                title: "Box where the subject is: left, top, right and bottom as shares of the picture, 0 0 0.5 1",
+                oninput: () => {
+                    const numbers = input.value.split(/[\s,]+/).filter(Boolean);
+                    this.set("region", numbers.length ? numbers.map((text) => isNaN(text) ? text : Number(text)) : undefined);
+                }});
+            return input;
         }
 
         drawName(title) {

@@ -93,7 +93,20 @@ class LoraEntry(_Weighted):
     subject: Optional[str] = Field(None, min_length=1, description="words of the prompt this LoRA is about")
     trigger: Optional[str] = Field(
         None, min_length=1, description="words put before the subject in this LoRA's own prompt")
+    region: Optional[List[float]] = Field(
+        None, description="box [x0, y0, x1, y1] where its subject is, as shares of the picture; default: found")
     hires: Optional[HiresWeights] = Field(None, description="weights of the hires pass")
+
+    @validator("region", pre=True)
+    def _box(cls, value):
+        if value is None:
+            return None
+        if not isinstance(value, (list, tuple)) or len(value) != 4:
+            raise SciArtError("", f"expected four numbers [x0, y0, x1, y1], got {value!r}")
+        x0, y0, x1, y1 = (check_number(number, "", 0.0, 1.0) for number in value)
+        if not (x0 < x1 and y0 < y1):
+            raise SciArtError("", f"expected x0 < x1 and y0 < y1, got {value!r}")
+        return [x0, y0, x1, y1]
 
     @validator("blocks", pre=True)
     def _known_blocks(cls, value):
@@ -116,9 +129,8 @@ class GuidanceSettings(_Strict):
 
     strength: float = Field(20.0, description="of one update of the latent; 0: no updates, masks only")
     temperature: float = Field(0.5, description="of the contrastive loss")
-    until: float = Field(0.5, description="progress after which the latent is not updated any more")
-    refine: Dict[str, int] = Field({"0": 20, "0.2": 20, "0.4": 20},
-                                   description="progress: most updates in the first step from there on")
+    until: float = Field(0.0, description="progress after which the latent is not updated any more")
+    refine: Dict[str, int] = Field({"0": 5}, description="progress: most updates in the first step from there on")
     target: float = Field(0.0, description="loss at which a step's updates stop")
     masks: bool = Field(True, description="each LoRA's prediction only where its subject is; false: their mean")
     mask_threshold: float = Field(0.3, description="share of a word's largest attention from which its mask covers")
@@ -225,6 +237,8 @@ def _check_entries(recipe: Recipe) -> None:
             raise SciArtError(f"{where}.name", f"{lora.label!r} is listed twice; one entry per LoRA")
         if lora.trigger and not lora.subject:
             raise SciArtError(f"{where}.trigger", "needs a subject to stand before; give subject too")
+        if lora.region and not lora.subject:
+            raise SciArtError(f"{where}.region", "needs a subject, which is to be there; give subject too")
         seen.add(lora.label)
     if recipe.compose == "contrastive" and recipe.loras and not any(lora.subject for lora in recipe.loras):
         raise SciArtError("loras[0].subject", "missing; compose contrastive needs a LoRA with a subject")

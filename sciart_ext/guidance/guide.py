@@ -7,7 +7,7 @@ the others covers them. Here they come from a look ahead, before any LoRA of a s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from ..schedule import step_progress
 from .attention import AttentionMaps
 from .look_ahead import layouts
 from .loss import contrastive_loss
-from .masks import fusion_weights, masks_from_attention, resized
+from .masks import fusion_weights, masks_from_attention, resized, with_boxes
 from .sheet import Seen
 from .words import Words
 
@@ -26,22 +26,24 @@ class Guide:
     """Guides one batch of images, each with `rows` rows of its prompts, base row first.
 
     The model is called with all these rows first, then with the negative prompt's. by_image: whether all rows of one
-    image follow one another, or all images of one row.
+    image follow one another, or all images of one row. boxes: of each subject, or None where it is to be found.
     """
 
-    def __init__(self, settings: GuidanceSettings, maps: AttentionMaps, rows: int, by_image: bool = False):
+    def __init__(self, settings: GuidanceSettings, maps: AttentionMaps, boxes: Sequence[Sequence[float] | None],
+                 by_image: bool = False):
         self.settings = settings
         self.maps = maps
-        self.rows = rows
+        self.boxes = boxes
+        self.rows = 1 + len(boxes)
         self.by_image = by_image
         self.words: list[Words] = []
         """of each image; where the prompt changes on the way, of the prompt now"""
         self.losses: list[list[float]] = []
         """of every update, per image"""
         self.masks: Tensor | None = None
-        """where each subject is (images, subjects, h, w), on the maps' grid; None before the look ahead"""
+        """where each subject is: bool (images, subjects, h, w) of the latents; None before the look ahead"""
         self.first: Tensor | None = None
-        """attention from which the masks were taken, like them"""
+        """attention from which the masks were taken (images, subjects, h, w), on its own grid"""
         self.last: Tensor | None = None
         """attention of the evaluation that was watched"""
         self._watching = False
@@ -82,9 +84,15 @@ class Guide:
             self.maps.record(len(latents))
             return predict(latents, time, progress), self.maps.maps()
 
-        self.first = self._by_words(layouts(latents, start, alphas, recorded),
-                                    lambda maps, words: words.means(maps))
-        self.masks = masks_from_attention(self.first, self.settings.mask_threshold)
+        size = tuple(latents.shape[-2:])
+        if all(self.boxes):
+            self.first = torch.zeros(len(latents), len(self.boxes), *size, device=latents.device)
+            found = self.first.bool()
+        else:
+            self.first = self._by_words(layouts(latents, start, alphas, recorded),
+                                        lambda maps, words: words.means(maps))
+            found = resized(masks_from_attention(self.first, self.settings.mask_threshold), size)
+        self.masks = with_boxes(found, self.boxes)
 
     def watch(self) -> None:
         """Keeps the attention of the next evaluation as `last`, where it is to be shown."""
@@ -141,4 +149,4 @@ class Guide:
             return fusion_weights(torch.ones(len(self.words), self.rows - 1, *size))
         if self.masks is None:
             raise RuntimeError("SciArt: the look ahead, which finds the masks, has not been")
-        return fusion_weights(resized(self.masks, size), self.settings.opacity_at(progress))
+        return fusion_weights(self.masks, self.settings.opacity_at(progress))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,6 +30,30 @@ def smoothed(maps: Tensor) -> Tensor:
     return F.conv2d(padded, (kernel[:, None] * kernel / 16)[None, None]).view(maps.shape)
 
 
+def box_mask(box: Sequence[float], size: tuple[int, int]) -> Tensor:
+    """box x0 y0 x1 y1, shares of the picture → bool (h, w): the cells whose middle lies in it, at least one."""
+    height, width = size
+    x0, y0, x1, y1 = box
+    columns = _inside(x0, x1, width)
+    rows = _inside(y0, y1, height)
+    return rows[:, None] & columns[None]
+
+
+def _inside(low: float, high: float, count: int) -> Tensor:
+    middles = (torch.arange(count) + 0.5) / count
+    inside = (middles >= low) & (middles < high)
+    inside[min(int((low + high) / 2 * count), count - 1)] = True
+    return inside
+
+
+def with_boxes(masks: Tensor, boxes: Sequence[Sequence[float] | None]) -> Tensor:
+    """bool masks (images, subjects, h, w), where subjects with a box have that instead, and the others keep out."""
+    given = [None if box is None else box_mask(box, tuple(masks.shape[-2:])).to(masks.device) for box in boxes]
+    taken = torch.stack([box for box in given if box is not None]).any(0) if any(boxes) else None
+    return torch.stack([masks[:, k] if taken is None else masks[:, k] & ~taken if box is None
+                        else box.expand(masks[:, k].shape) for k, box in enumerate(given)], 1)
+
+
 def fusion_weights(masks: Tensor, opacity: float = 1.0) -> Tensor:
     """masks (…, subjects, h, w), 0 to 1 → weights (…, 1 + subjects, h, w) of the base row and each subject's row.
 
@@ -40,6 +66,6 @@ def fusion_weights(masks: Tensor, opacity: float = 1.0) -> Tensor:
 
 
 def resized(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """masks (…, subjects, h, w) brought to the latent's (h, w) by nearest neighbour, as floats."""
+    """bool masks (…, subjects, h, w) brought to the latent's (h, w) by nearest neighbour."""
     flat = masks.float().reshape(1, -1, *masks.shape[-2:])
-    return F.interpolate(flat, size, mode="nearest").view(*masks.shape[:-2], *size)
+    return F.interpolate(flat, size, mode="nearest").bool().view(*masks.shape[:-2], *size)

@@ -86,7 +86,7 @@ class GuidedPass:
         for target in unet.layers.values():
             update_weights(target.updated_by)
         maps = stack.enter_context(AttentionMaps(unet.root, unet.layers))
-        self.guide = Guide(settings, maps, self.rows, by_image=True)
+        self.guide = Guide(settings, maps, [plan.loras[k].region for k in plan.subjects], by_image=True)
         self.words = functools.lru_cache(maxsize=None)(self._words)
         for text in {text for schedule in self.schedules for _, text in schedule}:
             self.words(text)  # what is not in the prompt is refused now, not at the step where it is missing

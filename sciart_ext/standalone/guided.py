@@ -31,6 +31,6 @@ def enter_guide(stack: ExitStack, pipe, plan: PassPlan, prompt: str, settings: G
     words = find_words(subjects, tokens, [token_chunks(tokenizer, text) for text in prompts],
                        [f"loras[{k}].subject" for k in plan.subjects], prompt.split())
     maps = stack.enter_context(AttentionMaps(pipe.unet, diffusers_unet_layers(pipe.unet)))
-    guide = Guide(settings, maps, len(prompts))
+    guide = Guide(settings, maps, [plan.loras[k].region for k in plan.subjects])
     guide.words = [words] * images
     return guide

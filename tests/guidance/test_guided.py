@@ -84,3 +84,11 @@ def test_the_subjects_sheet_is_made_when_asked_for_and_changes_nothing(tiny):
     plain, shown = made(), made(show=True)
     assert plain.subjects is None
     assert shown.subjects.height > 2 * 100 and np.array_equal(np.asarray(plain.image), np.asarray(shown.image))
+
+
+def test_a_region_says_where_a_subject_is(tiny):
+    halves = [{**SUBJECTS[0], "region": [0, 0, 0.5, 1]}, {**SUBJECTS[1], "region": [0.5, 0, 1, 1]}]
+    found, boxed = guided(tiny, strength=0), guided(tiny, halves, strength=0)
+    assert np.abs(found - boxed).mean() > 0.5
+    turned = [{**SUBJECTS[0], "region": [0.5, 0, 1, 1]}, {**SUBJECTS[1], "region": [0, 0, 0.5, 1]}]
+    assert np.abs(boxed - guided(tiny, turned, strength=0)).mean() > 0.5

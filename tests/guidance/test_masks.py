@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sciart_ext.guidance.masks import fusion_weights, masks_from_attention, resized, smoothed
+from sciart_ext.guidance.masks import (
+    box_mask,
+    fusion_weights,
+    masks_from_attention,
+    resized,
+    smoothed,
+    with_boxes,
+)
 
 
 def bump(y, x, size=12, height=1.0):
@@ -72,4 +79,18 @@ def test_masks_are_brought_to_the_latents_size(lead):
     masks = torch.rand(*lead, 4, 6) > 0.5
     large = resized(masks, (8, 12))
     assert large.shape == (*lead, 8, 12)
-    assert torch.equal(large, masks.float().repeat_interleave(2, -1).repeat_interleave(2, -2))
+    assert torch.equal(large, masks.repeat_interleave(2, -1).repeat_interleave(2, -2))
+
+
+def test_a_box_covers_the_cells_whose_middle_lies_in_it():
+    assert box_mask([0, 0, 0.5, 1], (2, 4)).tolist() == [[True, True, False, False]] * 2
+    assert box_mask([0.5, 0.5, 1, 1], (2, 2)).tolist() == [[False, False], [False, True]]
+    assert box_mask([0.4, 0.4, 0.41, 0.41], (4, 4)).sum() == 1  # never none
+    assert box_mask([0, 0, 1, 1], (3, 5)).all()
+
+
+def test_a_given_box_takes_its_place_and_the_others_keep_out():
+    masks = torch.ones(2, 2, 4, 4, dtype=torch.bool)
+    boxed = with_boxes(masks, [None, [0, 0, 0.5, 0.5]])
+    assert boxed[:, 1].sum() == 2 * 4 and not (boxed[:, 0] & boxed[:, 1]).any() and boxed.any(1).all()
+    assert torch.equal(with_boxes(masks, [None, None]), masks)

@@ -9,6 +9,7 @@ from server import ONE_THREAD, HostServer
 
 pytest.importorskip("diffusers")
 
+from sciart_ext.guidance.sheet import HEADER, TILE
 from sciart_ext.recipe import parse_recipe
 from sciart_ext.standalone.export import export_webui
 from sciart_ext.standalone.generate import Settings, generate, load_loras
@@ -43,15 +44,40 @@ def hosted(tiny: HostServer, recipe=None, prompt=PROMPT, **settings):
     return answer
 
 
+def assert_like_standalone(tiny, loras, sampler, **guidance):
+    settings = Settings(PROMPT, negative_prompt="planet", steps=10, seed=11, sampler=sampler, cfg_scale=5.0)
+    recipe = parse_recipe(recipe_of(loras, prefix="", **guidance))
+    alone = generate(load_pipeline(MODEL, device="cpu"), recipe, settings, load_loras(recipe, MODEL / "loras"))
+    made = hosted(tiny, recipe_of(loras, **guidance), sampler_name=sampler).pictures
+    assert_alike(np.asarray(alone.image), made[0])
+    return alone, made
+
+
+def assert_alike(expected, picture):
+    largest, mean = difference(expected, picture)
+    assert largest <= 6 and mean <= 0.7, f"largest {largest}, mean {mean:.3f}"
+
+
 @pytest.mark.parametrize("sampler", ["Euler", "Heun"])
 @pytest.mark.parametrize("guidance", [{}, {"strength": 0.0}, {"masks": False}], ids=["whole", "masks", "update"])
 def test_host_and_standalone_guide_to_the_same_picture(tiny, sampler, guidance):
-    settings = Settings(PROMPT, negative_prompt="planet", steps=10, seed=11, sampler=sampler, cfg_scale=5.0)
-    recipe = parse_recipe(recipe_of(prefix="", **guidance))
-    alone = generate(load_pipeline(MODEL, device="cpu"), recipe, settings, load_loras(recipe, MODEL / "loras"))
-    largest, mean = difference(np.asarray(alone.image),
-                               hosted(tiny, recipe_of(**guidance), sampler_name=sampler).pictures[0])
-    assert largest <= 6 and mean <= 0.7, f"largest {largest}, mean {mean:.3f}"
+    assert_like_standalone(tiny, (*SUBJECTS, STYLE), sampler, **guidance)
+
+
+def test_regions_are_those_of_standalone(tiny):
+    halves = [{**SUBJECTS[0], "region": [0, 0, 0.5, 1]}, {**SUBJECTS[1], "region": [0.5, 0, 1, 1]}]
+    _, boxed = assert_like_standalone(tiny, halves, "Euler")
+    assert difference(boxed[0], hosted(tiny, recipe_of(SUBJECTS)).pictures[0])[1] > 1
+
+
+def test_the_areas_are_shown_when_asked_for(tiny):
+    alone, made = assert_like_standalone(tiny, SUBJECTS, "Euler", show=True)
+    assert len(made) == 2
+    assert_alike(*(np.asarray(sheet)[HEADER:HEADER + TILE] for sheet in (alone.subjects, made[1])))
+    batch = hosted(tiny, recipe_of(SUBJECTS, show=True), batch_size=2, n_iter=2)
+    plain = hosted(tiny, recipe_of(SUBJECTS), batch_size=2, n_iter=2)
+    assert len(batch.pictures) == 8 and all(map(np.array_equal, plain.pictures, batch.pictures))
+    assert not np.array_equal(batch.pictures[4], batch.pictures[5])
 
 
 @pytest.mark.parametrize("sampler", ["Euler", "Euler a", "DPM++ 2M", "DPM++ SDE", "Heun", "DDIM", "UniPC", "PLMS"])
