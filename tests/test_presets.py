@@ -16,11 +16,14 @@ from sciart_ext.presets import PresetStore, check_preset, resolve, suggest, writ
 from sciart_ext.recipe import dump_recipe, parse_recipe
 
 BALANCE = {"child": 0.65, "watercolor": 0.55, "science": 0.5}
-SHIPPED = ["science-imagination", "science-imagination-child", "science-imagination-cool",
-           "science-imagination-large", "science-imagination-science", "science-imagination-warm",
-           "science-imagination-watercolor"]
+STUDY = ["science-imagination", "science-imagination-child", "science-imagination-cool",
+         "science-imagination-large", "science-imagination-science", "science-imagination-warm",
+         "science-imagination-watercolor"]
+STEERED = ["two-subjects", "two-subjects-science-imagination"]
+SHIPPED = [*STUDY, *STEERED]
 OWN = {"title": "Mine", "recipe": {"loras": [{"name": "a", "weight": 0.5}]}, "txt2img": {"steps": 10}}
 ROLES = {"child": "kid_v2", "watercolor": "aqua", "science": "scifi"}
+SUBJECTS = {"rocket": "apollo", "robot": "robbie"}
 
 
 @pytest.fixture
@@ -36,8 +39,8 @@ def test_seven_presets_are_shipped(store):
     assert store.names() == SHIPPED
 
 
-@pytest.mark.parametrize("name", SHIPPED)
-def test_every_shipped_preset_has_the_study_s_settings(store, name):
+@pytest.mark.parametrize("name", STUDY)
+def test_every_preset_of_the_study_has_its_settings(store, name):
     preset = store.read(name)
     settings = preset.data["txt2img"]
     assert preset.builtin
@@ -45,6 +48,16 @@ def test_every_shipped_preset_has_the_study_s_settings(store, name):
     assert (settings["seed"], settings["cfg_scale"], settings["steps"]) == (777, 6, 35)
     assert (settings["width"], settings["height"]) == (512, 512)
     assert preset.data["title"] and preset.data["description"] and settings["prompt"] in preset.data["prompts"]
+
+
+@pytest.mark.parametrize("name", STEERED)
+def test_the_subjects_of_a_preset_are_in_all_its_prompts(store, name):
+    preset = store.read(name)
+    recipe = parse_recipe(preset.data["recipe"])
+    subjects = [lora.subject for lora in recipe.loras if lora.subject]
+    assert recipe.compose == "contrastive" and len(subjects) == 2
+    for prompt in (preset.data["txt2img"]["prompt"], *preset.data["prompts"]):
+        assert all(f" {subject} " in prompt for subject in subjects)
 
 
 @pytest.mark.parametrize("name", ["science-imagination", "science-imagination-cool", "science-imagination-warm",
@@ -72,8 +85,9 @@ def test_tone_comes_from_the_sampler_and_size_from_the_hires_pass(store):
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_shipped_preset_compiles(store, name):
-    recipe = resolve(parse_recipe({"preset": name, "roles": ROLES}), store)
-    assert compile_plan(recipe, 35).first.gates(1.0) == tuple(weights_of(store.read(name)).values())
+    plan = compile_plan(resolve(parse_recipe({"preset": name, "roles": {**ROLES, **SUBJECTS}}), store), 35).first
+    gates = [plan.gates(1.0, row) for row in plan.rows() if not row.uncond]
+    assert [max(gate) for gate in zip(*gates)] == list(weights_of(store.read(name)).values())
 
 
 def test_a_saved_preset_is_listed_read_and_deleted(store):
