@@ -6,6 +6,7 @@ The host swallows exceptions from script callbacks; what goes wrong in ours is r
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, contextmanager
 
@@ -14,6 +15,7 @@ from modules import sd_samplers_timesteps, sd_unet, shared
 
 from ..errors import SciArtError
 from ..evaluations import EvaluationPattern, progress_of_sigma
+from ..guidance.guide import Guide
 from ..guidance.sheet import Seen, subject_sheet
 from ..guidance.words import subjects_in
 from ..mixer.cost import Workload
@@ -26,7 +28,8 @@ from .a1111_errors import as_request_error
 from .a1111_guided import Evaluation, GuidedPass, check_can_guide, joined, own_prompts
 from .a1111_session import fingerprint, loaded_model, lora_paths, session
 
-NOTES_KEY = "SciArt notes"
+NOTES_KEY, LOSS_KEY = "SciArt notes", "SciArt loss"
+log = logging.getLogger("sciart")
 
 
 class Run:
@@ -119,6 +122,15 @@ class Run:
         if text not in (known or ""):
             self.p.extra_generation_params[NOTES_KEY] = f"{known}; {text}" if known else text
 
+    def keep(self, guide: Guide) -> None:
+        """What is told and shown of the guidance of a pass: the losses before its updates, means over its images."""
+        if guide.settings.show:
+            self.seen.append(guide.seen())
+        if guide.losses:
+            losses = " ".join(f"{sum(images) / len(images):.3f}" for images in guide.losses)
+            log.info("loss of guidance before each update: %s", losses)
+            self.p.extra_generation_params[LOSS_KEY] = losses
+
     def finish(self, processed) -> None:
         """The run is over: adds what is to be shown; says so where the host's sampling went past us."""
         self.detach()
@@ -176,8 +188,8 @@ class Pass:
 
     def __exit__(self, *exception) -> None:
         try:
-            if self._guided is not None and self._guided.guide.settings.show:
-                self.run.seen.append(self._guided.guide.seen())
+            if self._guided is not None:
+                self.run.keep(self._guided.guide)
             self._mixing.close()
         finally:
             self._stack.close()

@@ -9,7 +9,7 @@ from ..recipe import INFOTEXT_KEY, is_off
 from ..ui.panel import build_panel
 from .a1111_errors import as_request_error
 from .a1111_panel import panel_actions
-from .a1111_run import NOTES_KEY, Run
+from .a1111_run import LOSS_KEY, NOTES_KEY, Run
 from .a1111_session import session
 
 _RUN = "_sciart_run"
@@ -32,7 +32,7 @@ class SciArtScript(scripts.Script):
 
     def process(self, p, recipe=None, *_):
         _detach(p)
-        for key in (INFOTEXT_KEY, NOTES_KEY):
+        for key in (INFOTEXT_KEY, NOTES_KEY, LOSS_KEY):
             p.extra_generation_params.pop(key, None)
         if is_off(recipe):
             session.clear()

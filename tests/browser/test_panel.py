@@ -346,6 +346,31 @@ def test_both_tabs_have_a_panel_of_their_own(page):
     assert page.recipe()["loras"][0]["name"] == "child_style"
 
 
+def test_each_lora_gets_its_subject_once_they_are_to_act_on_their_own(page):
+    page.open().add("child_style", weight="1")
+    expect(page.panel.locator("[data-field=compose]")).to_have_count(0)  # one LoRA shares with nobody
+    page.add("watercolor-v2", weight="1")
+    expect(page.field(0, "subject")).to_have_count(0)
+    page.panel.locator("[data-field=compose]").select_option(label="each on its own subject")
+    page.field(0, "subject").fill("rocket")
+    page.field(0, "trigger").fill("red striped")
+    page.field(1, "subject").fill("robot")
+    page.field(1, "region").fill("0.5 0, 1 1")
+    page.panel.get_by_text("Advanced").click()
+    page.panel.locator("[data-field='guidance.mask_threshold']").fill("0.4")
+    page.panel.locator("[data-field='guidance.show']").check()
+    assert json.loads(page.received()) == {"compose": "contrastive", "guidance": {"mask_threshold": 0.4, "show": True},
+        "loras": [{"name": "child_style", "weight": 1, "subject": "rocket", "trigger": "red striped"},
+                  {"name": "watercolor-v2", "weight": 1, "subject": "robot", "region": [0.5, 0, 1, 1]}]}
+    expect(page.error).to_be_empty()
+    page.field(1, "region").fill("0.5 0 1")
+    expect(page.error).to_contain_text("loras[1].region: expected four numbers")
+    page.field(1, "region").fill("")
+    page.panel.locator("[data-field=compose]").select_option(label="mixed all over the picture")
+    expect(page.field(0, "subject")).to_have_count(0)
+    assert "compose" not in page.recipe()
+
+
 def test_every_widget_has_a_name_and_is_reached_by_keyboard(page):
     page.open().add("child_style", weight="0.65")
     page.row(0).get_by_text("More").click()

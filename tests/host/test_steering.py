@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from pictures import difference, with_recipe
@@ -62,6 +64,13 @@ def assert_alike(expected, picture):
 @pytest.mark.parametrize("guidance", [{}, {"strength": 0.0}, {"masks": False}], ids=["whole", "masks", "update"])
 def test_host_and_standalone_guide_to_the_same_picture(tiny, sampler, guidance):
     assert_like_standalone(tiny, (*SUBJECTS, STYLE), sampler, **guidance)
+
+
+def test_the_losses_before_the_updates_are_in_the_infotext(tiny):
+    text = hosted(tiny, recipe_of()).infotext
+    losses = [float(value) for value in re.search(r"SciArt loss: ([\d. ]+)", text)[1].split()]
+    assert len(losses) == 3 and losses[0] > losses[-1] > 0
+    assert "SciArt loss" not in hosted(tiny, recipe_of(strength=0.0)).infotext
 
 
 def test_regions_are_those_of_standalone(tiny):
