@@ -27,7 +27,7 @@ UNET_LAYERS = r".*attentions.*\.(to_q|to_k|to_v|to_out\.0|net\.0\.proj|net\.2|pr
 TEXT_LAYERS = r".*layers.*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)"
 UNTOLD = 0.2
 """share of a style's pictures shown without their caption: guidance weakens a style that only captions call up"""
-ALPHA = {"science": 1.35 * KEPT_RANK}
+ALPHA = {"science": 1.28 * KEPT_RANK}
 """of a LoRA's file where it is not its rank: as trained, guidance leaves little of this style at weight 1"""
 # what is harder to learn: times as many steps, times the rate
 HARDER = {"purple submarine": (1.5, 1.0), **dict.fromkeys(STYLES, (1.5, 2.0))}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -105,6 +105,16 @@ class Words:
         base = self.rows == 0
         return torch.stack([maps[..., self.columns[base & (self.subjects == k)]].mean(-1)
                             for k in range(int(self.subjects.max()) + 1)], 1)
+
+
+def words_of(plan: PassPlan, prompt: str, tokens: Callable[[str], Sequence[int]],
+             chunks: Callable[[str], Sequence[Sequence[int]]]) -> Words:
+    """Where a prompt's subjects are in every row; the two functions tokenize a few words, and a whole prompt."""
+    subjects = subjects_in(plan)
+    prompts = [prompt, *(own_prompt(subject, subjects, prompt) for subject in subjects)]
+    return find_words(subjects, {text: tokens(text) for one in subjects for text in (one.words, one.trigger)},
+                      [chunks(text) for text in prompts], [f"loras[{k}].subject" for k in plan.subjects],
+                      re.findall(r"[\w-]+", prompt))
 
 
 def find_words(subjects: Sequence[Subject], tokens: Mapping[str, Sequence[int]],

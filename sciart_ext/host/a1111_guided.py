@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
@@ -15,7 +14,7 @@ from torch import Tensor
 from ..errors import SciArtError
 from ..guidance.attention import AttentionMaps
 from ..guidance.guide import Guide
-from ..guidance.words import Subject, Words, find_words, own_prompt, subjects_in
+from ..guidance.words import Subject, own_prompt, words_of
 from ..plan import PassPlan, Row
 from ..recipe import GuidanceSettings
 from .a1111_model import model_parts, tokenizing_encoder, update_weights
@@ -77,7 +76,6 @@ class GuidedPass:
         self.alphas = shared.sd_model.alphas_cumprod
         self.sigmas = ((1 - self.alphas) / self.alphas).sqrt()
         self.is_vp = isinstance(sampler, sd_samplers_timesteps.CompVisSampler)
-        self.subjects = subjects_in(plan)
         self.encoder = tokenizing_encoder(shared.sd_model)
         self.schedules = prompt_parser.get_learned_conditioning_prompt_schedules(
             list(prompts), steps, hires_steps, shared.opts.use_old_scheduling)
@@ -87,7 +85,8 @@ class GuidedPass:
             update_weights(target.updated_by)
         maps = stack.enter_context(AttentionMaps(unet.root, unet.layers))
         self.guide = Guide(settings, maps, [plan.loras[k].region for k in plan.subjects], by_image=True)
-        self.words = functools.lru_cache(maxsize=None)(self._words)
+        self.words = functools.lru_cache(maxsize=None)(
+            lambda prompt: words_of(plan, prompt, self._tokens, self._chunks))
         for text in {text for schedule in self.schedules for _, text in schedule}:
             self.words(text)  # what is not in the prompt is refused now, not at the step where it is missing
 
@@ -170,12 +169,6 @@ class GuidedPass:
         """Each image's prompt at this evaluation: prompt editing changes it on the way."""
         return [next((text for end, text in schedule if self.denoiser.step <= end), schedule[-1][1])
                 for schedule in self.schedules]
-
-    def _words(self, prompt: str) -> Words:
-        tokens = {text: self._tokens(text) for subject in self.subjects for text in (subject.words, subject.trigger)}
-        prompts = [prompt, *(own_prompt(subject, self.subjects, prompt) for subject in self.subjects)]
-        return find_words(self.subjects, tokens, [self._chunks(text) for text in prompts],
-                          [f"loras[{k}].subject" for k in self.plan.subjects], re.findall(r"[\w-]+", prompt))
 
     def _chunks(self, text: str) -> list[list[int]]:
         """Tokens by chunk, as the host lays them out; the vectors of an embedding get numbers of their own."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from contextlib import ExitStack
 
 from ..guidance.attention import AttentionMaps
 from ..guidance.guide import Guide
-from ..guidance.words import find_words, own_prompt, subjects_in
+from ..guidance.words import own_prompt, subjects_in, words_of
 from ..mixer.targets import diffusers_unet_layers
 from ..plan import PassPlan, Row
 from ..recipe import GuidanceSettings
@@ -25,11 +26,7 @@ def enter_guide(stack: ExitStack, pipe, plan: PassPlan, prompt: str, settings: G
                 images: int = 1) -> Guide:
     """The guide of so many images of a prompt; its hooks are on the UNet until `stack` closes."""
     tokenizer = encoders(pipe)[0][0]  # SDXL's two encoders share their columns
-    subjects = subjects_in(plan)
-    prompts = [prompt, *(own_prompt(subject, subjects, prompt) for subject in subjects)]
-    tokens = {text: token_ids(tokenizer, text) for subject in subjects for text in (subject.words, subject.trigger)}
-    words = find_words(subjects, tokens, [token_chunks(tokenizer, text) for text in prompts],
-                       [f"loras[{k}].subject" for k in plan.subjects], prompt.split())
+    words = words_of(plan, prompt, functools.partial(token_ids, tokenizer), functools.partial(token_chunks, tokenizer))
     maps = stack.enter_context(AttentionMaps(pipe.unet, diffusers_unet_layers(pipe.unet)))
     guide = Guide(settings, maps, [plan.loras[k].region for k in plan.subjects])
     guide.words = [words] * images

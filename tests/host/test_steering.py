@@ -29,7 +29,8 @@ SIZE = {"width": 128, "height": 128}
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
     models = tmp_path_factory.mktemp("models")
-    export_webui(MODEL, models, "sciart-tiny")
+    for name in ("sciart-tiny", "refiner"):
+        export_webui(MODEL, models, name)
     with HostServer(models=models, checkpoint="sciart-tiny.safetensors", env=ONE_THREAD) as server:
         yield server
 
@@ -120,6 +121,14 @@ def test_the_hires_pass_is_guided(tiny):
     guided, plain = hosted(tiny, recipe_of(), **hires), hosted(tiny, recipe_of(strength=0.0, masks=False), **hires)
     assert guided.pictures[0].shape == (256, 256, 3)
     assert difference(guided.pictures[0], plain.pictures[0])[1] > 1
+
+
+def test_a_refiner_goes_on_with_the_same_areas(tiny):
+    switching = {"refiner_checkpoint": "refiner", "refiner_switch_at": 0.5}  # the same model once more
+    guidance = {"until": 1.0, "refine": {"0": 2}}
+    with_refiner, without = hosted(tiny, recipe_of(**guidance), **switching), hosted(tiny, recipe_of(**guidance))
+    assert "Refiner: refiner" in with_refiner.infotext
+    assert_alike(without.pictures[0], with_refiner.pictures[0])
 
 
 @pytest.mark.parametrize(("loras", "prompt", "field", "message"), [
