@@ -33,13 +33,16 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="20 seeds, 200 scenes")
     parser.add_argument("--seeds", type=int, help="pictures per share (default 200, quick 20)")
     parser.add_argument("--parts", default="oracle,model", help="what to measure, of oracle,model")
+    parser.add_argument("--again", nargs="+", default=[], metavar="MEASURE",
+                        help="only these, such as style_alone/science, into the latest result with its other figures")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes of one thread each, on a CPU")
     options = parser.parse_args()
     seeds = range(options.seeds or (20 if options.quick else 200))
     began = time.monotonic()
-    measured: dict = {"mb": judging.megabytes()}
-    if "oracle" in options.parts:
+    before = latest_result() if options.again else {}
+    measured: dict = {**before, "mb": judging.megabytes()}
+    if "oracle" in options.parts and not options.again:
         measured["oracle"] = judging.oracle_shares(judging.trained_oracle(), 200 if options.quick else 2000)
         for disturbance, found in measured["oracle"].items():
             print("oracle", disturbance, json.dumps(found), flush=True)
@@ -47,7 +50,8 @@ def main() -> None:
         jobs = 1 if options.device == "cuda" else options.jobs
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(jobs, spawn) as pool:
-            waiting = {pool.submit(_measure, path, np.array(seeds), options.device): path for path in judging.MEASURES}
+            waiting = {pool.submit(_measure, path, np.array(seeds), options.device): path for path in judging.MEASURES
+                       if not options.again or "/".join(path) in options.again}
             for done in as_completed(waiting):
                 *folders, name = waiting[done]
                 found = measured
@@ -57,9 +61,16 @@ def main() -> None:
                 print(*folders, name, json.dumps(found[name]), flush=True)
     measured["minutes"] = round((time.monotonic() - began) / 60, 1)
     measured.update(machine=record.machine(options.device), commit=record.commit())
+    if before:
+        measured["again"] = {"measures": options.again, "others": {key: before[key] for key in ("commit", "minutes")}}
     if not options.quick:
         record.write("world", measured)
     print(json.dumps(summary(measured)))
+
+
+def latest_result() -> dict:
+    path = max(record.RESULTS.glob("world-*.json"), key=lambda path: path.stat().st_mtime)
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 @functools.cache
