@@ -22,7 +22,7 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem }
 .scroll { overflow-x: auto }
 .pictures td, .pictures th { padding: .25rem; text-align: center; vertical-align: top; font-weight: normal }
-.pictures img { width: 100%; min-width: 7rem; max-width: 11rem; image-rendering: pixelated; display: block }
+.pictures img { width: 11rem; image-rendering: pixelated; display: block }
 .pictures small { opacity: .7 }
 .numbers td, .numbers th { padding: .2rem 1rem; text-align: right; font-weight: normal }
 .numbers th:first-child { text-align: left }
@@ -87,7 +87,7 @@ def _cell(prompt: str, title: str, shown: Shown) -> str:
 
 
 def _meter(strength: float) -> str:
-    return f'<td>{strength:.2f} <meter value="{max(strength, 0):.3f}" max="1"></meter></td>'
+    return f'<td>{max(strength, 0):.2f} <meter value="{max(strength, 0):.3f}" max="1"></meter></td>'
 
 
 def _size(scenes: Mapping[str, Mapping[str, Shown]]) -> str:
