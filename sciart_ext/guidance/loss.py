@@ -22,14 +22,16 @@ def contrastive_loss(maps: Tensor, groups: Tensor, temperature: float = 0.5) -> 
     none; with one group only there is nothing to tell apart and the loss is 0. Raises ValueError where no group has two
     maps.
     """
-    similarity = cosines(maps) / temperature
     same = groups[:, None] == groups[None]
     positive = same & ~torch.eye(len(groups), dtype=torch.bool, device=groups.device)
-    if not positive.any():
+    pairs = int(positive.sum())
+    if not pairs:
         raise ValueError("no subject has two maps, so there are no positive pairs")
+    similarity = cosines(maps) / temperature
+    same, positive = same.to(similarity.device), positive.to(similarity.device)
     others = similarity.masked_fill(same, NONE).logsumexp(-1, keepdim=True)
     losses = F.softplus(others - similarity)  # −log e^p / (e^p + Σ e^n), p the positive pair
-    return losses[:, positive].mean(-1)
+    return (losses * positive).sum((-2, -1)) / pairs
 
 
 def cosines(maps: Tensor) -> Tensor:

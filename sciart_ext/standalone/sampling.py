@@ -62,7 +62,7 @@ class Rows:
         found = self.call(inputs, time, progress, [*self.cond, *self.uncond])
         cond = found[0]
         if guide is not None:
-            weights = guide.weights(tuple(inputs.shape[-2:]), progress).to(cond.dtype)
+            weights = guide.weights(tuple(inputs.shape[-2:]), progress).to(cond)
             cond = (weights.transpose(0, 1).unsqueeze(2) * found[:len(self.cond)]).sum(0)
         return self._with_cfg(cond, found)
 

@@ -62,3 +62,11 @@ def test_subjects_with_one_map_each_are_refused():
 def test_images_do_not_mix():
     maps = some_maps(3)
     assert torch.allclose(contrastive_loss(maps, GROUPS)[1], contrastive_loss(maps[1:2], GROUPS)[0])
+
+
+def test_maps_may_be_on_another_device_than_the_words_groups():
+    """As on a GPU; the meta device, which has no values, refuses what would mix devices just so."""
+    maps = torch.rand(2, 5, 9, device="meta", requires_grad=True)
+    loss = contrastive_loss(maps, torch.tensor([0, 0, 1, 1, 1]))
+    assert loss.device.type == "meta" and loss.shape == (2,)
+    assert torch.autograd.grad(loss.sum(), maps)[0].shape == maps.shape
