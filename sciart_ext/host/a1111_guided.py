@@ -91,8 +91,9 @@ class GuidedPass:
             self.words(text)  # what is not in the prompt is refused now, not at the step where it is missing
 
     def follow(self, before: GuidedPass) -> None:
-        """Goes on where the refiner took over: with the masks of the model before."""
+        """Goes on where the refiner took over: with the masks of the model before, and its losses."""
         self.guide.masks, self.guide.first = before.guide.masks, before.guide.first
+        self.guide.losses = before.guide.losses
         self.begin(before.progress)
 
     def begin(self, progress: float) -> None:

@@ -67,9 +67,12 @@ def test_host_and_standalone_guide_to_the_same_picture(tiny, sampler, guidance):
     assert_like_standalone(tiny, (*SUBJECTS, STYLE), sampler, **guidance)
 
 
+def losses_in(answer):
+    return [float(value) for value in re.search(r"SciArt loss: ([\d. ]+)", answer.infotext)[1].split()]
+
+
 def test_the_losses_before_the_updates_are_in_the_infotext(tiny):
-    text = hosted(tiny, recipe_of()).infotext
-    losses = [float(value) for value in re.search(r"SciArt loss: ([\d. ]+)", text)[1].split()]
+    losses = losses_in(hosted(tiny, recipe_of()))
     assert len(losses) == 3 and losses[0] > losses[-1] > 0
     assert "SciArt loss" not in hosted(tiny, recipe_of(strength=0.0)).infotext
 
@@ -129,6 +132,8 @@ def test_a_refiner_goes_on_with_the_same_areas(tiny):
     with_refiner, without = hosted(tiny, recipe_of(**guidance), **switching), hosted(tiny, recipe_of(**guidance))
     assert "Refiner: refiner" in with_refiner.infotext
     assert_alike(without.pictures[0], with_refiner.pictures[0])
+    counts = [len(losses_in(answer)) for answer in (without, with_refiner)]
+    assert counts[0] == counts[1] > 10  # of both models
 
 
 @pytest.mark.parametrize(("loras", "prompt", "field", "message"), [
