@@ -9,7 +9,6 @@ with a style's LoRA. The same seeds for all; shares with 95 % intervals (Wilson)
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import os
 import time
@@ -17,14 +16,9 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 
 import numpy as np
-import torch
-
-from sciart_ext.world import MODEL
-from sciart_ext.world.oracle import Oracle
 
 from . import record
-from .tinyworld.judging import share
-from .tinyworld.sampling import Pictures
+from .tinyworld.judging import loaded, share
 from .tinyworld.steering import CASES, COMPOSED, GUIDED, make
 
 FIRST_SEED = 10_000
@@ -65,13 +59,6 @@ def measure(case: str, variant: str, styled: bool, seeds: range, device: str) ->
         found["loss"] = {"first": quartiles([seed[0] for seed in made.losses]),
                          "last": quartiles([seed[-1] for seed in made.losses])}
     return found
-
-
-@functools.cache
-def loaded(device: str) -> tuple[Pictures, Oracle]:
-    """The model and the oracle, once in each process."""
-    torch.set_num_threads(1)
-    return Pictures(MODEL, device), Oracle.load()
 
 
 def quartiles(values: list[float]) -> list[float]:

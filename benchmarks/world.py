@@ -10,7 +10,6 @@ mixed by merge, switch and composite. Shares come with 95 % intervals (Wilson). 
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import multiprocessing
 import os
@@ -18,14 +17,11 @@ import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 
 import numpy as np
-import torch
 
-from sciart_ext.world import MODEL
 from sciart_ext.world.oracle import Oracle
 
 from . import record
 from .tinyworld import judging
-from .tinyworld.sampling import Pictures
 
 
 def main() -> None:
@@ -43,7 +39,7 @@ def main() -> None:
     before = latest_result() if options.again else {}
     measured: dict = {**before, "mb": judging.megabytes()}
     if "oracle" in options.parts and not options.again:
-        measured["oracle"] = judging.oracle_shares(judging.trained_oracle(), 200 if options.quick else 2000)
+        measured["oracle"] = judging.oracle_shares(Oracle.load(), 200 if options.quick else 2000)
         for disturbance, found in measured["oracle"].items():
             print("oracle", disturbance, json.dumps(found), flush=True)
     if "model" in options.parts:
@@ -73,16 +69,9 @@ def latest_result() -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-@functools.cache
-def _loaded(device: str) -> tuple[Pictures, Oracle]:
-    """The model and the oracle, once in each process."""
-    torch.set_num_threads(1)
-    return Pictures(MODEL, device), judging.trained_oracle()
-
-
 def _measure(path: tuple[str, ...], seeds: np.ndarray, device: str) -> dict:
     function, of = judging.MEASURES[path]
-    return function(*_loaded(device), seeds, *of)
+    return function(*judging.loaded(device), seeds, *of)
 
 
 def summary(measured: dict) -> dict:

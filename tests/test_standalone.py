@@ -26,20 +26,13 @@ from sciart_ext.standalone.models import load_pipeline
 from sciart_ext.standalone.prompts import count_chunks, encode
 from sciart_ext.standalone.samplers import SAMPLERS, make_scheduler
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SETTINGS = Settings("a rocket", "noise", steps=4, seed=5, cfg_scale=3, width=64, height=64)
 MIX = {"loras": [{"name": "child", "schedule": [[0, 0.2], [0.5, 0.65]]}, {"name": "watercolor", "weight": 0.55},
                  {"name": "science", "weight": 0.5, "te_weight": 0.2}]}
 OFF = parse_recipe({"enabled": False})
 SECOND_ORDER = ("Heun", "DPM++ SDE")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """The tiny model's layers are too small to share between threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -19,17 +19,10 @@ from sciart_ext.standalone.generate import Settings, generate, load_loras, model
 from sciart_ext.standalone.models import load_pipeline
 from sciart_ext.standalone.samplers import make_scheduler
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SETTINGS = Settings("a rocket", "noise", steps=2, seed=5, sampler="Euler", cfg_scale=3, width=64, height=64)
 OFF = parse_recipe({"enabled": False})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """The tiny model's layers are too small to share between threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

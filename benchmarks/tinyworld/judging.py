@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable
 
 import numpy as np
+import torch
 from PIL import Image, ImageFilter
 
 from sciart_ext.world import MODEL
@@ -33,8 +35,11 @@ def share(outcomes: Iterable[bool]) -> dict:
     return {"share": round(p, 4), "low": round(low, 4), "high": round(high, 4), "n": n}
 
 
-def trained_oracle() -> Oracle:
-    return Oracle.load()
+@functools.cache
+def loaded(device: str) -> tuple[Pictures, Oracle]:
+    """The model and the oracle, once in each process, which then has one thread."""
+    torch.set_num_threads(1)
+    return Pictures(MODEL, device), Oracle.load()
 
 
 def megabytes() -> float:

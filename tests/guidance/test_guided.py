@@ -16,18 +16,12 @@ from sciart_ext.recipe import parse_recipe
 from sciart_ext.standalone.generate import Settings, generate, load_loras
 from sciart_ext.standalone.models import load_pipeline
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SETTINGS = Settings("a rocket and a robot", "noise", steps=4, seed=5, cfg_scale=3, width=160, height=128)
 SUBJECTS = [{"name": "child", "weight": 0.6, "subject": "rocket", "trigger": "red"},
             {"name": "science", "weight": 0.6, "subject": "robot"}]
 STYLE = {"name": "watercolor", "weight": 0.5}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
