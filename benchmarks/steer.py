@@ -19,7 +19,7 @@ import numpy as np
 
 from . import record
 from .tinyworld.judging import loaded, share
-from .tinyworld.steering import CASES, COMPOSED, GUIDED, make
+from .tinyworld.steering import CASES, COMPOSED, GUIDED, make, overlap
 
 FIRST_SEED = 10_000
 
@@ -48,16 +48,23 @@ def main() -> None:
     measured["minutes"] = round((time.monotonic() - began) / 60, 1)
     measured.update(machine=record.machine(options.device), commit=record.commit())
     if not options.quick:
-        record.write("steer", measured)
+        record.write("-".join(["steer", *(cases if options.cases else [])]), measured)
     print(json.dumps(summary(measured)))
 
 
 def measure(case: str, variant: str, styled: bool, seeds: range, device: str) -> dict:
+    """Shares; and of the guided, quartiles over the seeds of the loss and of the overlap of the subjects' attention:
+    first in the look ahead, before any subject's LoRA acts, last at the last step."""
     made = make(*loaded(device), seeds, case, variant, styled)
     found = {**share(made.present), "style": round(float(np.mean(made.style)), 4)}
-    if made.losses:
-        found["loss"] = {"first": quartiles([seed[0] for seed in made.losses]),
-                         "last": quartiles([seed[-1] for seed in made.losses])}
+    losses = [guided.losses for guided in made.guided if guided.losses]
+    if losses:
+        found["loss"] = {"first": quartiles([seed[0] for seed in losses]),
+                         "last": quartiles([seed[-1] for seed in losses])}
+    seen = [guided.seen for guided in made.guided if guided.seen]
+    if seen:
+        found["overlap"] = {"first": quartiles([overlap(one.first) for one in seen]),
+                            "last": quartiles([overlap(one.last) for one in seen])}
     return found
 
 

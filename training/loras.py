@@ -30,7 +30,8 @@ UNTOLD = 0.2
 ALPHA = {"science": 1.28 * KEPT_RANK}
 """of a LoRA's file where it is not its rank: as trained, guidance leaves little of this style at weight 1"""
 # what is harder to learn: times as many steps, times the rate
-HARDER = {"purple submarine": (1.5, 1.0), **dict.fromkeys(STYLES, (1.5, 2.0))}
+HARDER = {"purple submarine": (1.5, 1.0), "ringed blue planet": (2.0, 2.0),
+          **dict.fromkeys(STYLES, (1.5, 2.0))}
 
 
 def train(folder: Path, steps: int = 400, scenes: int = 1500, batch: int = 16, rate: float = 1e-3,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sciart_ext.guidance.guide import Guide
+from sciart_ext.guidance.sheet import Seen
 from sciart_ext.lora.file import LoraFile, load_lora
 from sciart_ext.mixer.mixture import Mixture, bind
 from sciart_ext.plan import compile_plan
@@ -24,6 +27,16 @@ from sciart_ext.standalone.sampling import Rows, denoise
 COMPOSITIONS = ("merge", "switch", "composite")
 SWITCH_PERIOD = 5
 STEPS, CFG = 20, 6.0
+
+
+@dataclass(frozen=True)
+class Guided:
+    """What guidance did for one picture."""
+
+    losses: tuple[float, ...]
+    """before each update"""
+    seen: Seen | None
+    """where the recipe asks for it (`guidance.show`)"""
 
 
 class Pictures:
@@ -45,15 +58,14 @@ class Pictures:
         return self.by_recipe(prompt, seeds, parse_recipe({"enabled": bool(entries), "loras": entries}))[0]
 
     @torch.no_grad()
-    def by_recipe(self, prompt: str, seeds: Sequence[int],
-                  recipe: Recipe) -> tuple[np.ndarray, list[tuple[float, ...]]]:
-        """SciArt's own way; and of each seed the losses before its guided updates."""
+    def by_recipe(self, prompt: str, seeds: Sequence[int], recipe: Recipe) -> tuple[np.ndarray, list[Guided]]:
+        """SciArt's own way; and what guidance did for each seed."""
         plan = compile_plan(recipe, STEPS).first
         mixture = bind(model_parts(self.pipe), [self.loras[lora.name] for lora in recipe.loras], recipe.loras, "tiny",
                        "branch")
         settings = Settings(prompt, steps=STEPS, cfg_scale=CFG)
         rows = Rows(self.pipe, mixture.unet, plan, encode_rows(self.pipe, settings, plan, mixture), CFG, (128, 128))
-        made, losses = [], []
+        made, guided = [], []
         for chosen in self._batches(seeds):
             scheduler = make_scheduler("DDIM", "Automatic", self.pipe.scheduler.config, 0)
             noise = self._noise(chosen)
@@ -63,8 +75,8 @@ class Pictures:
                 guide = (enter_guide(stack, self.pipe, plan, prompt, recipe.guidance, len(chosen))
                          if plan.subjects else None)
                 made.append(self._decoded(denoise(scheduler, rows, noise, [], guide)))
-            losses += zip(*guide.losses) if guide else []
-        return np.concatenate(made), losses
+            guided += _of_each(guide) if guide else []
+        return np.concatenate(made), guided
 
     @torch.no_grad()
     def composed(self, prompt: str, seeds: Sequence[int], weights: Mapping[str, float], compose: str) -> np.ndarray:
@@ -110,6 +122,12 @@ class Pictures:
     def _decoded(self, latents: Tensor) -> np.ndarray:
         decoded = self.pipe.vae.decode(latents / self.pipe.vae.config.scaling_factor).sample.float()
         return ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+def _of_each(guide: Guide) -> Iterator[Guided]:
+    images = len(guide.words)
+    losses = list(zip(*guide.losses)) or [()] * images
+    return map(Guided, losses, guide.seen() or [None] * images)
 
 
 def _passes(compose: str, own: list[tuple]) -> Iterator[list[tuple[float, ...]]]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from sciart_ext.recipe import Recipe, parse_recipe
 from sciart_ext.world.oracle import Oracle
 from sciart_ext.world.scenes import INDIVIDUALS, KINDS
 
-from .sampling import Pictures
+from .sampling import Guided, Pictures
 
 CASES = {
     "two": (("red striped rocket", "yellow visor robot"), ("purple submarine", "ringed blue planet")),
@@ -26,29 +29,38 @@ STYLE, STYLE_WEIGHT = "watercolor", 0.7
 
 @dataclass(frozen=True)
 class Made:
-    """For each seed: whether every individual was there, how strong the style was, its losses before each update."""
+    """For each seed: whether every individual was there, how strong the style was, what guidance did."""
 
     present: list[bool]
     style: list[float]
-    losses: list[tuple[float, ...]]
+    guided: list[Guided]
 
 
 def make(pictures: Pictures, oracle: Oracle, seeds: Sequence[int], case: str, variant: str, styled: bool,
          **guidance) -> Made:
     """The seeds are shared out among the groups of the case. guidance: overrides the variant's settings."""
-    present, style, losses = [], [], []
+    present, style, guided = [], [], []
     for names, chosen in zip(CASES[case], np.array_split(np.array(seeds), len(CASES[case]))):
         if variant in COMPOSED:
             weights = dict.fromkeys(names, 1.0) | ({STYLE: STYLE_WEIGHT} if styled else {})
             made = pictures.make(prompt_of(names), chosen, weights, variant)
         else:
-            recipe = guided_recipe(names, {**GUIDED[variant], **guidance}, styled)
+            recipe = guided_recipe(names, {"show": True, **GUIDED[variant], **guidance}, styled)
             made, more = pictures.by_recipe(prompt_of([KINDS[INDIVIDUALS[name]] for name in names]), chosen, recipe)
-            losses += more
+            guided += more
         for reading in oracle.read(made):
             present.append(all(reading.count(individual=name) for name in names))
             style.append(reading.styles[STYLE])
-    return Made(present, style, losses)
+    return Made(present, style, guided)
+
+
+def overlap(attention: Tensor, threshold: float = 0.3) -> float:
+    """Mean IoU, over pairs of subjects, of where their attention (subjects, h, w) reaches this share of its largest."""
+    contrast = attention - attention.amin((-2, -1), keepdim=True)
+    covered = contrast >= threshold * contrast.amax((-2, -1), keepdim=True).clamp(min=1e-8)
+    pairs = [(covered[a] & covered[b]).sum() / (covered[a] | covered[b]).sum().clamp(min=1)
+             for a, b in itertools.combinations(range(len(covered)), 2)]
+    return float(torch.stack(pairs).mean())
 
 
 def prompt_of(names: Sequence[str]) -> str:

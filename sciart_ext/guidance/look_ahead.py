@@ -10,8 +10,8 @@ from torch import Tensor
 
 EVALUATIONS = 10
 """of a run from pure noise to the end"""
-FROM, TO = 0.2, 0.7
-"""progress between which attention is looked at: before there is nothing to see, after it only gets finer"""
+FROM, TO = 0.4, 0.7
+"""progress between which attention is looked at: before it tells little, after it only gets finer"""
 
 
 def layouts(latents: Tensor, start: int, alphas: Tensor,
