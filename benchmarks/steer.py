@@ -1,55 +1,86 @@
 """How often every subject is in the picture: merge, switch, composite, and contrastive guidance, whole and in parts.
 
-    python -m benchmarks.steer [--quick] [--seeds 200]
+    python -m benchmarks.steer [--quick] [--parts shares,cost] [--cases two]
 
 On the tiny world, whose oracle can tell: two individuals of different kinds, two of one kind, three; each without and
-with a style's LoRA. The same seeds for all; shares with 95 % intervals (Wilson). Last line: one JSON object.
+with a style's LoRA. The same seeds for all; shares with 95 % intervals (Wilson). And what guidance costs on a UNet of
+SD 1.5's size. All of it takes hours on two cores; parts and cases are kept apart. Last line: one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 
 import numpy as np
+import torch
 
 from . import record
+from .mixing.allocator import KEEPING, restart_with
+from .steering_cost import measure_cost
 from .tinyworld.judging import loaded, share
 from .tinyworld.steering import CASES, COMPOSED, GUIDED, make, overlap
 
 FIRST_SEED = 10_000
+PARTS = ("shares", "cost")
 
 
 def main() -> None:
+    options = arguments()
+    if "cost" in options.parts and options.device == "cpu":
+        restart_with(KEEPING)
+    began, commit = time.monotonic(), record.commit()
+    measured: dict = {}
+    if "shares" in options.parts:
+        measured["seeds"] = options.seeds
+        for (case, variant, styled), found in shares(options):
+            measured.setdefault(case + (" with style" if styled else ""), {})[variant] = found
+            print(case, "with style" if styled else "", variant, json.dumps(found), flush=True)
+    if "cost" in options.parts:
+        model, size = ("reduced", 64) if options.quick else ("sd15", options.size)
+        measured["cost"] = measure_cost(model, size, options.steps, options.rounds, options.device)
+    measured["minutes"] = round((time.monotonic() - began) / 60, 1)
+    measured.update(machine=record.machine(options.device), torch=torch.__version__, commit=commit)
+    if not options.quick:
+        all_there = set(options.cases) == set(CASES) and set(options.parts) == set(PARTS)
+        named = [] if all_there else (options.cases if "shares" in options.parts else options.parts)
+        record.write("-".join(["steer", *named]), measured)
+    print(json.dumps(summary(measured)))
+
+
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="20 seeds, two subjects of different kinds only")
+    parser.add_argument("--quick", action="store_true", help="20 seeds, two subjects only; the cost on a small UNet")
+    parser.add_argument("--parts", default=",".join(PARTS), help="what to measure, of %(default)s")
     parser.add_argument("--seeds", type=int, help="per case (default 200, quick 20)")
-    parser.add_argument("--cases", default=None, help=f"of {', '.join(CASES)}")
+    parser.add_argument("--cases", help=f"of {','.join(CASES)}")
+    parser.add_argument("--size", type=int, default=256, help="side of the picture whose cost is measured")
+    parser.add_argument("--steps", type=int, default=20, help="of that picture")
+    parser.add_argument("--rounds", type=int, help="of the cost (default 3, quick 1)")
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes of one thread each, on a CPU")
     options = parser.parse_args()
-    count = options.seeds or (20 if options.quick else 200)
-    seeds = range(FIRST_SEED, FIRST_SEED + count)
-    cases = options.cases.split(",") if options.cases else ["two"] if options.quick else list(CASES)
-    began = time.monotonic()
-    measured: dict = {"seeds": count}
-    tasks = [(case, variant, styled) for case in cases for styled in (False, True) for variant in (*COMPOSED, *GUIDED)]
+    options.parts = options.parts.split(",")
+    options.seeds = options.seeds or (20 if options.quick else 200)
+    options.rounds = options.rounds or (1 if options.quick else 3)
+    options.cases = options.cases.split(",") if options.cases else ["two"] if options.quick else list(CASES)
+    return options
+
+
+def shares(options: argparse.Namespace) -> Iterator[tuple[tuple[str, str, bool], dict]]:
+    """((case, variant, with a style), what was found) of every task, as they are done."""
+    seeds = range(FIRST_SEED, FIRST_SEED + options.seeds)
+    tasks = list(itertools.product(options.cases, (*COMPOSED, *GUIDED), (False,) if options.quick else (False, True)))
     with ProcessPoolExecutor(1 if options.device == "cuda" else options.jobs, get_context("spawn")) as pool:
         waiting = {pool.submit(measure, *task, seeds, options.device): task for task in tasks}
         for done in as_completed(waiting):
-            case, variant, styled = waiting[done]
-            case += " with style" if styled else ""
-            measured.setdefault(case, {})[variant] = done.result()
-            print(case, variant, json.dumps(done.result()), flush=True)
-    measured["minutes"] = round((time.monotonic() - began) / 60, 1)
-    measured.update(machine=record.machine(options.device), commit=record.commit())
-    if not options.quick:
-        record.write("-".join(["steer", *(cases if options.cases else [])]), measured)
-    print(json.dumps(summary(measured)))
+            yield waiting[done], done.result()
 
 
 def measure(case: str, variant: str, styled: bool, seeds: range, device: str) -> dict:
@@ -73,7 +104,7 @@ def quartiles(values: list[float]) -> list[float]:
 
 
 def summary(measured: dict) -> dict:
-    """The shares alone; style_kept: guided over merged style strength for two subjects."""
+    """The shares alone; style_kept: guided over merged style strength for two subjects; the cost for two."""
     result: dict = {}
     for name, case in (("both_present", "two"), ("same_class", "same_class"), ("three_present", "three")):
         if case in measured:
@@ -81,6 +112,9 @@ def summary(measured: dict) -> dict:
     styled = measured.get("two with style")
     if styled:
         result["style_kept"] = round(styled["contrastive"]["style"] / styled["merge"]["style"], 3)
+    if "cost" in measured:
+        result["guided_over_plain"] = measured["cost"]["over_plain"]["guided_2"]
+        result["peak_mb"] = measured["cost"]["peak_mb"]
     return result
 
 

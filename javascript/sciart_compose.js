@@ -45,11 +45,13 @@
             const fields = NUMBERS.map(([key, text, usual, step, title]) =>
                 dom.labelled(text, this.number(key, usual, step, title), "sciart-small"));
             const masks = this.box("masks", given.masks !== false, (on) => on ? undefined : false);
+            const hires = this.box("hires", given.hires !== false, (on) => on ? undefined : false);
             const show = this.box("show", given.show === true, (on) => on || undefined);
             const used = Object.keys(given).some((key) => key !== "strength");
             return dom.h("details", {class: "sciart-fold", open: used}, dom.h("summary", {}, "Advanced"),
                 dom.h("div", {class: "sciart-line"}, ...fields),
                 dom.h("label", {class: "sciart-check"}, masks, "each LoRA only in its subject's area"),
+                dom.h("label", {class: "sciart-check"}, hires, "in the hires pass too (otherwise mixed there)"),
                 dom.h("label", {class: "sciart-check"}, show, "show the areas beside the result"));
         }
 

@@ -94,7 +94,8 @@ def compile_plan(recipe: Recipe, steps: int, hires_steps: int = 0) -> Plan:
         given = own is not None and own.at(0.0) is not None
         weights.append(own if given else _Weighted(weight=lora.at(end)))
         hires_te.append(_first_given(own.te_weight if own else None, te_weight))
-    return Plan(first, PassPlan(loras, tuple(weights), tuple(hires_te), hires_steps, recipe.compose))
+    compose = recipe.compose if recipe.guidance.hires else "merge"
+    return Plan(first, PassPlan(loras, tuple(weights), tuple(hires_te), hires_steps, compose))
 
 
 def _first_given(value: float | None, default: float) -> float:

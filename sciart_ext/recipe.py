@@ -144,9 +144,10 @@ class GuidanceSettings(_Strict):
             field.name, (0.0, 1.0))
         return check_number(value, "", low, high)
 
+    hires: bool = Field(True, description="guide the hires pass too; false: there the LoRAs are merged")
     show: bool = Field(False, description="add a picture of the subjects' attention and masks to the result")
 
-    @validator("masks", "show", pre=True)
+    @validator("masks", "hires", "show", pre=True)
     def _yes_or_no(cls, value):
         return check_bool(value)
 

@@ -53,6 +53,16 @@ def test_a_hires_weight_of_zero_is_a_weight():
     assert weights(plan_of({"weight": 0.5, "hires": {"weight": 0}}, hires_steps=2).table()["hires"]) == [[0, 0]]
 
 
+def test_the_hires_pass_of_contrastive_may_be_merged():
+    loras = [{"name": name, "weight": 1, "subject": name} for name in ("rocket", "robot")]
+    for hires in (True, False):
+        recipe = {"loras": loras, "compose": "contrastive", "guidance": {"hires": hires}}
+        plan = compile_plan(parse_recipe(recipe), 4, 3)
+        assert plan.first.subjects == (0, 1)
+        assert plan.hires.subjects == ((0, 1) if hires else ())
+        assert plan.hires.te_gates() == ((0, 0) if hires else (1, 1))  # of the base row
+
+
 def test_there_is_no_hires_pass_unless_asked_for():
     plan = plan_of({"weight": 0.5, "hires": {"weight": 0.1}})
     assert plan.hires is None and plan.table()["hires"] is None

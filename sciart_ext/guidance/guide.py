@@ -22,6 +22,10 @@ from .sheet import Seen
 from .words import Words
 
 
+LOSS_SCALES = (2.0**12, 2.0**6, 1.0)
+"""powers of two: in single precision they change nothing"""
+
+
 class Guide:
     """Guides one batch of images, each with `rows` rows of its prompts, base row first.
 
@@ -118,16 +122,21 @@ class Guide:
     def gradient(self, inputs: Tensor, predict: Callable[[Tensor], object]) -> tuple[Tensor, Tensor]:
         """Losses (images,) and their gradient with respect to the model's input (images, c, h, w).
 
-        predict: calls the model with the prompts' rows.
+        predict: calls the model with the prompts' rows. The loss is scaled on its way through the model, where half
+        precision would lose small gradients (arXiv 1710.03740); by less where large ones overflow.
         """
-        self.maps.record(self.rows * len(inputs))
-        with torch.enable_grad():
-            inputs = inputs.detach().requires_grad_()
-            with self.maps.stopping():
-                predict(inputs)
-            loss = self.loss()
-            gradient = torch.autograd.grad(loss.sum(), inputs)[0]
-        return loss.detach(), gradient
+        for scale in LOSS_SCALES:
+            self.maps.record(self.rows * len(inputs))
+            with torch.enable_grad():
+                inputs = inputs.detach().requires_grad_()
+                with self.maps.stopping():
+                    predict(inputs)
+                loss = self.loss()
+                gradient = torch.autograd.grad(loss.sum() * scale, inputs)[0] / scale
+            if gradient.isfinite().all():
+                return loss.detach(), gradient
+        raise RuntimeError(f"SciArt: the loss is {loss.tolist()}, its gradient not finite; try `--no-half`, or "
+                           "guidance.strength 0")
 
     def update(self, inputs: Tensor, progress: float, times: int, predict: Callable[[Tensor], object]) -> Tensor:
         """The model's input after so many updates, each image's own until its loss is at the target."""

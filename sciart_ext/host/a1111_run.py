@@ -56,7 +56,7 @@ class Run:
         original = self.p.get_conds_with_caching
 
         def get_conds(function, prompts, steps, caches, extra_network_data, hires_steps=None):
-            plan = self._plan(self.p.steps)
+            plan = self._plan(self.p.steps, hires=hires_steps is not None)
             encode = functools.partial(self._encoded, original, function, steps=steps, data=extra_network_data,
                                        hires_steps=hires_steps, plan=plan)
             row = Row(uncond=getattr(prompts, "is_negative_prompt", False))
@@ -134,7 +134,7 @@ class Run:
     def finish(self, processed) -> None:
         """The run is over: adds what is to be shown; says so where the host's sampling went past us."""
         self.detach()
-        passes = 2 if getattr(self.p, "enable_hr", False) else 1
+        passes = 2 if getattr(self.p, "enable_hr", False) and self.recipe.guidance.hires else 1
         seen = [image for images in self.seen[passes - 1::passes] for image in images]
         first, labels = processed.index_of_first_image, [lora.label for lora in self.recipe.loras if lora.subject]
         for i, (picture, one) in enumerate(zip(processed.images[first:], seen)):
@@ -143,8 +143,8 @@ class Run:
         if not self.sampled and not (shared.state.interrupted or shared.state.skipped):
             self.note("another extension sampled this picture in its own way; the LoRAs of the recipe did not act")
 
-    def _plan(self, steps: int) -> PassPlan:
-        if getattr(self.p, "is_hr_pass", False):
+    def _plan(self, steps: int, hires: bool = False) -> PassPlan:
+        if hires or getattr(self.p, "is_hr_pass", False):
             return compile_plan(self.recipe, self.p.steps, steps).hires
         return compile_plan(self.recipe, steps).first
 

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 from pictures import difference, with_recipe
-from server import ONE_THREAD, HostServer
+from server import ONE_THREAD, HostServer, as_base64
 
 pytest.importorskip("diffusers")
 
@@ -124,6 +124,27 @@ def test_the_hires_pass_is_guided(tiny):
     guided, plain = hosted(tiny, recipe_of(), **hires), hosted(tiny, recipe_of(strength=0.0, masks=False), **hires)
     assert guided.pictures[0].shape == (256, 256, 3)
     assert difference(guided.pictures[0], plain.pictures[0])[1] > 1
+
+
+def test_the_hires_pass_is_merged_by_choice(tiny):
+    hires = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7,
+             "hr_second_pass_steps": 6}
+    guided, merged = (hosted(tiny, recipe_of(hires=on, show=True), **hires) for on in (True, False))
+    assert difference(guided.pictures[0], merged.pictures[0])[1] > 1
+    assert [len(answer.pictures) for answer in (guided, merged)] == [2, 2]  # a sheet of each
+
+
+def test_inpainting_is_guided(tiny):
+    start = hosted(tiny).pictures[0]
+    mask = np.zeros_like(start)
+    mask[:, 64:] = 255
+    made = [tiny.img2img(start, mask=as_base64(mask), inpainting_fill=1, inpaint_full_res=False, mask_blur=0,
+                         prompt=PROMPT, steps=10, seed=3, sampler_name="Euler", denoising_strength=0.8, **SIZE,
+                         **with_recipe(recipe_of(**change))) for change in ({}, {"strength": 0.0, "masks": False})]
+    assert [answer.status for answer in made] == [200, 200], made[0].text
+    guided, unguided = (answer.pictures[0] for answer in made)
+    assert difference(guided[:, 72:], unguided[:, 72:])[1] > 1
+    assert difference(guided[:, :56], start[:, :56])[1] <= 1.5  # what the mask leaves, but for the autoencoder
 
 
 def test_a_refiner_goes_on_with_the_same_areas(tiny):

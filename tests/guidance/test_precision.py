@@ -1,0 +1,68 @@
+"""The gradient of an update in half precision: finite, and nearly that of single precision."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+from sciart_ext.guidance import guide as guides
+from sciart_ext.plan import compile_plan
+from sciart_ext.recipe import parse_recipe
+from sciart_ext.standalone.guided import enter_guide, row_prompt
+from sciart_ext.standalone.models import load_pipeline
+from sciart_ext.standalone.prompts import encode
+from sciart_ext.world import MODEL
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+PROMPT = "a rocket and a robot in space"
+RECIPE = {"compose": "contrastive", "loras": [{"name": "a", "weight": 1, "subject": "rocket", "trigger": "red"},
+                                              {"name": "b", "weight": 1, "subject": "robot"}]}
+NOISE = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(3))
+
+
+def gradient_in(dtype):
+    """Losses and gradient of the first update, by the trained tiny model without LoRAs."""
+    pipe = load_pipeline(MODEL, device="cpu")
+    recipe = parse_recipe(RECIPE)
+    plan = compile_plan(recipe, 20).first
+    texts = torch.cat([encode(pipe, row_prompt(plan, row, PROMPT, ""), 1).tokens for row in plan.rows()[:-1]])
+    pipe.unet.to(dtype)
+    texts = texts.detach().repeat_interleave(2, 0).to(dtype)
+    with ExitStack() as stack:
+        guide = enter_guide(stack, pipe, plan, PROMPT, recipe.guidance, images=2)
+        return guide.gradient(NOISE, lambda inputs: pipe.unet(inputs.to(dtype).repeat(3, 1, 1, 1), 999, texts))
+
+
+@pytest.fixture(scope="module")
+def exact():
+    return gradient_in(torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_gives_nearly_the_same_update(exact, dtype):
+    loss, gradient = gradient_in(dtype)
+    assert torch.allclose(loss, exact[0], rtol=0.02)
+    assert torch.cosine_similarity(gradient.flatten(), exact[1].flatten(), dim=0) > 0.97
+
+
+def test_the_scale_changes_nothing_in_single_precision(exact, monkeypatch):
+    monkeypatch.setattr(guides, "LOSS_SCALES", (1.0,))
+    assert torch.equal(gradient_in(torch.float32)[1], exact[1])
+
+
+def test_a_scale_too_large_is_replaced_by_a_smaller_one(exact, monkeypatch):
+    monkeypatch.setattr(guides, "LOSS_SCALES", (2.0**100, 2.0**12))
+    gradient = gradient_in(torch.float16)[1]
+    assert torch.cosine_similarity(gradient.flatten(), exact[1].flatten(), dim=0) > 0.97
+
+
+def test_a_gradient_that_no_scale_mends_is_an_error(monkeypatch):
+    monkeypatch.setattr(guides, "LOSS_SCALES", (float("inf"),))
+    with pytest.raises(RuntimeError, match="gradient not finite"):
+        gradient_in(torch.float32)
