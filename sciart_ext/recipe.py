@@ -1,44 +1,25 @@
-"""The recipe: the one schema of panel, API, presets, infotext and command line (README, "The recipe").
-
-Works on pydantic 1.10 (what the host installs) and on pydantic 2 through its `v1` namespace.
-"""
+"""The recipe: the one schema of panel, API, presets, infotext and command line (README, "The recipe")."""
 
 from __future__ import annotations
 
 import json
 from typing import Any, Dict, List, Literal, Optional
 
-try:
-    from pydantic.v1 import BaseModel, Field, ValidationError, validator
-except ImportError:  # pydantic before 1.10.17 has no v1 namespace: it is version 1
-    from pydantic import BaseModel, Field, ValidationError, validator
-
 from .errors import SciArtError, did_you_mean
+from .guidance.settings import GuidanceSettings
 from .schedule import MAX_WEIGHT, check_number, check_points, points_to_text, weight_at
+from .schema import Field, Strict, ValidationError, check_bool, validator
 
 INFOTEXT_KEY = "SciArt"
 MAX_LORAS = 32
 BLOCKS = ("in", "mid", "out")
 
 
-class _Strict(BaseModel):
-    class Config:
-        extra = "forbid"
-        allow_mutation = False
-
-
 def _optional_weight(value: Any) -> Optional[float]:
     return None if value is None else check_number(value, "", -MAX_WEIGHT, MAX_WEIGHT)
 
 
-def check_bool(value: Any) -> bool:
-    """true or false; what pydantic would take for one of them is refused."""
-    if not isinstance(value, bool):
-        raise SciArtError("", f"expected true or false, got {value!r}")
-    return value
-
-
-class _Weighted(_Strict):
+class _Weighted(Strict):
     """A weight that is one number or a schedule; shared by the first pass and the hires pass."""
 
     weight: Optional[float] = Field(None, description="one weight for all steps; or give a schedule")
@@ -124,59 +105,7 @@ class LoraEntry(_Weighted):
         return self.name or self.role or "?"
 
 
-class GuidanceSettings(_Strict):
-    """Contrastive guidance: how strong, how long, and where each LoRA's prediction counts. Times are progress 0..1."""
-
-    strength: float = Field(20.0, description="of one update of the latent; 0: no updates, masks only")
-    temperature: float = Field(0.5, description="of the contrastive loss")
-    until: float = Field(0.0, description="progress after which the latent is not updated any more")
-    refine: Dict[str, int] = Field({"0": 5}, description="progress: most updates in the first step from there on")
-    target: float = Field(0.0, description="loss at which a step's updates stop")
-    masks: bool = Field(True, description="each LoRA's prediction only where its subject is; false: their mean")
-    mask_threshold: float = Field(0.3, description="share of a word's largest attention from which its mask covers")
-    opacity: List[List[float]] = Field(
-        [[0.0, 1.0], [0.4, 0.35]], description="how much of each LoRA's prediction counts in its mask, as points "
-        "[[progress, share], ...] or the text `1@0, 0.35@0.4`: CFG makes more of it than the LoRA was trained for")
-
-    @validator("strength", "temperature", "until", "target", "mask_threshold", pre=True)
-    def _number(cls, value, field):
-        low, high = {"strength": (0.0, 1e4), "temperature": (0.01, 100.0), "target": (0.0, 100.0)}.get(
-            field.name, (0.0, 1.0))
-        return check_number(value, "", low, high)
-
-    hires: bool = Field(True, description="guide the hires pass too; false: there the LoRAs are merged")
-    show: bool = Field(False, description="add a picture of the subjects' attention and masks to the result")
-
-    @validator("masks", "hires", "show", pre=True)
-    def _yes_or_no(cls, value):
-        return check_bool(value)
-
-    @validator("opacity", pre=True)
-    def _shares(cls, value):
-        points = check_points(value, "")
-        for _, share in points:
-            check_number(share, "", 0.0, 1.0)
-        return [list(point) for point in points]
-
-    def opacity_at(self, progress: float) -> float:
-        """The opacity at `progress`, linear between its points."""
-        return weight_at(tuple((p, share) for p, share in self.opacity), "linear", progress)
-
-    @validator("refine", pre=True)
-    def _times(cls, value):
-        if not isinstance(value, dict):
-            raise SciArtError("", f"expected an object such as {{'0': 20, '0.4': 10}}, got {value!r}")
-        for progress, times in value.items():
-            try:
-                check_number(float(progress), "", 0.0, 1.0)
-            except ValueError:
-                raise SciArtError(str(progress), "expected a progress from 0 to 1") from None
-            if not isinstance(times, int) or isinstance(times, bool) or not 1 <= times <= 100:
-                raise SciArtError(str(progress), f"expected a number of updates, 1 to 100, got {times!r}")
-        return value
-
-
-class Recipe(_Strict):
+class Recipe(Strict):
     """What SciArt does to a picture."""
 
     enabled: bool = Field(True, description="false leaves the host alone")

@@ -12,15 +12,14 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..recipe import GuidanceSettings
 from ..schedule import step_progress
 from .attention import AttentionMaps
 from .look_ahead import layouts
 from .loss import contrastive_loss
 from .masks import fusion_weights, masks_from_attention, resized, with_boxes
+from .settings import GuidanceSettings
 from .sheet import Seen
 from .words import Words
-
 
 LOSS_SCALES = (2.0**12, 2.0**6, 1.0)
 """powers of two: in single precision they change nothing"""

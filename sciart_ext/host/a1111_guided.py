@@ -14,9 +14,9 @@ from torch import Tensor
 from ..errors import SciArtError
 from ..guidance.attention import AttentionMaps
 from ..guidance.guide import Guide
+from ..guidance.settings import GuidanceSettings
 from ..guidance.words import Subject, own_prompt, words_of
 from ..plan import PassPlan, Row
-from ..recipe import GuidanceSettings
 from .a1111_model import model_parts, tokenizing_encoder, update_weights
 
 
