@@ -41,17 +41,22 @@ def make(pictures: Pictures, oracle: Oracle, seeds: Sequence[int], case: str, va
     """The seeds are shared out among the groups of the case. guidance: overrides the variant's settings."""
     present, style, guided = [], [], []
     for names, chosen in zip(CASES[case], np.array_split(np.array(seeds), len(CASES[case]))):
-        if variant in COMPOSED:
-            weights = dict.fromkeys(names, 1.0) | ({STYLE: STYLE_WEIGHT} if styled else {})
-            made = pictures.make(prompt_of(names), chosen, weights, variant)
-        else:
-            recipe = guided_recipe(names, {"show": True, **GUIDED[variant], **guidance}, styled)
-            made, more = pictures.by_recipe(prompt_of([KINDS[INDIVIDUALS[name]] for name in names]), chosen, recipe)
-            guided += more
+        made, more = pictures_of(pictures, chosen, names, variant, styled, **guidance)
+        guided += more
         for reading in oracle.read(made):
             present.append(all(reading.count(individual=name) for name in names))
             style.append(reading.styles[STYLE])
     return Made(present, style, guided)
+
+
+def pictures_of(pictures: Pictures, seeds: Sequence[int], names: Sequence[str], variant: str, styled: bool,
+               **guidance) -> tuple[np.ndarray, list[Guided]]:
+    """Pictures (seeds, side, side, 3) of these individuals, and what guidance did where there was any."""
+    if variant in COMPOSED:
+        weights = dict.fromkeys(names, 1.0) | ({STYLE: STYLE_WEIGHT} if styled else {})
+        return pictures.make(prompt_of(names), seeds, weights, variant), []
+    recipe = guided_recipe(names, {"show": True, **GUIDED[variant], **guidance}, styled)
+    return pictures.by_recipe(prompt_of([KINDS[INDIVIDUALS[name]] for name in names]), seeds, recipe)
 
 
 def overlap(attention: Tensor, threshold: float = 0.3) -> float:
