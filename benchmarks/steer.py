@@ -88,6 +88,8 @@ def measure(case: str, variant: str, styled: bool, seeds: range, device: str) ->
     first in the look ahead, before any subject's LoRA acts, last at the last step."""
     made = make(*loaded(device), seeds, case, variant, styled)
     found = {**share(made.present), "style": round(float(np.mean(made.style)), 4)}
+    if len(made.by_prompt) > 1:
+        found["by_prompt"] = {prompt: share(outcomes) for prompt, outcomes in made.by_prompt.items()}
     losses = [guided.losses for guided in made.guided if guided.losses]
     if losses:
         found["loss"] = {"first": quartiles([seed[0] for seed in losses]),

@@ -31,22 +31,26 @@ STYLE, STYLE_WEIGHT = "watercolor", 0.7
 class Made:
     """For each seed: whether every individual was there, how strong the style was, what guidance did."""
 
-    present: list[bool]
+    by_prompt: dict[str, list[bool]]
     style: list[float]
     guided: list[Guided]
+
+    @property
+    def present(self) -> list[bool]:
+        return [there for outcomes in self.by_prompt.values() for there in outcomes]
 
 
 def make(pictures: Pictures, oracle: Oracle, seeds: Sequence[int], case: str, variant: str, styled: bool,
          **guidance) -> Made:
     """The seeds are shared out among the groups of the case. guidance: overrides the variant's settings."""
-    present, style, guided = [], [], []
+    by_prompt, style, guided = {}, [], []
     for names, chosen in zip(CASES[case], np.array_split(np.array(seeds), len(CASES[case]))):
         made, more = pictures_of(pictures, chosen, names, variant, styled, **guidance)
         guided += more
-        for reading in oracle.read(made):
-            present.append(all(reading.count(individual=name) for name in names))
-            style.append(reading.styles[STYLE])
-    return Made(present, style, guided)
+        readings = oracle.read(made)
+        by_prompt[prompt_of(names)] = [all(reading.count(individual=name) for name in names) for reading in readings]
+        style += [reading.styles[STYLE] for reading in readings]
+    return Made(by_prompt, style, guided)
 
 
 def pictures_of(pictures: Pictures, seeds: Sequence[int], names: Sequence[str], variant: str, styled: bool,

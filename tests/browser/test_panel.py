@@ -359,7 +359,9 @@ def test_each_lora_gets_its_subject_once_they_are_to_act_on_their_own(page):
     page.panel.get_by_text("Advanced").click()
     page.panel.locator("[data-field='guidance.mask_threshold']").fill("0.4")
     page.panel.locator("[data-field='guidance.show']").check()
-    assert json.loads(page.received()) == {"compose": "contrastive", "guidance": {"mask_threshold": 0.4, "show": True},
+    page.panel.locator("[data-field='guidance.hires']").uncheck()
+    assert json.loads(page.received()) == {"compose": "contrastive",
+        "guidance": {"mask_threshold": 0.4, "show": True, "hires": False},
         "loras": [{"name": "child_style", "weight": 1, "subject": "rocket", "trigger": "red striped"},
                   {"name": "watercolor-v2", "weight": 1, "subject": "robot", "region": [0.5, 0, 1, 1]}]}
     expect(page.error).to_be_empty()
