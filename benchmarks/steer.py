@@ -1,6 +1,6 @@
 """How often every subject is in the picture: merge, switch, composite, and contrastive guidance, whole and in parts.
 
-    python -m benchmarks.steer [--quick] [--parts shares,cost] [--cases two]
+    python -m benchmarks.steer [--quick] [--parts shares,time,memory] [--cases two]
 
 On the tiny world, whose oracle can tell: two individuals of different kinds, two of one kind, three; each without and
 with a style's LoRA. The same seeds for all; shares with 95 % intervals (Wilson). And what guidance costs on a UNet of
@@ -23,17 +23,17 @@ import torch
 
 from . import record
 from .mixing.allocator import KEEPING, restart_with
-from .steering_cost import measure_cost
+from .steering_cost import measure_memory, measure_time
 from .tinyworld.judging import loaded, share
 from .tinyworld.steering import CASES, COMPOSED, GUIDED, make, overlap
 
 FIRST_SEED = 10_000
-PARTS = ("shares", "cost")
+PARTS = ("shares", "time", "memory")
 
 
 def main() -> None:
     options = arguments()
-    if "cost" in options.parts and options.device == "cpu":
+    if "time" in options.parts and options.device == "cpu":
         restart_with(KEEPING)
     began, commit = time.monotonic(), record.commit()
     measured: dict = {}
@@ -42,9 +42,11 @@ def main() -> None:
         for (case, variant, styled), found in shares(options):
             measured.setdefault(case + (" with style" if styled else ""), {})[variant] = found
             print(case, "with style" if styled else "", variant, json.dumps(found), flush=True)
-    if "cost" in options.parts:
-        model, size = ("reduced", 64) if options.quick else ("sd15", options.size)
-        measured["cost"] = measure_cost(model, size, options.steps, options.rounds, options.device)
+    model, size = ("reduced", 64) if options.quick else ("sd15", options.size)
+    if "memory" in options.parts:
+        measured["peak_mb"] = measure_memory(model, size, options.device)
+    if "time" in options.parts:
+        measured["time"] = measure_time(model, size, options.steps, options.rounds, options.device)
     measured["minutes"] = round((time.monotonic() - began) / 60, 1)
     measured.update(machine=record.machine(options.device), torch=torch.__version__, commit=commit)
     if not options.quick:
@@ -114,9 +116,10 @@ def summary(measured: dict) -> dict:
     styled = measured.get("two with style")
     if styled:
         result["style_kept"] = round(styled["contrastive"]["style"] / styled["merge"]["style"], 3)
-    if "cost" in measured:
-        result["guided_over_plain"] = measured["cost"]["over_plain"]["guided_2"]
-        result["peak_mb"] = measured["cost"]["peak_mb"]
+    if "time" in measured:
+        result["guided_over_plain"] = measured["time"]["over_plain"]["guided_2"]
+    if "peak_mb" in measured:
+        result["peak_mb"] = measured["peak_mb"]
     return result
 
 

@@ -50,9 +50,9 @@ class Variant:
     """each row in a call of its own, as the reference implementation does it"""
 
 
-UPDATES = {"strength": 20.0}
 TIMED = (Variant("plain"), Variant("merge", 2), Variant("guided_2", 2, {}), Variant("guided_3", 3, {}))
-ALSO = (Variant("guided_2_updates", 2, UPDATES), Variant("guided_2_rows_apart", 2, {}, rows_apart=True))
+WITHOUT_UPDATES = Variant("guided_2_without_updates", 2, {"strength": 0.0})
+ALSO = (WITHOUT_UPDATES, Variant("guided_2_rows_apart", 2, {}, rows_apart=True))
 
 
 class _RowsApart(Rows):
@@ -87,7 +87,7 @@ class CostBench:
 
     def gradient(self, early_end: bool) -> float:
         """Seconds of one gradient of the loss, of two subjects' rows."""
-        with self._ready(Variant("", 2, UPDATES), self.steps) as (rows, noise, guide):
+        with self._ready(Variant("gradient", 2, {}), self.steps) as (rows, noise, guide):
             if not early_end:
                 guide.maps.stopping = contextlib.nullcontext
             at = torch.tensor(999, device=self.device)
@@ -147,9 +147,8 @@ class CostBench:
             torch.cuda.synchronize()
 
 
-def measure_cost(model: str, size: int, steps: int, rounds: int, device: str) -> dict:
-    """Each variant's times in rounds, medians of its time over plain's in the same round, and peaks."""
-    peaks = _peaks_in_fresh_processes(model, size, device)
+def measure_time(model: str, size: int, steps: int, rounds: int, device: str) -> dict:
+    """Each variant's times in rounds, and medians of its time over plain's in the same round."""
     bench = CostBench(model, size, steps, device)
     for variant in TIMED:
         bench.run(variant, 1)
@@ -162,19 +161,20 @@ def measure_cost(model: str, size: int, steps: int, rounds: int, device: str) ->
         print("cost round", number + 1, taken[-1], flush=True)
     ratios = {name: round(statistics.median(one[name] / one["plain"] for one in taken if name in one), 3)
               for name in taken[0] if name != "plain"}
-    return {"model": model, "size": size, "steps": steps, "rounds": taken, "over_plain": ratios, "peak_mb": peaks,
+    return {"model": model, "size": size, "steps": steps, "rounds": taken, "over_plain": ratios,
             "threads": torch.get_num_threads()}
 
 
-def _peaks_in_fresh_processes(*settings) -> dict[str, float | None]:
-    """Of each variant, in a process where nothing else has used memory, whose allocator gives back what is freed."""
+def measure_memory(model: str, size: int, device: str) -> dict[str, float | None]:
+    """Peak MB of each variant, in a process where nothing else has used memory, whose allocator gives back what is
+    freed."""
     kept = {name: os.environ.get(name) for name in RETURNING}
     os.environ.update(RETURNING)
     peaks = {}
     try:
-        for variant in (*TIMED, ALSO[0]):
+        for variant in (*TIMED, WITHOUT_UPDATES):
             with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                peaks[variant.name] = pool.submit(_peak, variant, *settings).result()
+                peaks[variant.name] = pool.submit(_peak, variant, model, size, device).result()
             print("peak", variant.name, peaks[variant.name], "MB", flush=True)
     finally:
         for name, value in kept.items():
