@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 from datetime import datetime
 from pathlib import Path
@@ -44,6 +45,13 @@ def commit(*paths: str) -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return head.strip() + ("+" if changed.strip() else "")
+
+
+def latest(kind: str) -> dict:
+    """The newest result of a kind, by the date and number in its name."""
+    found = {tuple(map(int, match.groups("1"))): path for path in RESULTS.glob(f"{kind}-*.json")
+             if (match := re.fullmatch(rf"{kind}-(\d+)-(\d+)-(\d+)(?:-(\d+))?", path.stem))}
+    return json.loads(found[max(found)].read_text(encoding="utf-8"))
 
 
 def write(kind: str, result: dict) -> Path:

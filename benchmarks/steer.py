@@ -25,9 +25,8 @@ from . import record
 from .mixing.allocator import KEEPING, restart_with
 from .steering_cost import measure_memory, measure_time
 from .tinyworld.judging import loaded, share
-from .tinyworld.steering import CASES, COMPOSED, GUIDED, make, overlap
+from .tinyworld.steering import CASES, COMPOSED, FIRST_SEED, GUIDED, make, overlap
 
-FIRST_SEED = 10_000
 PARTS = ("shares", "time", "memory")
 
 

@@ -6,11 +6,8 @@ Random weights, LoRAs of rank 32; the whole denoising loop of the standalone, de
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import os
 import statistics
 import time
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -32,7 +29,7 @@ from sciart_ext.standalone.prompts import Embeddings
 from sciart_ext.standalone.sampling import PromptRow, Rows, denoise
 
 from .mixing import memory
-from .mixing.allocator import RETURNING
+from .mixing.allocator import in_fresh_process
 from .mixing.engine import TEXT_WIDTHS, WIDTHS, random_lora, random_unet
 
 SUBJECTS = ("rocket", "robot", "submarine")
@@ -168,19 +165,10 @@ def measure_time(model: str, size: int, steps: int, rounds: int, device: str) ->
 def measure_memory(model: str, size: int, device: str) -> dict[str, float | None]:
     """Peak MB of each variant, in a process where nothing else has used memory, whose allocator gives back what is
     freed."""
-    kept = {name: os.environ.get(name) for name in RETURNING}
-    os.environ.update(RETURNING)
     peaks = {}
-    try:
-        for variant in (*TIMED, WITHOUT_UPDATES):
-            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                peaks[variant.name] = pool.submit(_peak, variant, model, size, device).result()
-            print("peak", variant.name, peaks[variant.name], "MB", flush=True)
-    finally:
-        for name, value in kept.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
+    for variant in (*TIMED, WITHOUT_UPDATES):
+        peaks[variant.name] = in_fresh_process(_peak, variant, model, size, device)
+        print("peak", variant.name, peaks[variant.name], "MB", flush=True)
     return peaks
 
 

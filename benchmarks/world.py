@@ -36,7 +36,7 @@ def main() -> None:
     options = parser.parse_args()
     seeds = range(options.seeds or (20 if options.quick else 200))
     began = time.monotonic()
-    before = latest_result() if options.again else {}
+    before = record.latest("world") if options.again else {}
     measured: dict = {**before, "mb": judging.megabytes()}
     if "oracle" in options.parts and not options.again:
         measured["oracle"] = judging.oracle_shares(Oracle.load(), 200 if options.quick else 2000)
@@ -62,11 +62,6 @@ def main() -> None:
     if not options.quick:
         record.write("world", measured)
     print(json.dumps(summary(measured)))
-
-
-def latest_result() -> dict:
-    path = max(record.RESULTS.glob("world-*.json"), key=lambda path: path.stat().st_mtime)
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _measure(path: tuple[str, ...], seeds: np.ndarray, device: str) -> dict:

@@ -9,8 +9,11 @@ back at once, so that a peak is that of live memory. Other systems' allocators i
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 
 KEEPING = {
     "MALLOC_ARENA_MAX": "1",
@@ -25,3 +28,17 @@ def restart_with(environment: dict[str, str]) -> None:
     """Starts this program anew where its environment lacks these settings: they are read when a process starts."""
     if sys.platform.startswith("linux") and any(os.environ.get(k) != v for k, v in environment.items()):
         os.execve(sys.executable, sys.orig_argv, {**os.environ, **environment})
+
+
+def in_fresh_process(function: Callable, *arguments):
+    """What the function gives where nothing else has used memory before, and what is freed is given back."""
+    kept = {name: os.environ.get(name) for name in RETURNING}
+    os.environ.update(RETURNING)
+    try:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            return pool.submit(function, *arguments).result()
+    finally:
+        for name, value in kept.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
-import os
 import re
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +19,7 @@ from sciart_ext.mixer.mixer import Mixer
 from sciart_ext.mixer.targets import Target, diffusers_unet_layers
 
 from . import memory
-from .allocator import RETURNING
+from .allocator import in_fresh_process
 from .variants import COUNTS, LIMIT_MB, NONE, Variant, memory_variants
 
 RANK, ALPHA = 32, 16.0
@@ -152,16 +149,7 @@ class EngineBench:
 
 def peaks_in_fresh_process(*settings) -> dict:
     """`EngineBench(*settings).peaks()`, where nothing else has used memory before."""
-    kept = {name: os.environ.get(name) for name in RETURNING}
-    os.environ.update(RETURNING)
-    try:
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            return pool.submit(_peaks, *settings).result()
-    finally:
-        for name, value in kept.items():
-            os.environ.pop(name)
-            if value is not None:
-                os.environ[name] = value
+    return in_fresh_process(_peaks, *settings)
 
 
 def _peaks(*settings) -> dict:

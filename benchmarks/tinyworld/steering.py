@@ -25,6 +25,8 @@ CASES = {
 GUIDED: dict[str, dict] = {"masks": {"strength": 0.0}, "update": {"masks": False}, "contrastive": {}}
 COMPOSED = ("merge", "switch", "composite")
 STYLE, STYLE_WEIGHT = "watercolor", 0.7
+FIRST_SEED = 10_000
+"""settings were chosen on others"""
 
 
 @dataclass(frozen=True)

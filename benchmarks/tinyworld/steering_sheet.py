@@ -14,9 +14,9 @@ from PIL import Image, ImageDraw
 from sciart_ext.world import MODEL
 
 from .sampling import Pictures
-from .steering import CASES, pictures_of, prompt_of
+from .steering import CASES, FIRST_SEED, pictures_of, prompt_of
 
-COLUMNS, FIRST_SEED = 6, 10_000
+COLUMNS = 6
 ROWS = ("merge", "contrastive")
 LABEL, TITLE = 84, 18
 
