@@ -22,7 +22,7 @@ from sciart_ext.guidance.settings import GuidanceSettings
 from sciart_ext.guidance.words import Subject, find_words
 from sciart_ext.mixer.mixer import Mixer
 from sciart_ext.mixer.targets import diffusers_unet_layers
-from sciart_ext.plan import PassPlan, compile_plan
+from sciart_ext.plan import PassPlan, Row, compile_plan
 from sciart_ext.recipe import parse_recipe
 from sciart_ext.standalone.generate import workload
 from sciart_ext.standalone.prompts import Embeddings
@@ -83,14 +83,15 @@ class CostBench:
         return taken
 
     def gradient(self, early_end: bool) -> float:
-        """Seconds of one gradient of the loss, of two subjects' rows."""
+        """Seconds of one gradient of the loss."""
         with self._ready(Variant("gradient", 2, {}), self.steps) as (rows, noise, guide):
             if not early_end:
                 guide.maps.stopping = contextlib.nullcontext
             at = torch.tensor(999, device=self.device)
+            guide.look_ahead(noise, 999, rows.alphas, rows.denoised)
             self._synchronize()
             began = time.perf_counter()
-            guide.gradient(noise, lambda inputs: rows.call(inputs, at, 0.0, rows.cond))
+            guide.gradient(noise, lambda inputs: rows.call(inputs, at, 0.0, [rows.plain]))
             self._synchronize()
             return time.perf_counter() - began
 
@@ -110,8 +111,9 @@ class CostBench:
         """(rows, noise, guide or None) of a variant, its LoRAs on the UNet."""
         plan = self._plan(variant, steps)
         generator = torch.Generator().manual_seed(1)
+        told = [*plan.rows(), *([Row(plain=True)] if plan.subjects else [])]
         prompts = [PromptRow(row, Embeddings(torch.randn(1, 77, TEXT_WIDTHS[self.model], generator=generator).to(
-            self.device, self.dtype), None)) for row in plan.rows()]
+            self.device, self.dtype), None)) for row in told]
         mixer = Mixer(self.pipe.unet, self.layers, self.files[:variant.loras])
         kind = _RowsApart if variant.rows_apart else Rows
         rows = kind(self.pipe, mixer, plan, prompts, CFG, (self.size, self.size))
@@ -133,10 +135,9 @@ class CostBench:
         names = SUBJECTS[:variant.loras]
         tokens = {name: [10 + i] for i, name in enumerate(names)} | {"": []}
         prompt = [[token for name in names for token in tokens[name]]]
-        own = [[[tokens[name][0]] * len(names)] for name in names]
         maps = stack.enter_context(AttentionMaps(self.pipe.unet, self.layers))
         guide = Guide(settings, maps, [None] * len(names))
-        guide.words = [find_words([Subject(name) for name in names], tokens, [prompt, *own], names, names)]
+        guide.words = [find_words([Subject(name) for name in names], tokens, prompt, prompt, names, names)]
         return guide
 
     def _synchronize(self) -> None:

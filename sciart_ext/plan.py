@@ -13,10 +13,13 @@ from .schedule import step_progress
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the batch per picture. subject: the index of the LoRA whose own row it is; None: the base row's."""
+    """One row of the batch per picture; without more said, the mixture's, where every LoRA acts."""
 
     uncond: bool = False
     subject: int | None = None
+    """the index of the LoRA whose own row it is: of those with a subject, only this one acts"""
+    plain: bool = False
+    """no LoRA with a subject acts"""
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,10 @@ class PassPlan:
         return tuple(k for k, lora in enumerate(self.loras) if lora.subject)
 
     def rows(self) -> tuple[Row, ...]:
-        """The rows of one picture: the prompt's base row, each subject's own, and the negative prompt's."""
-        return (Row(), *(Row(subject=k) for k in self.subjects), Row(uncond=True))
+        """The rows of one picture: the mixture's; each subject's own and the negative prompt's for those; the negative
+        prompt's for the mixture."""
+        own = (*(Row(subject=k) for k in self.subjects), Row(uncond=True, plain=True)) if self.subjects else ()
+        return (Row(), *own, Row(uncond=True))
 
     def gates(self, progress: float, row: Row = Row()) -> tuple[float, ...]:
         """One gate per LoRA at `progress` in this row."""
@@ -49,7 +54,7 @@ class PassPlan:
         return tuple(weight if self._acts(k, row) else 0.0 for k, weight in enumerate(self.te_weights))
 
     def _acts(self, k: int, row: Row) -> bool:
-        if k in self.subjects and k != row.subject:
+        if k in self.subjects and (row.plain or row.subject not in (None, k)):
             return False
         return self.loras[k].apply_to in ("both", "uncond" if row.uncond else "cond")
 

@@ -1,8 +1,11 @@
 """Contrastive guidance of one batch: where its subjects are, the update of its latents, the fusion of its rows.
 
-The loss and the rows are CLoRA's (arXiv 2403.19776). It takes the masks of each evaluation from that evaluation's own
-maps, which in the first steps show little and later show what the rows have done to each other: a LoRA that swallows
-the others covers them. Here they come from a look ahead, before any LoRA of a subject acts (README, "Steering").
+The loss, the rows and their fusion by masks are CLoRA's (arXiv 2403.19776), with three changes, each for what it gained
+(README, "Steering"). CLoRA takes the masks of an evaluation from its own maps, which in the first steps show little and
+later show what the rows have done to each other; here a look ahead finds them before any LoRA of a subject acts. CLoRA
+moves the latents so that the rows' maps of different subjects part; here so that the subjects stay apart as the look
+ahead saw them. Where no mask covers, CLoRA has the base model, which draws there without its LoRA what a mask missed;
+here it is the mixture of all LoRAs.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from ..schedule import step_progress
 from .attention import AttentionMaps
 from .look_ahead import layouts
 from .loss import contrastive_loss
-from .masks import fusion_weights, masks_from_attention, resized, with_boxes
+from .masks import box_mask, fusion_weights, masks_from_attention, resized, with_boxes
 from .settings import GuidanceSettings
 from .sheet import Seen
 from .words import Words
@@ -26,7 +29,7 @@ LOSS_SCALES = (2.0**12, 2.0**6, 1.0)
 
 
 class Guide:
-    """Guides one batch of images, each with `rows` rows of its prompts, base row first.
+    """Guides one batch of images, each with `rows` rows of its prompts: the mixture's, then each subject's own.
 
     The model is called with all these rows first, then with the negative prompt's. by_image: whether all rows of one
     image follow one another, or all images of one row. boxes: of each subject, or None where it is to be found.
@@ -51,6 +54,10 @@ class Guide:
         """attention of the evaluation that was watched"""
         self._watching = False
 
+    def is_fusing(self, progress: float) -> bool:
+        """Whether the subjects' own rows count at this progress; where not, the mixture's alone is needed."""
+        return self.settings.masks and self.settings.opacity_at(progress) > 0
+
     def times(self, step: int, steps: int) -> int:
         """How many updates come before this step (0-based) of so many."""
         progress = step_progress(step, steps)
@@ -63,24 +70,25 @@ class Guide:
         """α of an update of the model's input: strength · √(1 → ½)."""
         return self.settings.strength * (1 - progress / 2) ** 0.5
 
-    def attention(self) -> Tensor:
-        """What was recorded last: (images, rows, h, w, tokens)."""
-        images = len(self.words)
-        found = self.maps.maps()
-        if self.by_image:
-            return found.unflatten(0, (images, self.rows))
-        return found.unflatten(0, (self.rows, images)).transpose(0, 1)
-
     def loss(self) -> Tensor:
-        """Of each image (images,), from the maps recorded last."""
-        return self._by_words(self.attention(), lambda maps, words: contrastive_loss(
-            words.pick(maps).flatten(-2), words.subjects, self.settings.temperature))
+        """Of each image (images,), from the plain rows' maps recorded last: how far they are from what the look ahead
+        saw. Each subject's map and what was seen of it are a positive pair, other subjects' are negative to both."""
+        groups = torch.arange(len(self.boxes))
+
+        def of(maps: Tensor, words: Words, seen: Tensor) -> Tensor:
+            found = words.plain_means(maps)
+            told = [seen[:, k] if box is None else box_mask(box, found.shape[-2:]).to(found).expand_as(found[:, k])
+                    for k, box in enumerate(self.boxes)]
+            return contrastive_loss(torch.cat([found, torch.stack(told, 1)], 1).flatten(-2), groups.repeat(2),
+                                    self.settings.temperature)
+
+        return self._by_words(of, self.maps.maps(), self.first)
 
     def look_ahead(self, latents: Tensor, start: int, alphas: Tensor, predict: Callable[[Tensor, int, float], Tensor],
                    ) -> None:
         """Finds the masks where they are wanted and not known yet. Arguments: `layouts`'; predict calls the model with
-        the base row of every image first."""
-        if not self.settings.masks or self.masks is not None:
+        the plain row of every image first: the prompt without any subject's LoRA."""
+        if self.masks is not None or not (self.settings.masks or self.settings.strength):
             return
 
         def recorded(latents: Tensor, time: int, progress: float) -> tuple[Tensor, Tensor]:
@@ -92,16 +100,26 @@ class Guide:
             self.first = torch.zeros(len(latents), len(self.boxes), *size, device=latents.device)
             found = self.first.bool()
         else:
-            self.first = self._by_words(layouts(latents, start, alphas, recorded),
-                                        lambda maps, words: words.means(maps))
+            self.first = self._by_words(lambda maps, words: words.plain_means(maps),
+                                        layouts(latents, start, alphas, recorded))
             found = resized(masks_from_attention(self.first, self.settings.mask_threshold), size)
         self.masks = with_boxes(found, self.boxes)
 
-    def watch(self) -> None:
-        """Keeps the attention of the next evaluation as `last`, where it is to be shown."""
+    def watch(self, progress: float) -> None:
+        """Keeps the mixture's attention of the next evaluation, which is at this progress, as `last`, where it is to be
+        shown."""
         if self.settings.show and self.masks is not None:
             self._watching = True
-            self.maps.record(self.rows * len(self.words))
+            images = len(self.words)
+            self.maps.record(images * (self.rows + 1) if self.by_image and self.is_fusing(progress) else images)
+
+    def evaluated(self) -> None:
+        """To be called after each evaluation."""
+        if self._watching:
+            self._watching = False
+            found = self.maps.maps()
+            mixtures = found.unflatten(0, (len(self.words), -1))[:, 0] if self.by_image else found
+            self.last = self._by_words(lambda maps, words: words.mixed_means(maps), mixtures)
 
     def seen(self) -> list[Seen]:
         """Of each image, what is to be shown; empty where nothing is."""
@@ -109,23 +127,25 @@ class Guide:
             return []
         return [Seen(*image) for image in zip(self.first, self.last, self.masks)]
 
-    def _by_words(self, maps: Tensor, function: Callable[[Tensor, Words], Tensor]) -> Tensor:
-        """function(maps of images, their words) for all images with the same words at once, in the images' order."""
+    def _by_words(self, function: Callable[..., Tensor], maps: Tensor, *more: Tensor) -> Tensor:
+        """function(maps of images, their words, more of them) for all images with the same words at once, in the
+        images' order."""
         groups: dict[int, list[int]] = {}
         for image, words in enumerate(self.words):
             groups.setdefault(id(words), []).append(image)
-        found = torch.cat([function(maps[chosen], self.words[chosen[0]]) for chosen in groups.values()])
+        found = torch.cat([function(maps[chosen], self.words[chosen[0]], *(one[chosen] for one in more))
+                           for chosen in groups.values()])
         order = [image for chosen in groups.values() for image in chosen]
         return found[torch.tensor(order).argsort()]
 
     def gradient(self, inputs: Tensor, predict: Callable[[Tensor], object]) -> tuple[Tensor, Tensor]:
         """Losses (images,) and their gradient with respect to the model's input (images, c, h, w).
 
-        predict: calls the model with the prompts' rows. The loss is scaled on its way through the model, where half
-        precision would lose small gradients (arXiv 1710.03740); by less where large ones overflow.
+        predict: calls the model with the plain row of every image. The loss is scaled on its way through the model,
+        where half precision would lose small gradients (arXiv 1710.03740); by less where large ones overflow.
         """
         for scale in LOSS_SCALES:
-            self.maps.record(self.rows * len(inputs))
+            self.maps.record(len(inputs))
             with torch.enable_grad():
                 inputs = inputs.detach().requires_grad_()
                 with self.maps.stopping():
@@ -150,11 +170,6 @@ class Guide:
 
     def weights(self, size: tuple[int, int], progress: float) -> Tensor:
         """Fusion weights (images, rows, h, w) for latents of this (h, w)."""
-        if self._watching:
-            self._watching = False
-            self.last = self._by_words(self.attention(), lambda maps, words: words.means(maps[:, 0]))
-        if not self.settings.masks:
-            return fusion_weights(torch.ones(len(self.words), self.rows - 1, *size))
         if self.masks is None:
             raise RuntimeError("SciArt: the look ahead, which finds the masks, has not been")
         return fusion_weights(self.masks, self.settings.opacity_at(progress))

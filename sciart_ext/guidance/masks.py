@@ -55,9 +55,9 @@ def with_boxes(masks: Tensor, boxes: Sequence[Sequence[float] | None]) -> Tensor
 
 
 def fusion_weights(masks: Tensor, opacity: float = 1.0) -> Tensor:
-    """masks (…, subjects, h, w), 0 to 1 → weights (…, 1 + subjects, h, w) of the base row and each subject's row.
+    """masks (…, subjects, h, w), 0 to 1 → weights (…, 1 + subjects, h, w) of the mixture's row and each subject's.
 
-    They sum to 1 everywhere: overlapping masks share by their values, what no mask covers is the base row's, as is
+    They sum to 1 everywhere: overlapping masks share by their values, what no mask covers is the mixture's, as is
     1 − opacity of what they cover.
     """
     masks = masks.float()

@@ -10,16 +10,18 @@ from ..schema import Field, Strict, check_bool, validator
 class GuidanceSettings(Strict):
     """Contrastive guidance: how strong, how long, and where each LoRA's prediction counts. Times are progress 0..1."""
 
-    strength: float = Field(20.0, description="of one update of the latent; 0: no updates, masks only")
+    strength: float = Field(40.0, description="of one update of the latent; 0: no updates, masks only")
     temperature: float = Field(0.5, description="of the contrastive loss")
-    until: float = Field(0.0, description="progress after which the latent is not updated any more")
-    refine: dict[str, int] = Field({"0": 5}, description="progress: most updates in the first step from there on")
+    until: float = Field(0.3, description="progress after which the latent is not updated any more")
+    refine: dict[str, int] = Field({}, description="progress: most updates in the first step from there on")
     target: float = Field(0.0, description="loss at which a step's updates stop")
-    masks: bool = Field(True, description="each LoRA's prediction only where its subject is; false: their mean")
+    masks: bool = Field(True, description="each LoRA's own prediction where its subject is; false: the mixture's "
+                                           "everywhere, updates only")
     mask_threshold: float = Field(0.3, description="share of a word's largest attention from which its mask covers")
     opacity: list[list[float]] = Field(
-        [[0.0, 1.0], [0.4, 0.35]], description="how much of each LoRA's prediction counts in its mask, as points "
-        "[[progress, share], ...] or the text `1@0, 0.35@0.4`: CFG makes more of it than the LoRA was trained for")
+        [[0.0, 1.0], [0.4, 0.35], [0.7, 0.35], [0.75, 0.0]], description="how much of each LoRA's own prediction "
+        "counts in its mask, as points [[progress, share], ...] or the text `1@0, 0.35@0.4, 0@0.8`; the rest is the "
+        "mixture's")
     hires: bool = Field(True, description="guide the hires pass too; false: there the LoRAs are merged")
     show: bool = Field(False, description="add a picture of the subjects' attention and masks to the result")
 

@@ -39,10 +39,36 @@ def own_prompt(subject: Subject, subjects: Sequence[Subject], prompt: str) -> st
     A row that also named the others would put them where it likes; so all rows have the same things at the same
     places, each row its own kind of thing, and the masks choose.
     """
-    ordered = sorted(subjects, key=lambda one: -len(one.words))
-    told = "|".join(rf"(?:{re.escape(one.trigger)}\s+)?{re.escape(one.words)}" if one.trigger else re.escape(one.words)
-                    for one in ordered)
-    return re.sub(rf"(?<!\w)(?:{told})(?!\w)", lambda _: subject.full, prompt, flags=re.IGNORECASE)
+    return _retold(subjects, prompt, lambda words, number, as_it_is: subject.full)
+
+
+def mixed_prompt(subjects: Sequence[Subject], prompt: str) -> str:
+    """The prompt of the mixture's row: every subject with its trigger; of those with the same words one mention each,
+    and a further mention as it is."""
+    def told(words: str, number: int, as_it_is: str) -> str:
+        return next((one.full for one in subjects if one.words.lower() == words and one.mention in (None, number)),
+                    as_it_is)
+    return _retold(subjects, prompt, told)
+
+
+def _retold(subjects: Sequence[Subject], prompt: str, told: Callable[[str, int, str], str]) -> str:
+    """The prompt with told(words in lower case, how many of them were before, the mention as it is) for each mention
+    of a subject, its trigger included where that is there. Where words are part of longer ones, the longer are meant.
+    """
+    choices = []
+    for words in sorted({one.words.lower() for one in subjects}, key=len, reverse=True):
+        triggers = {one.trigger for one in subjects if one.words.lower() == words and one.trigger}
+        before = "".join(rf"(?:{re.escape(trigger)}\s+)?" for trigger in sorted(triggers))
+        choices.append(f"{before}({re.escape(words)})")
+    seen: dict[str, int] = {}
+
+    def replaced(mention: re.Match) -> str:
+        words = mention[mention.lastindex].lower()
+        number = seen.setdefault(words, 0)
+        seen[words] += 1
+        return told(words, number, mention[0])
+
+    return re.sub(rf"(?<!\w)(?:{'|'.join(choices)})(?!\w)", replaced, prompt, flags=re.IGNORECASE)
 
 
 def subjects_of(words: Sequence[tuple[str, str]]) -> list[Subject]:
@@ -90,51 +116,58 @@ def told_in(subjects: Sequence[Subject], tokens: Mapping[str, Sequence[int]],
 
 @dataclass(frozen=True)
 class Words:
-    """The maps that guidance compares: (n,) rows they are in, columns of the text, and subjects they belong to."""
+    """Columns of the text in which each subject is told: in the prompt as it was given, and in the mixture's, with its
+    trigger."""
 
-    rows: Tensor
-    columns: Tensor
-    subjects: Tensor
+    plain: tuple[tuple[int, ...], ...]
+    mixed: tuple[tuple[int, ...], ...]
 
-    def pick(self, maps: Tensor) -> Tensor:
-        """maps (images, rows, h, w, tokens) → (images, n, h, w)."""
-        return maps[:, self.rows, :, :, self.columns].movedim(0, 1)
+    def plain_means(self, maps: Tensor) -> Tensor:
+        """Plain rows' maps (images, h, w, tokens) → (images, subjects, h, w): each subject's mean over its words."""
+        return torch.stack([maps[..., list(columns)].mean(-1) for columns in self.plain], 1)
 
-    def means(self, maps: Tensor) -> Tensor:
-        """Base rows' maps (images, h, w, tokens) → (images, subjects, h, w): each subject's mean over its words."""
-        base = self.rows == 0
-        return torch.stack([maps[..., self.columns[base & (self.subjects == k)]].mean(-1)
-                            for k in range(int(self.subjects.max()) + 1)], 1)
+    def mixed_means(self, maps: Tensor) -> Tensor:
+        """The same of the mixture's rows."""
+        return torch.stack([maps[..., list(columns)].mean(-1) for columns in self.mixed], 1)
 
 
-def words_of(plan: PassPlan, prompt: str, tokens: Callable[[str], Sequence[int]],
+def words_of(plan: PassPlan, prompt: str, mixed: str, tokens: Callable[[str], Sequence[int]],
              chunks: Callable[[str], Sequence[Sequence[int]]]) -> Words:
-    """Where a prompt's subjects are in every row; the two functions tokenize a few words, and a whole prompt."""
+    """Where a prompt's subjects are; mixed: the mixture's prompt; the two functions tokenize a few words, and a whole
+    prompt."""
     subjects = subjects_in(plan)
-    prompts = [prompt, *(own_prompt(subject, subjects, prompt) for subject in subjects)]
     return find_words(subjects, {text: tokens(text) for one in subjects for text in (one.words, one.trigger)},
-                      [chunks(text) for text in prompts], [f"loras[{k}].subject" for k in plan.subjects],
+                      chunks(prompt), chunks(mixed), [f"loras[{k}].subject" for k in plan.subjects],
                       re.findall(r"[\w-]+", prompt))
 
 
-def find_words(subjects: Sequence[Subject], tokens: Mapping[str, Sequence[int]],
-               prompts: Sequence[Sequence[Sequence[int]]], fields: Sequence[str], known: Sequence[str]) -> Words:
-    """Where each subject is told in the base row, and in its own row at the same place, with its trigger.
+def find_words(subjects: Sequence[Subject], tokens: Mapping[str, Sequence[int]], prompt: Sequence[Sequence[int]],
+               mixed: Sequence[Sequence[int]], fields: Sequence[str], known: Sequence[str]) -> Words:
+    """Where each subject is told in a prompt, and in the mixture's, which has the same subjects in the same order.
 
-    tokens: of the subjects' and triggers' texts; prompts: token chunks of row 0 and of each subject's own row; fields:
-    of the recipe, per subject; known: the words of the prompt, for the error where a subject is not among them.
+    tokens: of the subjects' and triggers' texts; prompt, mixed: token chunks; fields: of the recipe, per subject;
+    known: the words of the prompt, for the error where a subject is not among them.
     """
-    told = told_in(subjects, tokens, prompts[0])
-    entries = [(0, column, whose) for columns, whose in told if whose is not None for column in columns]
+    told = told_in(subjects, tokens, prompt)
     for number, (subject, field) in enumerate(zip(subjects, fields)):
-        places = [place for place, (_, whose) in enumerate(told) if whose == number]
-        if not places:
+        if number not in (whose for _, whose in told):
             times = f" {subject.mention + 1} times, once for each LoRA about it" if subject.mention else ""
             raise SciArtError(field, f"{subject.words!r} is not in the prompt{times}; "
                                      f"{did_you_mean(subject.words, known)}")
-        own = mentions_of([*tokens[subject.trigger], *tokens[subject.words]], prompts[number + 1])
-        if len(own) != len(told):
-            raise SciArtError(field, f"the prompt tells of {len(told)} subjects, but with {subject.full!r} in their "
-                                     f"places of {len(own)}; use words that are no part of one another")
-        entries += [(number + 1, column, number) for place in places for column in own[place]]
-    return Words(*torch.tensor(entries, dtype=torch.long).unbind(1))
+    plain: list[list[int]] = [[] for _ in subjects]
+    mixture: list[list[int]] = [[] for _ in subjects]
+    last = 0
+    for columns, whose in told:
+        if whose is None:
+            run = [prompt[column // CHUNK][column % CHUNK - 1] for column in columns]
+        else:
+            run = [*tokens[subjects[whose].trigger], *tokens[subjects[whose].words]]
+        found = next((mention for mention in mentions_of(run, mixed) if mention[0] > last), None)
+        if found is None:
+            raise SciArtError(fields[whose or 0], "with the triggers in it, the prompt tells of other subjects, or in "
+                                                  "another order; use words that are no part of one another")
+        last = found[-1]
+        if whose is not None:
+            plain[whose] += columns
+            mixture[whose] += found
+    return Words(tuple(map(tuple, plain)), tuple(map(tuple, mixture)))

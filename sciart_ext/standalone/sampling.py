@@ -28,7 +28,10 @@ class PromptRow:
 
 
 class Rows:
-    """A pipeline's UNet under a plan: all rows of all images in one call, and their fusion to one prediction."""
+    """A pipeline's UNet under a plan: all rows of all images in one call, and their fusion to one prediction.
+
+    rows: the plan's, in its order, and where it has subjects the plain row, for the look ahead.
+    """
 
     def __init__(self, pipe, mixer: Mixer, plan: PassPlan, rows: Sequence[PromptRow], cfg_scale: float,
                  size: tuple[int, int]):
@@ -37,8 +40,10 @@ class Rows:
         self.prediction_type = pipe.scheduler.config.prediction_type
         self.mixer = mixer
         self.plan = plan
-        self.cond = [row for row in rows if not row.row.uncond]
+        self.plain = next((row for row in rows if row.row == Row(plain=True)), None)
+        self.cond = [row for row in rows if not row.row.uncond and row is not self.plain]
         self.uncond = [row for row in rows if row.row.uncond] if cfg_scale > 1 else []
+        """the own rows' where there are any, and in the end the mixture's"""
         self.cfg_scale = cfg_scale
         self.size = size
 
@@ -59,24 +64,29 @@ class Rows:
 
     def predict(self, inputs: Tensor, time: Tensor, progress: float, guide: Guide | None) -> Tensor:
         """The prediction (images, c, h, w) after fusion and classifier-free guidance."""
-        found = self.call(inputs, time, progress, [*self.cond, *self.uncond])
-        cond = found[0]
+        fusing = guide is not None and guide.is_fusing(progress)
+        rows = [*self.cond, *self.uncond] if fusing else [self.cond[0], *self.uncond[-1:]]
+        found = self.call(inputs, time, progress, rows)
         if guide is not None:
-            weights = guide.weights(tuple(inputs.shape[-2:]), progress).to(cond)
-            cond = (weights.transpose(0, 1).unsqueeze(2) * found[:len(self.cond)]).sum(0)
-        return self._with_cfg(cond, found)
+            guide.evaluated()
+        mixture = self._with_cfg(found[0], found[-1])
+        if not fusing:
+            return mixture
+        own = self._with_cfg(found[1:len(self.cond)], found[len(self.cond)])
+        weights = guide.weights(tuple(inputs.shape[-2:]), progress).to(mixture).transpose(0, 1).unsqueeze(2)
+        return weights[0] * mixture + (weights[1:] * own).sum(0)
 
     def denoised(self, inputs: Tensor, time: int, progress: float) -> Tensor:
-        """What the base row alone makes of variance preserving latents at a training time: they without noise."""
+        """What the plain row alone makes of variance preserving latents at a training time: they without noise."""
         at = torch.tensor(time, device=inputs.device)
-        found = self.call(inputs, at, progress, [self.cond[0], *self.uncond])
-        prediction, alpha = self._with_cfg(found[0], found), float(self.alphas[time])
+        found = self.call(inputs, at, progress, [self.plain, *self.uncond[:1]])
+        prediction, alpha = self._with_cfg(found[0], found[-1]), float(self.alphas[time])
         if self.prediction_type == "v_prediction":
             return alpha**0.5 * inputs - (1 - alpha) ** 0.5 * prediction
         return (inputs - (1 - alpha) ** 0.5 * prediction) / alpha**0.5
 
-    def _with_cfg(self, cond: Tensor, found: Tensor) -> Tensor:
-        return cond if not self.uncond else found[-1] + self.cfg_scale * (cond - found[-1])
+    def _with_cfg(self, cond: Tensor, uncond: Tensor) -> Tensor:
+        return uncond + self.cfg_scale * (cond - uncond) if self.uncond else cond
 
 
 @torch.no_grad()
@@ -93,16 +103,16 @@ def denoise(scheduler, rows: Rows, noise: Tensor, generators: Sequence[torch.Gen
         progress = step_progress(step, steps)
         inputs = scheduler.scale_model_input(latents, time)
         if guide is not None:
+            guide.look_ahead(inputs, round(float(time)), rows.alphas, rows.denoised)
             if evaluation == step * scheduler.order:
                 times = guide.times(step, steps)
-                call = functools.partial(rows.call, time=time, progress=progress, rows=rows.cond)
+                call = functools.partial(rows.call, time=time, progress=progress, rows=[rows.plain])
                 updated = guide.update(inputs, progress, times, call)
                 if times:
                     latents = latents + (updated - inputs) / scheduler.scale_model_input(torch.ones_like(latents), time)
                     inputs = updated
-            guide.look_ahead(inputs, round(float(time)), rows.alphas, rows.denoised)
             if evaluation + 1 == len(scheduler.timesteps):
-                guide.watch()
+                guide.watch(progress)
         prediction = rows.predict(inputs, time, progress, guide)
         latents = scheduler.step(prediction, time, latents, **options).prev_sample
         last = evaluation + 1 == len(scheduler.timesteps)
