@@ -60,7 +60,7 @@ def test_the_hires_pass_of_contrastive_may_be_merged():
         plan = compile_plan(parse_recipe(recipe), 4, 3)
         assert plan.first.subjects == (0, 1)
         assert plan.hires.subjects == ((0, 1) if hires else ())
-        assert plan.hires.te_gates() == ((0, 0) if hires else (1, 1))  # of the base row
+        assert plan.hires.te_gates(Row(plain=True)) == ((0, 0) if hires else (1, 1))
 
 
 def test_there_is_no_hires_pass_unless_asked_for():
@@ -122,12 +122,14 @@ def test_merged_loras_share_the_prompts_row():
     assert plan.gates(0) == (1, 0.5)
 
 
-def test_contrastive_gives_each_subject_a_row_and_styles_every_row():
+def test_contrastive_gives_each_subject_a_row_beside_the_mixtures_and_styles_every_row():
     plan = rows_of([{"name": "style", "weight": 0.5}, {"name": "a", "weight": 1, "subject": "rocket"},
                     {"name": "b", "schedule": [[0, 0], [1, 1]], "subject": "robot", "te_weight": 0.3}],
                    compose="contrastive")
     assert plan.subjects == (1, 2) and plan.rows_differ
-    assert [row for row in plan.rows() if not row.uncond] == [Row(), Row(subject=1), Row(subject=2)]
-    assert [plan.gates(0.5, Row(subject=k)) for k in (None, 1, 2)] == [(0.5, 0, 0), (0.5, 1, 0), (0.5, 0, 0.5)]
-    assert [plan.te_gates(Row(subject=k)) for k in (None, 1, 2)] == [(0.5, 0, 0), (0.5, 1, 0), (0.5, 0, 0.3)]
+    assert plan.rows() == (Row(), Row(subject=1), Row(subject=2), Row(uncond=True, plain=True), Row(uncond=True))
+    assert [plan.gates(0.5, row) for row in (*plan.rows(), Row(plain=True))] == [
+        (0.5, 1, 0.5), (0.5, 1, 0), (0.5, 0, 0.5), (0.5, 0, 0), (0.5, 1, 0.5), (0.5, 0, 0)]
+    assert [plan.te_gates(row) for row in plan.rows()[:4]] == [
+        (0.5, 1, 0.3), (0.5, 1, 0), (0.5, 0, 0.3), (0.5, 0, 0)]
     assert plan.changes() == 5

@@ -8,14 +8,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, fields
 
 import torch
-from modules import prompt_parser, sd_samplers_timesteps, shared
+from modules import prompt_parser, sd_samplers_cfg_denoiser, sd_samplers_timesteps, shared
 from torch import Tensor
 
 from ..errors import SciArtError
 from ..guidance.attention import AttentionMaps
 from ..guidance.guide import Guide
 from ..guidance.settings import GuidanceSettings
-from ..guidance.words import Subject, own_prompt, words_of
+from ..guidance.words import Subject, mixed_prompt, own_prompt, subjects_in, words_of
 from ..plan import PassPlan, Row
 from .a1111_model import model_parts, tokenizing_encoder, update_weights
 
@@ -27,14 +27,8 @@ def check_can_guide() -> None:
                                      "accepted: merge, or --medvram")
     if shared.sd_model.cond_stage_key == "edit":
         raise SciArtError("compose", "contrastive does not work with InstructPix2Pix models; accepted: merge")
-
-
-def joined(parts: Sequence[prompt_parser.MulticondLearnedConditioning]) -> prompt_parser.MulticondLearnedConditioning:
-    """The rows' conditionings as AND parts of one, per image: base row, then each subject's own."""
-    if any(len(image) > 1 for part in parts for image in part.batch):
-        raise SciArtError("compose", "contrastive does not work with AND in the prompt; accepted: merge")
-    batch = [[part for image in images for part in image] for images in zip(*(part.batch for part in parts))]
-    return prompt_parser.MulticondLearnedConditioning(parts[0].shape, batch)
+    if shared.sd_model.model.conditioning_key == "crossattn-adm":
+        raise SciArtError("compose", "contrastive does not work with unCLIP models; accepted: merge")
 
 
 def own_prompts(subject: Subject, subjects: Sequence[Subject],
@@ -43,13 +37,74 @@ def own_prompts(subject: Subject, subjects: Sequence[Subject],
     return prompt_parser.SdConditioning([own_prompt(subject, subjects, text) for text in prompts], copy_from=prompts)
 
 
+def mixed_prompts(subjects: Sequence[Subject], prompts: prompt_parser.SdConditioning) -> prompt_parser.SdConditioning:
+    """The prompts of the mixture's row."""
+    return prompt_parser.SdConditioning([mixed_prompt(subjects, text) for text in prompts], copy_from=prompts)
+
+
+Conditioning = prompt_parser.MulticondLearnedConditioning
+
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """The conditionings of a guided pass, and what they were made of."""
+
+    joined: Conditioning
+    """AND parts of one, per image: the mixture's, each subject's own, the negative prompt of those"""
+    plain: Conditioning
+    prompts: tuple[str, ...]
+    """as they were given, per image"""
+    steps: int
+    hires_steps: int | None
+
+    @property
+    def mixture(self) -> Conditioning:
+        """The mixture's part alone."""
+        return Conditioning(self.joined.shape, [image[:1] for image in self.joined.batch])
+
+    @property
+    def negative(self) -> Conditioning:
+        """The negative prompt of the own rows and of the plain one."""
+        return Conditioning(self.joined.shape, [image[-1:] for image in self.joined.batch])
+
+
+def joined(parts: Sequence[Conditioning], negative: Sequence[Sequence]) -> Conditioning:
+    """AND parts of one, per image; negative: what the host makes of the negative prompt, per image its schedule."""
+    if any(len(image) > 1 for part in parts for image in part.batch):
+        raise SciArtError("compose", "contrastive does not work with AND in the prompt; accepted: merge")
+    batch = [[*(image[0] for image in images), prompt_parser.ComposableScheduledPromptConditioning(schedule)]
+             for *images, schedule in zip(*(part.batch for part in parts), negative)]
+    return Conditioning(parts[0].shape, [_of_one_length(image) for image in batch])
+
+
+def _of_one_length(parts: Sequence) -> list:
+    """The parts of an image, shorter ones with empty chunks after them, as the host pads a negative prompt."""
+    longest = max(_tokens(scheduled.cond).shape[0] for part in parts for scheduled in part.schedules)
+
+    def padded(cond):
+        missing = longest - _tokens(cond).shape[0]
+        if not missing:
+            return cond
+        empty = shared.sd_model.cond_stage_model_empty_prompt
+        tokens = sd_samplers_cfg_denoiser.pad_cond(_tokens(cond)[None], missing // empty.shape[1], empty)[0]
+        return {**cond, "crossattn": tokens} if isinstance(cond, dict) else tokens
+
+    return [prompt_parser.ComposableScheduledPromptConditioning(
+        [scheduled._replace(cond=padded(scheduled.cond)) for scheduled in part.schedules], part.weight)
+        for part in parts]
+
+
+def _tokens(cond) -> Tensor:
+    """(tokens, width) of one prompt; SDXL's has more beside it."""
+    return cond["crossattn"] if isinstance(cond, dict) else cond
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """What the host's denoiser is called with."""
 
     x: Tensor
     sigma: Tensor
-    uncond: object
     cond: object
     cond_scale: float
     image_cond: Tensor
@@ -60,25 +115,19 @@ class Evaluation:
         return Evaluation(**{field.name: given[field.name] for field in fields(Evaluation)})
 
 
-def _is_unclip() -> bool:
-    return shared.sd_model.model.conditioning_key == "crossattn-adm"
-
-
 class GuidedPass:
     """Guidance of one call of a sampler, on the model that is loaded now; its hooks last until `stack` closes."""
 
-    def __init__(self, stack: ExitStack, sampler, plan: PassPlan, settings: GuidanceSettings, prompts: Sequence[str],
-                 steps: int, hires_steps: int | None):
+    def __init__(self, stack: ExitStack, sampler, plan: PassPlan, settings: GuidanceSettings, encoded: EncodedRows):
         self.denoiser = sampler.model_wrap_cfg
-        self.plan = plan
-        self.rows = 1 + len(plan.subjects)
+        self.encoded = encoded
         self.progress = 0.0
         self.alphas = shared.sd_model.alphas_cumprod
         self.sigmas = ((1 - self.alphas) / self.alphas).sqrt()
         self.is_vp = isinstance(sampler, sd_samplers_timesteps.CompVisSampler)
         self.encoder = tokenizing_encoder(shared.sd_model)
-        self.schedules = prompt_parser.get_learned_conditioning_prompt_schedules(
-            list(prompts), steps, hires_steps, shared.opts.use_old_scheduling)
+        subjects = subjects_in(plan)
+        self.schedules = [self._scheduled(prompt, mixed_prompt(subjects, prompt)) for prompt in encoded.prompts]
         unet = model_parts(shared.sd_model)["unet"]
         # the built-in Lora extension must not find weights of ours, or update its own with gradients on
         for target in unet.layers.values():
@@ -86,9 +135,9 @@ class GuidedPass:
         maps = stack.enter_context(AttentionMaps(unet.root, unet.layers))
         self.guide = Guide(settings, maps, [plan.loras[k].region for k in plan.subjects], by_image=True)
         self.words = functools.lru_cache(maxsize=None)(
-            lambda prompt: words_of(plan, prompt, self._tokens, self._chunks))
-        for text in {text for schedule in self.schedules for _, text in schedule}:
-            self.words(text)  # what is not in the prompt is refused now, not at the step where it is missing
+            lambda prompt, mixed: words_of(plan, prompt, mixed, self._tokens, self._chunks))
+        for texts in {texts for schedule in self.schedules for _, texts in schedule}:
+            self.words(*texts)  # what is not in the prompt is refused now, not at the step where it is missing
 
     def follow(self, before: GuidedPass) -> None:
         """Goes on where the refiner took over: with the masks of the model before, and its losses."""
@@ -99,77 +148,76 @@ class GuidedPass:
     def begin(self, progress: float) -> None:
         """To be called before each evaluation: how far the pass is, and the prompts of this moment."""
         self.progress = progress
-        self.guide.words = [self.words(text) for text in self._texts()]
+        self.guide.words = [self.words(*texts) for texts in self._texts()]
+
+    def needed(self) -> Conditioning:
+        """What the evaluation is to be called with: where the subjects' own rows do not count, the mixture's alone."""
+        return self.encoded.joined if self.guide.is_fusing(self.progress) else self.encoded.mixture
 
     def update(self, now: Evaluation, step: int, steps: int, set_gates: Callable[[Sequence[Row], float], None]) -> None:
-        """Updates the sampler's own latent in place, as often as this step (0-based) wants it; finds the masks before
-        the first.
+        """Finds the masks before the first step (0-based); updates the sampler's own latent in place, as often as this
+        step wants it.
 
         The step size is that of the model's input: k-diffusion's latent is larger by √(σ² + 1).
         set_gates(rows, progress): of every image, for the next call.
         """
-        times = self.guide.times(step, steps)
         scale = 1.0 if self.is_vp else (now.sigma.square() + 1).sqrt().view(-1, 1, 1, 1)
-        if times:
-            prompts = self._cond(now, slice(None), now.sigma)
-
-            def call(inputs: Tensor) -> None:
-                set_gates([row for row in self.plan.rows() if not row.uncond], self.progress)
-                prompts(inputs * scale)
-
-            now.x.copy_(self.guide.update(now.x / scale, self.progress, times, call) * scale)
         start = int(now.sigma[0]) if self.is_vp else int((self.sigmas - now.sigma[0].item()).abs().argmin())
         self.guide.look_ahead(now.x / scale, start, self.alphas, functools.partial(self._denoised, now, set_gates))
+        times = self.guide.times(step, steps)
+        if times:
+            plain = self._model(self.encoded.plain, now.sigma, now.image_cond)
+
+            def call(inputs: Tensor) -> None:
+                set_gates([Row(plain=True)], self.progress)
+                plain(inputs * scale)
+
+            now.x.copy_(self.guide.update(now.x / scale, self.progress, times, call) * scale)
         if step + 1 == steps:
-            self.guide.watch()
+            self.guide.watch(self.progress)
 
     def combine(self, original: Callable, x_out: Tensor, conds_list, uncond, cond_scale: float) -> Tensor:
-        """In place of the host's own joining of AND parts: the rows by their weights, then CFG."""
-        weights = self.guide.weights(tuple(x_out.shape[-2:]), self.progress).to(x_out)
+        """In place of the host's own joining of AND parts: CFG of each row, then the rows by their weights."""
+        self.guide.evaluated()
+        if not self.guide.is_fusing(self.progress):
+            return original(x_out, conds_list, uncond, cond_scale)
+        weights = self.guide.weights(tuple(x_out.shape[-2:]), self.progress).to(x_out).unsqueeze(2)
         images = len(conds_list)
-        cond = x_out[:images * self.rows].unflatten(0, (images, self.rows))
-        base = x_out[-images:]
-        return base + ((weights.unsqueeze(2) * cond).sum(1) - base) * cond_scale
+        rows = x_out[:-images].unflatten(0, (images, -1))
+        cond, without, negative = rows[:, :-1], x_out[-images:].unsqueeze(1), rows[:, -1:]
+        without = torch.cat([without, negative.expand_as(cond[:, 1:])], 1)
+        return (weights * (without + (cond - without) * cond_scale)).sum(1)
 
     def _denoised(self, now: Evaluation, set_gates: Callable[[Sequence[Row], float], None], inputs: Tensor, time: int,
                   progress: float) -> Tensor:
-        """What the base row and the negative prompt make of variance preserving latents at a training time."""
+        """What the plain row and its negative prompt make of variance preserving latents at a training time."""
         alpha = float(self.alphas[time])
         scale = 1.0 if self.is_vp else alpha**-0.5
         sigma = inputs.new_full((len(inputs),), float(time) if self.is_vp else float(self.sigmas[time]))
-        set_gates([Row()], progress)
-        cond = self._cond(now, slice(None, None, self.rows), sigma)(inputs * scale)
+        set_gates([Row(plain=True)], progress)
+        cond = self._model(self.encoded.plain, sigma, now.image_cond)(inputs * scale)
         if now.cond_scale != 1:
-            set_gates([Row(uncond=True)], progress)
-            without = self._uncond(now, sigma)(inputs * scale)
+            set_gates([Row(uncond=True, plain=True)], progress)
+            without = self._model(self.encoded.negative, sigma, now.image_cond)(inputs * scale)
             cond = without + now.cond_scale * (cond - without)
         return (inputs - (1 - alpha) ** 0.5 * cond) / alpha**0.5 if self.is_vp else cond
 
-    def _cond(self, now: Evaluation, rows: slice, sigma: Tensor) -> Callable[[Tensor], Tensor]:
-        """The host's inner model with the prompts of these rows of every image."""
-        _, text = prompt_parser.reconstruct_multicond_batch(now.cond, self.denoiser.step)
-        text = {key: value[rows] for key, value in text.items()} if isinstance(text, dict) else text[rows]
-        return self._model(text, sigma, now.image_cond)
+    def _model(self, conditioning: Conditioning, sigma: Tensor, image: Tensor) -> Callable[[Tensor], Tensor]:
+        """The host's inner model on latents (images, …), with one part of the conditioning for each."""
+        _, text = prompt_parser.reconstruct_multicond_batch(conditioning, self.denoiser.step)
+        given = {**(text if isinstance(text, dict) else {"c_crossattn": [text]}), "c_concat": [image]}
+        return lambda x: self.denoiser.inner_model(x, sigma, cond=given)
 
-    def _uncond(self, now: Evaluation, sigma: Tensor) -> Callable[[Tensor], Tensor]:
-        """The same with the negative prompt; it has no image of unCLIP models."""
-        text = prompt_parser.reconstruct_cond_batch(now.uncond, self.denoiser.step)
-        return self._model(text, sigma, torch.zeros_like(now.image_cond) if _is_unclip() else now.image_cond)
+    def _scheduled(self, *prompts: str) -> list[tuple[int, tuple[str, ...]]]:
+        """(last step, what each of the prompts then is): prompt editing changes them on the way."""
+        schedules = prompt_parser.get_learned_conditioning_prompt_schedules(
+            list(prompts), self.encoded.steps, self.encoded.hires_steps, shared.opts.use_old_scheduling)
+        ends = sorted({end for schedule in schedules for end, _ in schedule})
+        return [(end, tuple(_at(schedule, end) for schedule in schedules)) for end in ends]
 
-    def _model(self, text, sigma: Tensor, image: Tensor) -> Callable[[Tensor], Tensor]:
-        """The host's inner model on latents (images, …), with as many rows of each image as there are of the text."""
-        repeats = len(text["crossattn"] if isinstance(text, dict) else text) // len(sigma)
-        image, sigma = image.repeat_interleave(repeats, 0), sigma.repeat_interleave(repeats, 0)
-        if _is_unclip():
-            given = {"c_crossattn": [text], "c_adm": image}
-        else:
-            given = {**(text if isinstance(text, dict) else {"c_crossattn": [text]}), "c_concat": [image]}
-        return lambda x: self.denoiser.inner_model(x.repeat_interleave(repeats, 0), sigma, cond=given)
-
-    def _texts(self) -> list[str]:
-        """Each image's prompt at this evaluation: prompt editing changes it on the way."""
-        return [next((text for end, text in schedule if self.denoiser.step <= end), schedule[-1][1])
-                for schedule in self.schedules]
+    def _texts(self) -> list[tuple[str, ...]]:
+        """Each image's prompt, as it was given and as the mixture's, at this evaluation."""
+        return [_at(schedule, self.denoiser.step) for schedule in self.schedules]
 
     def _chunks(self, text: str) -> list[list[int]]:
         """Tokens by chunk, as the host lays them out; the vectors of an embedding get numbers of their own."""
@@ -188,3 +236,8 @@ class GuidedPass:
         while tokens and tokens[-1] == self.encoder.id_end:
             tokens.pop()
         return tokens
+
+
+def _at(schedule: Sequence[tuple[int, object]], step: int):
+    """What a schedule of (last step, value) has at a step."""
+    return next((value for end, value in schedule if step <= end), schedule[-1][1])

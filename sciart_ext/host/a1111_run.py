@@ -25,7 +25,7 @@ from ..presets import PresetStore, resolve
 from ..recipe import INFOTEXT_KEY, Recipe, parse_recipe, recipe_to_text
 from ..schedule import step_progress
 from .a1111_errors import as_request_error
-from .a1111_guided import Evaluation, GuidedPass, check_can_guide, joined, own_prompts
+from .a1111_guided import EncodedRows, Evaluation, GuidedPass, check_can_guide, joined, mixed_prompts, own_prompts
 from .a1111_session import fingerprint, loaded_model, lora_paths, session
 
 NOTES_KEY, LOSS_KEY = "SciArt notes", "SciArt loss"
@@ -43,8 +43,10 @@ class Run:
         self.files = tuple(fingerprint(path) for path in lora_paths(self.recipe))
         self.sampled = False
         self.ended = False
-        self.prompts: dict[bool, tuple] = {}
-        """of the first and the hires pass, as they were encoded last: texts, steps, hires steps"""
+        self.negative: dict[bool, list] = {}
+        """what the host made of the negative prompts last, without any subject's LoRA; of the first and hires pass"""
+        self.encoded: dict[bool, EncodedRows] = {}
+        """the prompts of a guided pass, as they were encoded last; of the first and the hires pass"""
         self.seen: list[list[Seen]] = []
         """what guidance saw in each call of a sampler, of each image"""
         p.extra_generation_params[INFOTEXT_KEY] = recipe_to_text(self.recipe)
@@ -56,21 +58,30 @@ class Run:
         original = self.p.get_conds_with_caching
 
         def get_conds(function, prompts, steps, caches, extra_network_data, hires_steps=None):
-            plan = self._plan(self.p.steps, hires=hires_steps is not None)
+            hires = hires_steps is not None
+            plan = self._plan(self.p.steps, hires)
             encode = functools.partial(self._encoded, original, function, steps=steps, data=extra_network_data,
                                        hires_steps=hires_steps, plan=plan)
-            row = Row(uncond=getattr(prompts, "is_negative_prompt", False))
-            base = encode(prompts, row, caches=caches)
-            if row.uncond or not plan.subjects or self.ended or self._mixture() is None:
-                return base
-            self.prompts[hires_steps is not None] = list(prompts), steps, hires_steps
-            subjects = subjects_in(plan)
-            own = [encode(own_prompts(subject, subjects, prompts), Row(subject=k), caches=[[None, None]])
+            uncond = getattr(prompts, "is_negative_prompt", False)
+            subjects = subjects_in(self._plan(self.p.steps, hires=False))
+            if self.ended or not subjects or self._mixture() is None:
+                return encode(prompts, Row(uncond=uncond), caches=caches)
+            encode_apart = functools.partial(encode, caches=[[None, None]])
+            if uncond:  # the host encodes these first
+                self.negative[hires] = encode_apart(prompts, Row(uncond=True, plain=True))
+                return encode(prompts, Row(uncond=True), caches=caches)
+            mixture = encode(mixed_prompts(subjects, prompts), Row(), caches=caches)
+            if not plan.subjects:  # a hires pass in which the LoRAs are merged
+                return mixture
+            own = [encode_apart(own_prompts(subject, subjects, prompts), Row(subject=k))
                    for k, subject in zip(plan.subjects, subjects)]
             try:
-                return joined([base, *own])
+                rows = joined([mixture, *own], self.negative[hires])
             except SciArtError as error:
                 raise as_request_error(error) from None
+            self.encoded[hires] = EncodedRows(rows, encode_apart(prompts, Row(plain=True)), tuple(prompts), steps,
+                                              hires_steps)
+            return rows
 
         self.p.get_conds_with_caching = self._get_conds = get_conds
 
@@ -143,8 +154,9 @@ class Run:
         if not self.sampled and not (shared.state.interrupted or shared.state.skipped):
             self.note("another extension sampled this picture in its own way; the LoRAs of the recipe did not act")
 
-    def _plan(self, steps: int, hires: bool = False) -> PassPlan:
-        if hires or getattr(self.p, "is_hr_pass", False):
+    def _plan(self, steps: int, hires: bool | None = None) -> PassPlan:
+        """Of the first or the hires pass, or of the one that runs now."""
+        if getattr(self.p, "is_hr_pass", False) if hires is None else hires:
             return compile_plan(self.recipe, self.p.steps, steps).hires
         return compile_plan(self.recipe, steps).first
 
@@ -200,7 +212,7 @@ class Pass:
         self._guided = None
         if self._mixer is None:
             return
-        rows = len(self.latent) * (2 + len(self.plan.subjects))
+        rows = len(self.latent) * len(self.plan.rows())
         calls = self.steps * self.pattern.per_step
         self._mixer.choose(Workload(calls, self.plan.changes(), rows, *self.latent.shape[-2:],
                                     rows_differ=self.plan.rows_differ))
@@ -212,7 +224,7 @@ class Pass:
         hires = getattr(self.run.p, "is_hr_pass", False)
         try:
             self._guided = GuidedPass(self._mixing, self.sampler, self.plan, self.run.recipe.guidance,
-                                      *self.run.prompts[hires])
+                                      self.run.encoded[hires])
         except SciArtError as error:
             raise as_request_error(error) from None
         self._mixing.enter_context(_replaced(self.denoiser, "combine_denoised", self._guided.combine))
@@ -227,8 +239,9 @@ class Pass:
             self._mixer.set_gates(self._rows)
         if self._guided is not None:
             self._guided.follow(before)
+            self.sampler.sampler_extra_args["cond"] = self._guided.needed()
 
-    def _before_evaluation(self, denoiser, args: tuple, kwargs: dict) -> None:
+    def _before_evaluation(self, denoiser, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         given = {**dict(zip(("x", "sigma"), args)), **kwargs}
         now = Evaluation.of({**self.sampler.sampler_extra_args,
                              **{name: value for name, value in given.items() if value is not None}})
@@ -238,12 +251,14 @@ class Pass:
             if self._is_first_of_step(denoiser.step):
                 set_gates = functools.partial(self._set_gates, len(now.cond.batch))
                 self._guided.update(now, self.pattern.step(denoiser.step), self.steps, set_gates)
-        of_prompts, images = self._rows_of_prompts(now.cond, progress), len(now.cond.batch)
+            kwargs = {**kwargs, "cond": self._guided.needed()}
+        images = len(now.cond.batch)
         # InstructPix2Pix evaluates every picture twice more without its prompt, other models once
         without = images * (2 if _is_edit(denoiser) else 1)
-        self._rows = of_prompts + [self.plan.gates(progress, Row(uncond=True))] * without
+        self._rows = self._rows_of_prompts(now.cond, progress) + [self.plan.gates(progress, Row(uncond=True))] * without
         if self._mixer is not None:
             self._mixer.set_gates(self._rows)
+        return args, kwargs
 
     def _set_gates(self, images: int, rows: Sequence[Row], progress: float) -> None:
         """For a call with these rows of each image."""
@@ -253,7 +268,8 @@ class Pass:
         """The gates of every row that reads a prompt, image by image."""
         if self._guided is None:
             return [self.plan.gates(progress)] * sum(len(image) for image in cond.batch)
-        return [self.plan.gates(progress, row) for row in self.plan.rows() if not row.uncond] * len(cond.batch)
+        rows = self.plan.rows()[:-1] if self._guided.guide.is_fusing(progress) else [Row()]
+        return [self.plan.gates(progress, row) for row in rows] * len(cond.batch)
 
     def _is_first_of_step(self, evaluation: int) -> bool:
         return evaluation == 0 or self.pattern.step(evaluation) > self.pattern.step(evaluation - 1)

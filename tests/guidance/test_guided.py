@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -32,7 +34,7 @@ def tiny(tmp_path_factory):
 
 def guided(tiny, loras=SUBJECTS, settings=SETTINGS, **guidance):
     recipe = parse_recipe({"loras": loras, "compose": "contrastive",
-                           "guidance": {"refine": {}, "strength": 20, **guidance}})
+                           "guidance": {"strength": 100, **guidance}})
     return np.asarray(generate(tiny[0], recipe, settings, load_loras(recipe, tiny[1])).image).astype(int)
 
 
@@ -44,12 +46,12 @@ def test_guidance_changes_the_picture_and_repeats(tiny):
     assert np.abs(first - guided(tiny, loras=[*SUBJECTS, STYLE])).mean() > 0.5
 
 
-def test_without_updates_and_masks_one_subject_is_a_lora_of_the_prompt_only(tiny):
-    subject = {"name": "child", "weight": 0.6, "subject": "rocket"}
-    alone = guided(tiny, [subject], strength=0, masks=False)
-    recipe = parse_recipe({"loras": [{**subject, "apply_to": "cond"}]})
-    merged = np.asarray(generate(tiny[0], recipe, SETTINGS, load_loras(recipe, tiny[1])).image).astype(int)
-    assert np.abs(alone - merged).max() <= 2
+@pytest.mark.parametrize("guidance", [{"masks": False}, {"opacity": [[0, 0]]}], ids=["no masks", "opacity 0"])
+def test_without_updates_and_own_rows_it_is_the_merge_of_a_prompt_with_the_triggers(tiny, guidance):
+    recipe = parse_recipe({"loras": [*SUBJECTS, STYLE]})
+    settings = replace(SETTINGS, prompt="a red rocket and a robot")
+    merged = np.asarray(generate(tiny[0], recipe, settings, load_loras(recipe, tiny[1])).image).astype(int)
+    assert np.abs(guided(tiny, [*SUBJECTS, STYLE], strength=0, **guidance) - merged).max() <= 2
 
 
 @pytest.mark.parametrize("sampler", ["Euler", "Euler a", "DPM++ 2M", "DPM++ SDE", "Heun", "DDIM", "UniPC"])
@@ -72,7 +74,7 @@ def test_a_subject_that_is_not_in_the_prompt_is_refused(tiny):
 
 def test_the_subjects_sheet_is_made_when_asked_for_and_changes_nothing(tiny):
     def made(**guidance):
-        recipe = parse_recipe({"loras": SUBJECTS, "compose": "contrastive", "guidance": {"refine": {}, **guidance}})
+        recipe = parse_recipe({"loras": SUBJECTS, "compose": "contrastive", "guidance": guidance})
         return generate(tiny[0], recipe, SETTINGS, load_loras(recipe, tiny[1]))
 
     plain, shown = made(), made(show=True)

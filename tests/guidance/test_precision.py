@@ -13,7 +13,7 @@ pytest.importorskip("transformers")
 from sciart_ext.guidance import guide as guides
 from sciart_ext.plan import compile_plan
 from sciart_ext.recipe import parse_recipe
-from sciart_ext.standalone.guided import enter_guide, row_prompt
+from sciart_ext.standalone.guided import enter_guide
 from sciart_ext.standalone.models import load_pipeline
 from sciart_ext.standalone.prompts import encode
 from sciart_ext.world import MODEL
@@ -31,12 +31,13 @@ def gradient_in(dtype):
     pipe = load_pipeline(MODEL, device="cpu")
     recipe = parse_recipe(RECIPE)
     plan = compile_plan(recipe, 20).first
-    texts = torch.cat([encode(pipe, row_prompt(plan, row, PROMPT, ""), 1).tokens for row in plan.rows()[:-1]])
+    text = encode(pipe, PROMPT, 1).tokens
     pipe.unet.to(dtype)
-    texts = texts.detach().repeat_interleave(2, 0).to(dtype)
+    text = text.detach().expand(2, -1, -1).to(dtype)
     with ExitStack() as stack:
         guide = enter_guide(stack, pipe, plan, PROMPT, recipe.guidance, images=2)
-        return guide.gradient(NOISE, lambda inputs: pipe.unet(inputs.to(dtype).repeat(3, 1, 1, 1), 999, texts))
+        guide.first = torch.rand(2, 2, 8, 8, generator=torch.Generator().manual_seed(1))
+        return guide.gradient(NOISE, lambda inputs: pipe.unet(inputs.to(dtype), 999, text))
 
 
 @pytest.fixture(scope="module")

@@ -73,7 +73,7 @@ def losses_in(answer):
 
 def test_the_losses_before_the_updates_are_in_the_infotext(tiny):
     losses = losses_in(hosted(tiny, recipe_of()))
-    assert len(losses) == 3 and losses[0] > losses[-1] > 0
+    assert len(losses) == 5 and losses[0] > losses[-1] > 0
     assert "SciArt loss" not in hosted(tiny, recipe_of(strength=0.0)).infotext
 
 
@@ -100,6 +100,13 @@ def test_every_sampler_is_guided_and_the_host_is_left_as_it_was(tiny, sampler):
     unguided = hosted(tiny, recipe_of(strength=0.0, masks=False), sampler_name=sampler)
     assert difference(guided.pictures[0], unguided.pictures[0])[1] > 1
     assert np.array_equal(hosted(tiny, sampler_name=sampler).pictures[0], before.pictures[0])
+
+
+@pytest.mark.parametrize("guidance", [{"masks": False}, {"opacity": [[0, 0]]}], ids=["no masks", "opacity 0"])
+def test_without_updates_and_own_rows_it_is_the_merge_of_a_prompt_with_the_triggers(tiny, guidance):
+    merged = {"loras": recipe_of()["loras"]}
+    told = PROMPT.replace("rocket", "red striped rocket").replace("robot", "yellow visor robot")
+    assert_alike(hosted(tiny, merged, told).pictures[0], hosted(tiny, recipe_of(strength=0.0, **guidance)).pictures[0])
 
 
 def test_batches_are_guided_picture_by_picture(tiny):
@@ -147,8 +154,9 @@ def test_inpainting_is_guided(tiny):
     assert difference(guided[:, :56], start[:, :56])[1] <= 1.5  # what the mask leaves, but for the autoencoder
 
 
-def test_a_refiner_goes_on_with_the_same_areas(tiny):
-    switching = {"refiner_checkpoint": "refiner", "refiner_switch_at": 0.5}  # the same model once more
+@pytest.mark.parametrize("at", [0.5, 0.9], ids=["while own rows count", "when they do not any more"])
+def test_a_refiner_goes_on_with_the_same_areas(tiny, at):
+    switching = {"refiner_checkpoint": "refiner", "refiner_switch_at": at}  # the same model once more
     guidance = {"until": 1.0, "refine": {"0": 2}}
     with_refiner, without = hosted(tiny, recipe_of(**guidance), **switching), hosted(tiny, recipe_of(**guidance))
     assert "Refiner: refiner" in with_refiner.infotext
