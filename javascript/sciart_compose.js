@@ -8,12 +8,33 @@
 
     const COMPOSE = [["merge", "mixed all over the picture"], ["contrastive", "each on its own subject"]];
     const NUMBERS = [
-        ["until", "Until", 0, 0.05, "Share of the steps in which the picture is steered; the rest is left alone"],
+        ["until", "Hold until", 0.3, 0.05, "Share of the steps before which the subjects are held in their places"],
         ["mask_threshold", "Mask threshold", 0.3, 0.05,
             "From which share of a word's strongest attention its subject's area counts"],
-        ["temperature", "Temperature", 0.5, 0.1, "Lower: subjects are pushed apart harder"],
+        ["temperature", "Temperature", 0.5, 0.1, "Lower: subjects are kept apart harder"],
         ["target", "Loss to stop at", 0, 0.1, "A step is refined no further once its loss is this low"],
     ];
+    const TEXTS = [
+        ["opacity", "Own share", "1@0, 0.35@0.4, 0.35@0.7, 0@0.75",
+            "How much of each LoRA's own prediction counts in its area, as share@progress; the rest is the mixture's"],
+        ["refine", "Refine", "1@0",
+            "How often the picture is held in one step, as times@progress: 5@0 is five times in the first step"],
+    ];
+
+    /** Points as they are typed: [[0, 1], [0.4, 0.5]] and {"0": 1, "0.4": 0.5} are `1@0, 0.5@0.4`. */
+    function asText(points) {
+        if (!points || typeof points !== "object") return points ?? "";
+        const pairs = Array.isArray(points) ? points : Object.entries(points);
+        return pairs.map(([progress, value]) => `${value}@${progress}`).join(", ");
+    }
+
+    /** `5@0, 2@0.2` → {"0": 5, "0.2": 2}; what is not of that form stays as it is, and Python says what is wrong. */
+    function asTimes(text) {
+        const pairs = text.split(",").map((part) => /^\s*(\d+)\s*@\s*([\d.]+)\s*$/.exec(part));
+        if (!text.trim()) return undefined;
+        return pairs.every(Boolean) ? Object.fromEntries(pairs.map(([, times, progress]) => [progress, Number(times)]))
+            : text;
+    }
 
     /** The part of a panel below its rows; `of` shows the recipe that the panel has now. */
     sciart.Compose = class {
@@ -35,7 +56,7 @@
             const line = dom.h("div", {class: "sciart-line"}, dom.labelled("LoRAs act", select, "sciart-grow"));
             if (recipe.compose === "contrastive") {
                 line.append(dom.labelled("Strength", this.number("strength", "automatic", 1,
-                    "How hard the subjects are pulled apart; 0: areas only"), "sciart-small"));
+                    "How firmly the subjects are held in their places; 0: areas only"), "sciart-small"));
             }
             return line;
         }
@@ -44,6 +65,8 @@
             const given = this.given(recipe);
             const fields = NUMBERS.map(([key, text, usual, step, title]) =>
                 dom.labelled(text, this.number(key, usual, step, title), "sciart-small"));
+            fields.push(...TEXTS.map(([key, text, usual, title]) => dom.labelled(text, this.text(key, usual, title),
+                "sciart-grow")));
             const masks = this.box("masks", given.masks !== false, (on) => on ? undefined : false);
             const hires = this.box("hires", given.hires !== false, (on) => on ? undefined : false);
             const show = this.box("show", given.show === true, (on) => on || undefined);
@@ -65,6 +88,13 @@
             const input = dom.h("input", {type: "number", min: 0, step, value: this.given(this.panel.recipe)[key],
                 placeholder: usual, title, "data-field": `guidance.${key}`,
                 oninput: () => this.set(key, input.value === "" ? undefined : Number(input.value))});
+            return input;
+        }
+
+        text(key, usual, title) {
+            const input = dom.h("input", {type: "text", value: asText(this.given(this.panel.recipe)[key]),
+                placeholder: usual, title, "data-field": `guidance.${key}`,
+                oninput: () => this.set(key, key === "refine" ? asTimes(input.value) : input.value.trim() || undefined)});
             return input;
         }
 

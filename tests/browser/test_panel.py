@@ -358,13 +358,19 @@ def test_each_lora_gets_its_subject_once_they_are_to_act_on_their_own(page):
     page.field(1, "region").fill("0.5 0, 1 1")
     page.panel.get_by_text("Advanced").click()
     page.panel.locator("[data-field='guidance.mask_threshold']").fill("0.4")
+    page.panel.locator("[data-field='guidance.opacity']").fill("1@0, 0.5@0.6")
+    page.panel.locator("[data-field='guidance.refine']").fill("5@0, 2@0.2")
     page.panel.locator("[data-field='guidance.show']").check()
     page.panel.locator("[data-field='guidance.hires']").uncheck()
     assert json.loads(page.received()) == {"compose": "contrastive",
-        "guidance": {"mask_threshold": 0.4, "show": True, "hires": False},
+        "guidance": {"mask_threshold": 0.4, "opacity": "1@0, 0.5@0.6", "refine": {"0": 5, "0.2": 2}, "show": True,
+                     "hires": False},
         "loras": [{"name": "child_style", "weight": 1, "subject": "rocket", "trigger": "red striped"},
                   {"name": "watercolor-v2", "weight": 1, "subject": "robot", "region": [0.5, 0, 1, 1]}]}
     expect(page.error).to_be_empty()
+    page.panel.locator("[data-field='guidance.refine']").fill("often")
+    expect(page.error).to_contain_text("guidance.refine: expected an object")
+    page.panel.locator("[data-field='guidance.refine']").fill("")
     page.field(1, "region").fill("0.5 0 1")
     expect(page.error).to_contain_text("loras[1].region: expected four numbers")
     page.field(1, "region").fill("")
