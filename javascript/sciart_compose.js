@@ -68,12 +68,14 @@
             fields.push(...TEXTS.map(([key, text, usual, title]) => dom.labelled(text, this.text(key, usual, title),
                 "sciart-grow")));
             const masks = this.box("masks", given.masks !== false, (on) => on ? undefined : false);
+            const regions = this.box("regions", given.regions === "attention", (on) => on ? "attention" : undefined);
             const hires = this.box("hires", given.hires !== false, (on) => on ? undefined : false);
             const show = this.box("show", given.show === true, (on) => on || undefined);
             const used = Object.keys(given).some((key) => key !== "strength");
             return dom.h("details", {class: "sciart-fold", open: used}, dom.h("summary", {}, "Advanced"),
                 dom.h("div", {class: "sciart-line"}, ...fields),
                 dom.h("label", {class: "sciart-check"}, masks, "each LoRA only in its subject's area"),
+                dom.h("label", {class: "sciart-check"}, regions, "in a region only where its subject is seen in it"),
                 dom.h("label", {class: "sciart-check"}, hires, "in the hires pass too (otherwise mixed there)"),
                 dom.h("label", {class: "sciart-check"}, show, "show the areas beside the result"));
         }

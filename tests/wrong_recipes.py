@@ -50,6 +50,7 @@ WRONG = [
     ("no refinement", {**_loras(), "guidance": {"refine": {"0": 0}}}, "guidance.refine.0", "1 to 100, got 0"),
     ("refinement as a list", {**_loras(), "guidance": {"refine": [5]}}, "guidance.refine", "expected an object"),
     ("masks as a word", {**_loras(), "guidance": {"masks": "yes"}}, "guidance.masks", "true or false, got 'yes'"),
+    ("regions of no kind", {**_loras(), "guidance": {"regions": "all"}}, "guidance.regions", "'whole', 'attention'"),
     ("an opacity over 1", {**_loras(), "guidance": {"opacity": [[0, 1.5]]}}, "guidance.opacity", "out of range"),
     ("an opacity in words", {**_loras(), "guidance": {"opacity": "half"}}, "guidance.opacity", ""),
     ("an unknown execution", {**_loras(), "execution": "fast"}, "execution", "accepted: 'auto', 'merge', 'branch'"),

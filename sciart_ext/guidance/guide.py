@@ -13,13 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..schedule import step_progress
 from .attention import AttentionMaps
 from .look_ahead import layouts
 from .loss import contrastive_loss
-from .masks import box_mask, fusion_weights, masks_from_attention, resized, with_boxes
+from .masks import fusion_weights, masks_from_attention, resized, told_by_boxes, with_boxes, within_boxes
 from .settings import GuidanceSettings
 from .sheet import Seen
 from .words import Words
@@ -49,7 +50,7 @@ class Guide:
         self.masks: Tensor | None = None
         """where each subject is: bool (images, subjects, h, w) of the latents; None before the look ahead"""
         self.first: Tensor | None = None
-        """attention from which the masks were taken (images, subjects, h, w), on its own grid"""
+        """attention in the look ahead (images, subjects, h, w), on its own grid, in regions as they tell it"""
         self.last: Tensor | None = None
         """attention of the evaluation that was watched"""
         self._watching = False
@@ -77,9 +78,8 @@ class Guide:
 
         def of(maps: Tensor, words: Words, seen: Tensor) -> Tensor:
             found = words.plain_means(maps)
-            told = [seen[:, k] if box is None else box_mask(box, found.shape[-2:]).to(found).expand_as(found[:, k])
-                    for k, box in enumerate(self.boxes)]
-            return contrastive_loss(torch.cat([found, torch.stack(told, 1)], 1).flatten(-2), groups.repeat(2),
+            seen = F.adaptive_avg_pool2d(seen.to(found), found.shape[-2:])  # of regions alone it is finer
+            return contrastive_loss(torch.cat([found, seen], 1).flatten(-2), groups.repeat(2),
                                     self.settings.temperature)
 
         return self._by_words(of, self.maps.maps(), self.first)
@@ -96,14 +96,17 @@ class Guide:
             return predict(latents, time, progress), self.maps.maps()
 
         size = tuple(latents.shape[-2:])
-        if all(self.boxes):
-            self.first = torch.zeros(len(latents), len(self.boxes), *size, device=latents.device)
-            found = self.first.bool()
-        else:
-            self.first = self._by_words(lambda maps, words: words.plain_means(maps),
-                                        layouts(latents, start, alphas, recorded))
-            found = resized(masks_from_attention(self.first, self.settings.mask_threshold), size)
-        self.masks = with_boxes(found, self.boxes)
+        whole = self.settings.regions == "whole"
+        if all(self.boxes) and whole:
+            blank = torch.zeros(len(latents), len(self.boxes), *size, device=latents.device)
+            self.masks = with_boxes(blank.bool(), self.boxes)
+            self.first = self.masks.float()
+            return
+        attention = self._by_words(lambda maps, words: words.plain_means(maps),
+                                   layouts(latents, start, alphas, recorded))
+        self.first = told_by_boxes(attention, self.boxes, whole)
+        found = masks_from_attention(attention if whole else self.first, self.settings.mask_threshold)
+        self.masks = (with_boxes if whole else within_boxes)(resized(found, size), self.boxes)
 
     def watch(self, progress: float) -> None:
         """Keeps the mixture's attention of the next evaluation, which is at this progress, as `last`, where it is to be

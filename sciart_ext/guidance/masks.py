@@ -46,6 +46,20 @@ def _inside(low: float, high: float, count: int) -> Tensor:
     return inside
 
 
+def told_by_boxes(maps: Tensor, boxes: Sequence[Sequence[float] | None], whole: bool) -> Tensor:
+    """maps (images, subjects, h, w), where a subject with a box has that, as large as its map was at most, or, if it is
+    not all over the box, its map inside of it."""
+    told = [None if box is None else box_mask(box, tuple(maps.shape[-2:])).to(maps) for box in boxes]
+    return torch.stack([one if box is None else box * (one.amax((-2, -1), keepdim=True) if whole else one)
+                        for one, box in zip(maps.unbind(1), told)], 1)
+
+
+def within_boxes(masks: Tensor, boxes: Sequence[Sequence[float] | None]) -> Tensor:
+    """bool masks (images, subjects, h, w), of subjects with a box only what lies in it."""
+    return torch.stack([mask if box is None else mask & box_mask(box, tuple(masks.shape[-2:])).to(masks.device)
+                        for mask, box in zip(masks.unbind(1), boxes)], 1)
+
+
 def with_boxes(masks: Tensor, boxes: Sequence[Sequence[float] | None]) -> Tensor:
     """bool masks (images, subjects, h, w), where subjects with a box have that instead, and the others keep out."""
     given = [None if box is None else box_mask(box, tuple(masks.shape[-2:])).to(masks.device) for box in boxes]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from ..errors import SciArtError
 from ..schedule import check_number, check_points, weight_at
 from ..schema import Field, Strict, check_bool, validator
@@ -22,6 +24,8 @@ class GuidanceSettings(Strict):
         [[0.0, 1.0], [0.4, 0.35], [0.7, 0.35], [0.75, 0.0]], description="how much of each LoRA's own prediction "
         "counts in its mask, as points [[progress, share], ...] or the text `1@0, 0.35@0.4, 0@0.8`; the rest is the "
         "mixture's")
+    regions: Literal["whole", "attention"] = Field(
+        "whole", description="a subject with a `region` is all over it, or where in it the attention is")
     hires: bool = Field(True, description="guide the hires pass too; false: there the LoRAs are merged")
     show: bool = Field(False, description="add a picture of the subjects' attention and masks to the result")
 

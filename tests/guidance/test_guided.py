@@ -88,3 +88,11 @@ def test_a_region_says_where_a_subject_is(tiny):
     assert np.abs(found - boxed).mean() > 0.5
     turned = [{**SUBJECTS[0], "region": [0.5, 0, 1, 1]}, {**SUBJECTS[1], "region": [0, 0, 0.5, 1]}]
     assert np.abs(boxed - guided(tiny, turned, strength=0)).mean() > 0.5
+    inside = guided(tiny, halves, strength=0, regions="attention")
+    assert np.abs(inside - boxed).mean() > 0.5 and np.abs(inside - found).mean() > 0.5
+
+
+def test_updates_hold_a_subject_in_its_region(tiny):
+    halves = [{**SUBJECTS[0], "region": [0, 0, 0.5, 1]}, {**SUBJECTS[1], "region": [0.5, 0, 1, 1]}]
+    turned = [{**SUBJECTS[0], "region": [0.5, 0, 1, 1]}, {**SUBJECTS[1], "region": [0, 0, 0.5, 1]}]
+    assert np.abs(guided(tiny, halves, masks=False) - guided(tiny, turned, masks=False)).mean() > 0.1

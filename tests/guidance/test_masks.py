@@ -11,7 +11,9 @@ from sciart_ext.guidance.masks import (
     masks_from_attention,
     resized,
     smoothed,
+    told_by_boxes,
     with_boxes,
+    within_boxes,
 )
 
 
@@ -46,9 +48,26 @@ def test_smoothing_keeps_the_sum_away_from_borders():
     assert torch.equal(smoothed(torch.ones(3, 5, 5)), torch.ones(3, 5, 5))
 
 
-def test_what_opacity_leaves_is_the_base_rows():
+def test_what_opacity_leaves_is_the_mixtures():
     weights = fusion_weights(torch.tensor([1.0, 0.0]).view(2, 1, 1), opacity=0.25)
     assert weights.flatten().tolist() == [0.75, 0.25, 0]
+
+
+LEFT, RIGHT = [0, 0, 0.5, 1], [0.5, 0, 1, 1]
+
+
+def test_in_a_region_a_subject_is_all_over_it_or_where_its_attention_is():
+    maps = torch.rand(3, 2, 4, 4) + 0.1
+    whole, inside = (told_by_boxes(maps, [LEFT, None], whole) for whole in (True, False))
+    assert torch.equal(whole[:, 1], maps[:, 1]) and torch.equal(inside[:, 1], maps[:, 1])
+    assert not whole[:, 0, :, 2:].any() and not inside[:, 0, :, 2:].any()
+    assert torch.equal(whole[:, 0, :, :2], maps[:, 0].amax((-2, -1), keepdim=True).expand(3, 4, 2))
+    assert torch.equal(inside[:, 0, :, :2], maps[:, 0, :, :2])
+
+
+def test_masks_within_regions_end_where_those_do():
+    masks = within_boxes(torch.ones(1, 2, 4, 4, dtype=torch.bool), [RIGHT, None])
+    assert masks[0, 0].tolist() == [[False, False, True, True]] * 4 and masks[0, 1].all()
 
 
 def test_weights_sum_to_one_and_overlaps_are_shared():
@@ -59,10 +78,10 @@ def test_weights_sum_to_one_and_overlaps_are_shared():
     assert weights[:, 0, 0].tolist() == [0, 0.5, 0.5]  # both
     assert weights[:, 3, 0].tolist() == [0, 1, 0]
     assert weights[:, 0, 3].tolist() == [0, 0, 1]
-    assert weights[:, 3, 3].tolist() == [1, 0, 0]  # none: the base row
+    assert weights[:, 3, 3].tolist() == [1, 0, 0]  # none: the mixture
 
 
-def test_soft_masks_leave_the_rest_to_the_base_row():
+def test_soft_masks_leave_the_rest_to_the_mixture():
     weights = fusion_weights(torch.tensor([0.25, 0.5]).view(2, 1, 1))
     assert weights.flatten().tolist() == [0.25, 0.25, 0.5]
     weights = fusion_weights(torch.tensor([1.0, 0.5]).view(2, 1, 1))
