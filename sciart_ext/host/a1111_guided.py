@@ -8,16 +8,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass, fields
 
 import torch
-from modules import prompt_parser, sd_samplers_cfg_denoiser, sd_samplers_timesteps, shared
+from modules import prompt_parser, sd_samplers_timesteps, shared
 from torch import Tensor
 
 from ..errors import SciArtError
 from ..guidance.attention import AttentionMaps
 from ..guidance.guide import Guide
 from ..guidance.settings import GuidanceSettings
-from ..guidance.words import Subject, mixed_prompt, own_prompt, subjects_in, words_of
+from ..guidance.words import mixed_prompt, subjects_in, words_of
 from ..plan import PassPlan, Row
 from .a1111_model import model_parts, tokenizing_encoder, update_weights
+from .a1111_prompts import Conditioning, EncodedRows
 
 
 def check_can_guide() -> None:
@@ -29,74 +30,6 @@ def check_can_guide() -> None:
         raise SciArtError("compose", "contrastive does not work with InstructPix2Pix models; accepted: merge")
     if shared.sd_model.model.conditioning_key == "crossattn-adm":
         raise SciArtError("compose", "contrastive does not work with unCLIP models; accepted: merge")
-
-
-def own_prompts(subject: Subject, subjects: Sequence[Subject],
-                prompts: prompt_parser.SdConditioning) -> prompt_parser.SdConditioning:
-    """The prompts of a subject's own row."""
-    return prompt_parser.SdConditioning([own_prompt(subject, subjects, text) for text in prompts], copy_from=prompts)
-
-
-def mixed_prompts(subjects: Sequence[Subject], prompts: prompt_parser.SdConditioning) -> prompt_parser.SdConditioning:
-    """The prompts of the mixture's row."""
-    return prompt_parser.SdConditioning([mixed_prompt(subjects, text) for text in prompts], copy_from=prompts)
-
-
-Conditioning = prompt_parser.MulticondLearnedConditioning
-
-
-@dataclass(frozen=True)
-class EncodedRows:
-    """The conditionings of a guided pass, and what they were made of."""
-
-    joined: Conditioning
-    """AND parts of one, per image: the mixture's, each subject's own, the negative prompt of those"""
-    plain: Conditioning
-    prompts: tuple[str, ...]
-    """as they were given, per image"""
-    steps: int
-    hires_steps: int | None
-
-    @property
-    def mixture(self) -> Conditioning:
-        """The mixture's part alone."""
-        return Conditioning(self.joined.shape, [image[:1] for image in self.joined.batch])
-
-    @property
-    def negative(self) -> Conditioning:
-        """The negative prompt of the own rows and of the plain one."""
-        return Conditioning(self.joined.shape, [image[-1:] for image in self.joined.batch])
-
-
-def joined(parts: Sequence[Conditioning], negative: Sequence[Sequence]) -> Conditioning:
-    """AND parts of one, per image; negative: what the host makes of the negative prompt, per image its schedule."""
-    if any(len(image) > 1 for part in parts for image in part.batch):
-        raise SciArtError("compose", "contrastive does not work with AND in the prompt; accepted: merge")
-    batch = [[*(image[0] for image in images), prompt_parser.ComposableScheduledPromptConditioning(schedule)]
-             for *images, schedule in zip(*(part.batch for part in parts), negative)]
-    return Conditioning(parts[0].shape, [_of_one_length(image) for image in batch])
-
-
-def _of_one_length(parts: Sequence) -> list:
-    """The parts of an image, shorter ones with empty chunks after them, as the host pads a negative prompt."""
-    longest = max(_tokens(scheduled.cond).shape[0] for part in parts for scheduled in part.schedules)
-
-    def padded(cond):
-        missing = longest - _tokens(cond).shape[0]
-        if not missing:
-            return cond
-        empty = shared.sd_model.cond_stage_model_empty_prompt
-        tokens = sd_samplers_cfg_denoiser.pad_cond(_tokens(cond)[None], missing // empty.shape[1], empty)[0]
-        return {**cond, "crossattn": tokens} if isinstance(cond, dict) else tokens
-
-    return [prompt_parser.ComposableScheduledPromptConditioning(
-        [scheduled._replace(cond=padded(scheduled.cond)) for scheduled in part.schedules], part.weight)
-        for part in parts]
-
-
-def _tokens(cond) -> Tensor:
-    """(tokens, width) of one prompt; SDXL's has more beside it."""
-    return cond["crossattn"] if isinstance(cond, dict) else cond
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from ..errors import SciArtError
 from ..evaluations import EvaluationPattern, progress_of_sigma
 from ..guidance.guide import Guide
 from ..guidance.sheet import Seen, subject_sheet
-from ..guidance.words import subjects_in
 from ..mixer.cost import Workload
 from ..mixer.mixture import Mixture
 from ..plan import PassPlan, Row, compile_plan
@@ -25,7 +24,8 @@ from ..presets import PresetStore, resolve
 from ..recipe import INFOTEXT_KEY, Recipe, parse_recipe, recipe_to_text
 from ..schedule import step_progress
 from .a1111_errors import as_request_error
-from .a1111_guided import EncodedRows, Evaluation, GuidedPass, check_can_guide, joined, mixed_prompts, own_prompts
+from .a1111_guided import Evaluation, GuidedPass, check_can_guide
+from .a1111_prompts import Prompts
 from .a1111_session import fingerprint, loaded_model, lora_paths, session
 
 NOTES_KEY, LOSS_KEY = "SciArt notes", "SciArt loss"
@@ -40,68 +40,14 @@ class Run:
         self.recipe: Recipe = resolve(parse_recipe(argument), PresetStore())
         if self.recipe.compose == "contrastive":
             check_can_guide()
-        self.files = tuple(fingerprint(path) for path in lora_paths(self.recipe))
         self.sampled = False
-        self.ended = False
-        self.negative: dict[bool, list] = {}
-        """what the host made of the negative prompts last, without any subject's LoRA; of the first and hires pass"""
-        self.encoded: dict[bool, EncodedRows] = {}
-        """the prompts of a guided pass, as they were encoded last; of the first and the hires pass"""
         self.seen: list[list[Seen]] = []
         """what guidance saw in each call of a sampler, of each image"""
         p.extra_generation_params[INFOTEXT_KEY] = recipe_to_text(self.recipe)
         for note in session.mixture(loaded_model(), self.recipe).notes:
             self.note(note)
-
-    def attach(self) -> None:
-        """Takes part in how the host encodes this run's prompts."""
-        original = self.p.get_conds_with_caching
-
-        def get_conds(function, prompts, steps, caches, extra_network_data, hires_steps=None):
-            hires = hires_steps is not None
-            plan = self._plan(self.p.steps, hires)
-            encode = functools.partial(self._encoded, original, function, steps=steps, data=extra_network_data,
-                                       hires_steps=hires_steps, plan=plan)
-            uncond = getattr(prompts, "is_negative_prompt", False)
-            subjects = subjects_in(self._plan(self.p.steps, hires=False))
-            if self.ended or not subjects or self._mixture() is None:
-                return encode(prompts, Row(uncond=uncond), caches=caches)
-            encode_apart = functools.partial(encode, caches=[[None, None]])
-            if uncond:  # the host encodes these first
-                self.negative[hires] = encode_apart(prompts, Row(uncond=True, plain=True))
-                return encode(prompts, Row(uncond=True), caches=caches)
-            mixture = encode(mixed_prompts(subjects, prompts), Row(), caches=caches)
-            if not plan.subjects:  # a hires pass in which the LoRAs are merged
-                return mixture
-            own = [encode_apart(own_prompts(subject, subjects, prompts), Row(subject=k))
-                   for k, subject in zip(plan.subjects, subjects)]
-            try:
-                rows = joined([mixture, *own], self.negative[hires])
-            except SciArtError as error:
-                raise as_request_error(error) from None
-            self.encoded[hires] = EncodedRows(rows, encode_apart(prompts, Row(plain=True)), tuple(prompts), steps,
-                                              hires_steps)
-            return rows
-
-        self.p.get_conds_with_caching = self._get_conds = get_conds
-
-    def _encoded(self, original: Callable, function: Callable, prompts, row: Row, steps, caches, data, hires_steps,
-                 plan: PassPlan):
-        """What the host makes of the prompts, with the text-encoder gates of this row."""
-        gates = plan.te_gates(row)
-        mixture = self._mixture() if any(gates) and not self.ended else None
-        if mixture is None or not mixture.text_encoders:
-            return original(function, prompts, steps, caches, data, hires_steps)
-        # The host's cache knows nothing of text encoders that changed: its key must say so.
-        key = {**(data or {}), INFOTEXT_KEY: list(zip(self.files, gates))}
-        with mixture.encoding(gates):
-            return original(function, prompts, steps, caches, key, hires_steps)
-
-    def detach(self) -> None:
-        """Leaves `p` as if we had not been there."""
-        self.ended = True
-        if vars(self.p).get("get_conds_with_caching") is self._get_conds:
-            del self.p.get_conds_with_caching
+        self.prompts = Prompts(p, [fingerprint(path) for path in lora_paths(self.recipe)],
+                               lambda hires: self._plan(p.steps, hires), self._mixture)
 
     def check_prompt(self) -> None:
         """A note where a LoRA of the recipe is in the prompt too: both act."""
@@ -144,7 +90,7 @@ class Run:
 
     def finish(self, processed) -> None:
         """The run is over: adds what is to be shown; says so where the host's sampling went past us."""
-        self.detach()
+        self.prompts.detach()
         passes = 2 if getattr(self.p, "enable_hr", False) and self.recipe.guidance.hires else 1
         seen = [image for images in self.seen[passes - 1::passes] for image in images]
         first, labels = processed.index_of_first_image, [lora.label for lora in self.recipe.loras if lora.subject]
@@ -224,7 +170,7 @@ class Pass:
         hires = getattr(self.run.p, "is_hr_pass", False)
         try:
             self._guided = GuidedPass(self._mixing, self.sampler, self.plan, self.run.recipe.guidance,
-                                      self.run.encoded[hires])
+                                      self.run.prompts.encoded[hires])
         except SciArtError as error:
             raise as_request_error(error) from None
         self._mixing.enter_context(_replaced(self.denoiser, "combine_denoised", self._guided.combine))

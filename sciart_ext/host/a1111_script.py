@@ -39,7 +39,7 @@ class SciArtScript(scripts.Script):
             return
         try:
             run = Run(p, recipe)
-            run.attach()
+            run.prompts.attach()
         except SciArtError as error:
             _fail_at(p, "init", as_request_error(error))
             return
@@ -73,7 +73,7 @@ def _detach(p) -> None:
     """Ends an earlier run of the same or a copied `p` (loopback, X/Y/Z plot)."""
     run = vars(p).pop(_RUN, None)
     if run is not None:
-        run.detach()
+        run.prompts.detach()
 
 
 def _fail_at(owner: object, method: str, error: Exception) -> None:
