@@ -1,6 +1,6 @@
 """How often every subject is in the picture: merge, switch, composite, and contrastive guidance, whole and in parts.
 
-    python -m benchmarks.steer [--quick] [--parts shares,time,memory] [--cases two]
+    python -m benchmarks.steer [--quick] [--parts shares,time,memory] [--cases two] [--styles without]
 
 On the tiny world, whose oracle can tell: two individuals of different kinds, two of one kind, three; each without and
 with a style's LoRA. The same seeds for all; shares with 95 % intervals (Wilson). And what guidance costs on a UNet of
@@ -28,6 +28,7 @@ from .tinyworld.judging import loaded, share
 from .tinyworld.steering import CASES, COMPOSED, FIRST_SEED, GUIDED, make, overlap
 
 PARTS = ("shares", "time", "memory")
+STYLES = ("without", "with")
 
 
 def main() -> None:
@@ -49,10 +50,17 @@ def main() -> None:
     measured["minutes"] = round((time.monotonic() - began) / 60, 1)
     measured.update(machine=record.machine(options.device), torch=torch.__version__, commit=commit)
     if not options.quick:
-        all_there = set(options.cases) == set(CASES) and set(options.parts) == set(PARTS)
-        named = [] if all_there else (options.cases if "shares" in options.parts else options.parts)
-        record.write("-".join(["steer", *named]), measured)
+        record.write(kind_of(options), measured)
     print(json.dumps(summary(measured)))
+
+
+def kind_of(options: argparse.Namespace) -> str:
+    """What the result is of: `steer`, and where that is not everything, which parts, cases and styles."""
+    named = []
+    for chosen, every in ((options.parts, PARTS), (options.cases, CASES), (options.styles, STYLES)):
+        if set(chosen) != set(every) and (chosen is options.parts or "shares" in options.parts):
+            named += chosen
+    return "-".join(["steer", *named, *(["style"] if named and named[-1] in STYLES else [])])
 
 
 def arguments() -> argparse.Namespace:
@@ -61,6 +69,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--parts", default=",".join(PARTS), help="what to measure, of %(default)s")
     parser.add_argument("--seeds", type=int, help="per case (default 200, quick 20)")
     parser.add_argument("--cases", help=f"of {','.join(CASES)}")
+    parser.add_argument("--styles", default=",".join(STYLES), help="of %(default)s a style's LoRA")
     parser.add_argument("--size", type=int, default=256, help="side of the picture whose cost is measured")
     parser.add_argument("--steps", type=int, default=20, help="of that picture")
     parser.add_argument("--rounds", type=int, help="of the cost (default 3, quick 1)")
@@ -68,6 +77,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes of one thread each, on a CPU")
     options = parser.parse_args()
     options.parts = options.parts.split(",")
+    options.styles = ["without"] if options.quick else options.styles.split(",")
     options.seeds = options.seeds or (20 if options.quick else 200)
     options.rounds = options.rounds or (1 if options.quick else 3)
     options.cases = options.cases.split(",") if options.cases else ["two"] if options.quick else list(CASES)
@@ -77,7 +87,8 @@ def arguments() -> argparse.Namespace:
 def shares(options: argparse.Namespace) -> Iterator[tuple[tuple[str, str, bool], dict]]:
     """((case, variant, with a style), what was found) of every task, as they are done."""
     seeds = range(FIRST_SEED, FIRST_SEED + options.seeds)
-    tasks = list(itertools.product(options.cases, (*COMPOSED, *GUIDED), (False,) if options.quick else (False, True)))
+    styled = [style == "with" for style in options.styles]
+    tasks = list(itertools.product(options.cases, (*COMPOSED, *GUIDED), styled))
     with ProcessPoolExecutor(1 if options.device == "cuda" else options.jobs, get_context("spawn")) as pool:
         waiting = {pool.submit(measure, *task, seeds, options.device): task for task in tasks}
         for done in as_completed(waiting):
