@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sciart_ext.world import MODEL
@@ -76,6 +77,14 @@ def save(folder: Path, unet, text, words) -> None:
         config.pop("_name_or_path", None)
         path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     architecture.write_vocabulary(folder / "tokenizer")  # transformers 5 writes tokenizer.json only
+    write_with_known_names(folder / "text_encoder" / "model.safetensors")
+
+
+def write_with_known_names(path: Path) -> None:
+    """A text encoder's file with the names that every Stable Diffusion has: transformers 5 leaves out the `text_model.`
+    before them, and transformers 4 would then read none and go on with random weights."""
+    known = {f"text_model.{name.removeprefix('text_model.')}": tensor for name, tensor in load_file(path).items()}
+    save_file(known, path, metadata={"format": "pt"})
 
 
 class Noise:

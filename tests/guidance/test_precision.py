@@ -40,6 +40,14 @@ def gradient_in(dtype):
         return guide.gradient(NOISE, lambda inputs: pipe.unet(inputs.to(dtype), 999, text))
 
 
+def in_half(dtype):
+    try:
+        torch.ones(1, 1, dtype=dtype) @ torch.ones(1, 1, dtype=dtype)
+    except RuntimeError as error:
+        pytest.skip(f"torch {torch.__version__}: {error}")
+    return gradient_in(dtype)
+
+
 @pytest.fixture(scope="module")
 def exact():
     return gradient_in(torch.float32)
@@ -47,7 +55,7 @@ def exact():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_gives_nearly_the_same_update(exact, dtype):
-    loss, gradient = gradient_in(dtype)
+    loss, gradient = in_half(dtype)
     assert torch.allclose(loss, exact[0], rtol=0.02)
     assert torch.cosine_similarity(gradient.flatten(), exact[1].flatten(), dim=0) > 0.97
 
@@ -59,7 +67,7 @@ def test_the_scale_changes_nothing_in_single_precision(exact, monkeypatch):
 
 def test_a_scale_too_large_is_replaced_by_a_smaller_one(exact, monkeypatch):
     monkeypatch.setattr(guides, "LOSS_SCALES", (2.0**100, 2.0**12))
-    gradient = gradient_in(torch.float16)[1]
+    gradient = in_half(torch.float16)[1]
     assert torch.cosine_similarity(gradient.flatten(), exact[1].flatten(), dim=0) > 0.97
 
 

@@ -13,6 +13,7 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 from diffusers import DDIMScheduler
+from safetensors.torch import load_file
 
 from benchmarks.tinyworld.judging import megabytes
 from benchmarks.tinyworld.sampling import Pictures
@@ -46,6 +47,14 @@ def pipe():
 
 def test_all_of_it_is_small():
     assert megabytes() <= 20
+
+
+def test_every_transformers_reads_the_text_encoder(pipe):
+    stored = load_file(MODEL / "text_encoder" / "model.safetensors")
+    read = {"text_model." + name.removeprefix("text_model."): tensor
+            for name, tensor in pipe.text_encoder.state_dict().items() if not name.endswith("position_ids")}
+    assert stored.keys() == read.keys()
+    assert all(torch.equal(tensor.float(), read[name]) for name, tensor in stored.items())
 
 
 def test_objects_of_the_prompt_are_painted(pictures, oracle):
