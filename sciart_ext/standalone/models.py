@@ -42,10 +42,23 @@ def _load_folder(path: Path, dtype: torch.dtype):
     if not (path / "model_index.json").is_file():
         raise SciArtError("model", f"{path}: not a diffusers model; there is no model_index.json in it")
     try:
-        return DiffusionPipeline.from_pretrained(path, torch_dtype=dtype, local_files_only=True,
+        pipe = DiffusionPipeline.from_pretrained(path, torch_dtype=dtype, local_files_only=True,
                                                  **_without_checker(path / "model_index.json"))
     except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
         raise SciArtError("model", f"{path} cannot be read: {_first_line(error)}") from None
+    for name in ("text_encoder", "text_encoder_2"):
+        file = path / name / "model.safetensors"
+        if file.is_file() and _is_unread(file, getattr(pipe, name)):
+            raise SciArtError("model", f"{file} was written by transformers 5, whose names transformers "
+                                       f"{transformers.__version__} does not know; update transformers")
+    return pipe
+
+
+def _is_unread(file: Path, encoder: torch.nn.Module) -> bool:
+    """Whether transformers 4 read nothing of what transformers 5 wrote, and went on with random weights."""
+    def prefixed(names) -> bool:
+        return any(name.startswith("text_model.") for name in names)
+    return prefixed(encoder.state_dict()) and not prefixed(read_header(file))
 
 
 def _load_file(path: Path, config: Path | None, dtype: torch.dtype):

@@ -5,6 +5,8 @@ Shares of pictures are measured by `python -m benchmarks.world`; here a few pict
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -12,11 +14,13 @@ import torch
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
+import transformers
 from diffusers import DDIMScheduler
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from benchmarks.tinyworld.judging import megabytes
 from benchmarks.tinyworld.sampling import Pictures
+from sciart_ext.errors import SciArtError
 from sciart_ext.lora.file import load_lora
 from sciart_ext.recipe import parse_recipe
 from sciart_ext.standalone.generate import Settings, generate, load_loras, model_layers
@@ -55,6 +59,19 @@ def test_every_transformers_reads_the_text_encoder(pipe):
             for name, tensor in pipe.text_encoder.state_dict().items() if not name.endswith("position_ids")}
     assert stored.keys() == read.keys()
     assert all(torch.equal(tensor.float(), read[name]) for name, tensor in stored.items())
+
+
+def test_a_text_encoder_that_this_transformers_cannot_read_is_refused(tmp_path, pipe):
+    folder = shutil.copytree(MODEL, tmp_path / "model")
+    file = folder / "text_encoder" / "model.safetensors"
+    stored = load_file(file)
+    save_file({name.removeprefix("text_model."): tensor for name, tensor in stored.items()}, file, {"format": "pt"})
+    if transformers.__version__.startswith("4."):
+        with pytest.raises(SciArtError, match=r"model: .*was written by transformers 5"):
+            load_pipeline(folder, device="cpu")
+    else:
+        read = load_pipeline(folder, device="cpu").text_encoder.state_dict()
+        assert all(torch.equal(tensor, read[name]) for name, tensor in pipe.text_encoder.state_dict().items())
 
 
 def test_objects_of_the_prompt_are_painted(pictures, oracle):
