@@ -72,7 +72,7 @@ class Rows:
         mixture = self._with_cfg(found[0], found[-1])
         if not fusing:
             return mixture
-        own = self._with_cfg(found[1:len(self.cond)], found[len(self.cond)])
+        own = self._with_cfg(found[1:len(self.cond)], found[-2])
         weights = guide.weights(tuple(inputs.shape[-2:]), progress).to(mixture).transpose(0, 1).unsqueeze(2)
         return weights[0] * mixture + (weights[1:] * own).sum(0)
 

@@ -60,6 +60,13 @@ def test_it_works_with_every_sampler(tiny, sampler):
     assert np.abs(guided(tiny, settings=settings) - guided(tiny, settings=settings, strength=0)).mean() > 0.1
 
 
+def test_without_cfg_there_are_no_negative_rows_and_it_is_guided_all_the_same(tiny):
+    settings = replace(SETTINGS, cfg_scale=1)
+    first = guided(tiny, settings=settings)
+    assert np.array_equal(first, guided(tiny, settings=replace(settings, negative_prompt="")))
+    assert np.abs(first - guided(tiny, settings=settings, strength=0, masks=False)).mean() > 0.5
+
+
 def test_the_pipeline_is_left_as_it_was(tiny):
     before = {name: tensor.clone() for name, tensor in tiny[0].unet.state_dict().items()}
     guided(tiny)
