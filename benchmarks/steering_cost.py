@@ -22,7 +22,7 @@ from sciart_ext.guidance.settings import GuidanceSettings
 from sciart_ext.guidance.words import Subject, find_words
 from sciart_ext.mixer.mixer import Mixer
 from sciart_ext.mixer.targets import diffusers_unet_layers
-from sciart_ext.plan import PassPlan, Row, compile_plan
+from sciart_ext.plan import PassPlan, compile_plan
 from sciart_ext.recipe import parse_recipe
 from sciart_ext.standalone.generate import workload
 from sciart_ext.standalone.prompts import Embeddings
@@ -111,9 +111,8 @@ class CostBench:
         """(rows, noise, guide or None) of a variant, its LoRAs on the UNet."""
         plan = self._plan(variant, steps)
         generator = torch.Generator().manual_seed(1)
-        told = [*plan.rows(), *([Row(plain=True)] if plan.subjects else [])]
         prompts = [PromptRow(row, Embeddings(torch.randn(1, 77, TEXT_WIDTHS[self.model], generator=generator).to(
-            self.device, self.dtype), None)) for row in told]
+            self.device, self.dtype), None)) for row in plan.encoded_rows()]
         mixer = Mixer(self.pipe.unet, self.layers, self.files[:variant.loras])
         kind = _RowsApart if variant.rows_apart else Rows
         rows = kind(self.pipe, mixer, plan, prompts, CFG, (self.size, self.size))

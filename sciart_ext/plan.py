@@ -45,6 +45,10 @@ class PassPlan:
         own = (*(Row(subject=k) for k in self.subjects), Row(uncond=True, plain=True)) if self.subjects else ()
         return (Row(), *own, Row(uncond=True))
 
+    def encoded_rows(self) -> tuple[Row, ...]:
+        """Rows whose prompts are needed: `rows`, and where there are subjects the plain one, for the look ahead."""
+        return (*self.rows(), Row(plain=True)) if self.subjects else self.rows()
+
     def gates(self, progress: float, row: Row = Row()) -> tuple[float, ...]:
         """One gate per LoRA at `progress` in this row."""
         return tuple(weight.at(progress) if self._acts(k, row) else 0.0 for k, weight in enumerate(self.weights))

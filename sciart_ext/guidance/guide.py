@@ -30,10 +30,11 @@ LOSS_SCALES = (2.0**12, 2.0**6, 1.0)
 
 
 class Guide:
-    """Guides one batch of images, each with `rows` rows of its prompts: the mixture's, then each subject's own.
+    """Guides one batch of images, each with a row of the mixture's prompt, then each subject's own.
 
-    The model is called with all these rows first, then with the negative prompt's. by_image: whether all rows of one
-    image follow one another, or all images of one row. boxes: of each subject, or None where it is to be found.
+    The model is called with the mixture's rows first. by_image: whether all rows of one image follow one another, the
+    own rows' negative prompt after those, or all images of one row. boxes: of each subject, or None where it is to be
+    found.
     """
 
     def __init__(self, settings: GuidanceSettings, maps: AttentionMaps, boxes: Sequence[Sequence[float] | None],
@@ -41,7 +42,6 @@ class Guide:
         self.settings = settings
         self.maps = maps
         self.boxes = boxes
-        self.rows = 1 + len(boxes)
         self.by_image = by_image
         self.words: list[Words] = []
         """of each image; where the prompt changes on the way, of the prompt now"""
@@ -114,7 +114,7 @@ class Guide:
         if self.settings.show and self.masks is not None:
             self._watching = True
             images = len(self.words)
-            self.maps.record(images * (self.rows + 1) if self.by_image and self.is_fusing(progress) else images)
+            self.maps.record(images * (len(self.boxes) + 2) if self.by_image and self.is_fusing(progress) else images)
 
     def evaluated(self) -> None:
         """To be called after each evaluation."""

@@ -19,7 +19,7 @@ from ..lora.file import LoraFile, load_lora
 from ..mixer.cost import Workload
 from ..mixer.mixture import Mixture, Part, all_layers, bind
 from ..mixer.targets import Target, clip_layers, diffusers_unet_layers
-from ..plan import PassPlan, Row, compile_plan
+from ..plan import PassPlan, compile_plan
 from ..recipe import Recipe, recipe_to_text
 from .guided import enter_guide, row_prompt
 from .infotext import infotext
@@ -150,13 +150,11 @@ def model_layers(pipe) -> dict[str, Target]:
 
 
 def encode_rows(pipe, settings: Settings, plan: PassPlan, mixture: Mixture) -> list[PromptRow]:
-    """Each row's prompt, encoded with its own text-encoder gates, all to the same length; the plain row's too where
-    the plan has subjects."""
-    rows_of_plan = [*plan.rows(), *([Row(plain=True)] if plan.subjects else [])]
-    texts = [row_prompt(plan, row, settings.prompt, settings.negative_prompt) for row in rows_of_plan]
+    """Each row's prompt, encoded with its own text-encoder gates, all to the same length."""
+    texts = [row_prompt(plan, row, settings.prompt, settings.negative_prompt) for row in plan.encoded_rows()]
     chunks = max(count_chunks(pipe, text) for text in texts)
     rows = []
-    for row, text in zip(rows_of_plan, texts):
+    for row, text in zip(plan.encoded_rows(), texts):
         with mixture.encoding(plan.te_gates(row)):
             rows.append(PromptRow(row, encode(pipe, text, chunks, settings.clip_skip)))
     return rows

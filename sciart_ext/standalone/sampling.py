@@ -30,7 +30,7 @@ class PromptRow:
 class Rows:
     """A pipeline's UNet under a plan: all rows of all images in one call, and their fusion to one prediction.
 
-    rows: the plan's, in its order, and where it has subjects the plain row, for the look ahead.
+    rows: the plan's `encoded_rows`, in that order.
     """
 
     def __init__(self, pipe, mixer: Mixer, plan: PassPlan, rows: Sequence[PromptRow], cfg_scale: float,
