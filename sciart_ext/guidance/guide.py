@@ -10,12 +10,16 @@ here it is the mixture of all LoRAs.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..errors import SciArtError
+from ..memory import unless_too_large
 from ..schedule import step_progress
 from .attention import AttentionMaps
 from .look_ahead import layouts
@@ -149,7 +153,8 @@ class Guide:
         """
         for scale in LOSS_SCALES:
             self.maps.record(len(inputs))
-            with torch.enable_grad():
+            saving = torch.autograd.graph.save_on_cpu() if self.settings.offload else nullcontext()
+            with torch.enable_grad(), saving:
                 inputs = inputs.detach().requires_grad_()
                 with self.maps.stopping():
                     predict(inputs)
@@ -163,13 +168,21 @@ class Guide:
     def update(self, inputs: Tensor, progress: float, times: int, predict: Callable[[Tensor], object]) -> Tensor:
         """The model's input after so many updates, each image's own until its loss is at the target."""
         for _ in range(times):
-            loss, gradient = self.gradient(inputs, predict)
+            loss, gradient = unless_too_large(functools.partial(self.gradient, inputs, predict),
+                                              functools.partial(self._too_large, inputs.device.type))
             self.losses.append(loss.tolist())
             going = loss > self.settings.target
             if not going.any():
                 break
             inputs = inputs - self.step_size(progress) * gradient * going.view(-1, 1, 1, 1)
         return inputs
+
+    def _too_large(self, device: str) -> SciArtError:
+        offload = ["guidance.offload true"] if device != "cpu" and not self.settings.offload else []
+        smaller = ["a smaller batch size"] if len(self.words) > 1 else []
+        ways_out = [*offload, "0 (no updates)", *smaller, "a smaller picture"]
+        return SciArtError("guidance.strength", "out of memory in the gradient that an update needs; accepted: "
+                                                f"{', '.join(ways_out)}")
 
     def weights(self, size: tuple[int, int], progress: float) -> Tensor:
         """Fusion weights (images, rows, h, w) for latents of this (h, w)."""

@@ -26,6 +26,8 @@ class GuidanceSettings(Strict):
         "mixture's")
     regions: Literal["whole", "attention"] = Field(
         "whole", description="a subject with a `region` is all over it, or where in it the attention is")
+    offload: bool = Field(False, description="keep what an update's gradient needs in main memory: for small GPUs, "
+                                             "slower; the picture is the same")
     hires: bool = Field(True, description="guide the hires pass too; false: there the LoRAs are merged")
     show: bool = Field(False, description="add a picture of the subjects' attention and masks to the result")
 
@@ -35,7 +37,7 @@ class GuidanceSettings(Strict):
             field.name, (0.0, 1.0))
         return check_number(value, "", low, high)
 
-    @validator("masks", "hires", "show", pre=True)
+    @validator("masks", "offload", "hires", "show", pre=True)
     def _yes_or_no(cls, value):
         return check_bool(value)
 

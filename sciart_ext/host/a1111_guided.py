@@ -16,6 +16,7 @@ from ..guidance.attention import AttentionMaps
 from ..guidance.guide import Guide
 from ..guidance.settings import GuidanceSettings
 from ..guidance.words import mixed_prompt, subjects_in, words_of
+from ..memory import rows_that_fit, too_many_rows
 from ..plan import PassPlan, Row
 from .a1111_model import model_parts, tokenizing_encoder, update_weights
 from .a1111_prompts import Conditioning, EncodedRows
@@ -54,6 +55,7 @@ class GuidedPass:
     def __init__(self, stack: ExitStack, sampler, plan: PassPlan, settings: GuidanceSettings, encoded: EncodedRows):
         self.denoiser = sampler.model_wrap_cfg
         self.encoded = encoded
+        self.rows = len(plan.rows())
         self.progress = 0.0
         self.alphas = shared.sd_model.alphas_cumprod
         self.sigmas = ((1 - self.alphas) / self.alphas).sqrt()
@@ -120,6 +122,26 @@ class GuidedPass:
         cond, without, negative = rows[:, :-1], x_out[-images:].unsqueeze(1), rows[:, -1:]
         without = torch.cat([without, negative.expand_as(cond[:, 1:])], 1)
         return (weights * (without + (cond - without) * cond_scale)).sum(1)
+
+    def too_many(self, now: Evaluation, rows: int, set_gates: Callable[[Sequence[Row], float], None]) -> SciArtError:
+        """The refusal of an evaluation that has not fitted in memory with so many rows in a call; finds out what would.
+        """
+        images = len(self.schedules)
+
+        def call(count: int) -> None:
+            set_gates([Row(plain=True)], self.progress)
+            plain = Conditioning(self.encoded.plain.shape, self.encoded.plain.batch[:1] * count)
+            x, sigma, image = (tensor[:1].expand(count, *tensor.shape[1:])
+                               for tensor in (now.x, now.sigma, now.image_cond))
+            self._model(plain, sigma, image)(x)
+
+        with torch.no_grad():
+            fitting = rows_that_fit(call, rows)
+        each, merged = (self.rows, images * 2) if shared.opts.batch_cond_uncond else (1, images)
+        ways_out = [(images, "the setting `Batch cond/uncond` off"), (merged, "compose merge")]
+        if self.encoded.hires_steps is not None:
+            ways_out.append((merged, "guidance.hires false"))
+        return too_many_rows(rows, fitting, images, each, ways_out)
 
     def _denoised(self, now: Evaluation, set_gates: Callable[[Sequence[Row], float], None], inputs: Tensor, time: int,
                   progress: float) -> Tensor:

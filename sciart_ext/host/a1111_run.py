@@ -9,6 +9,7 @@ import functools
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import TypeVar
 
 import torch
 from modules import sd_samplers_timesteps, sd_unet, shared
@@ -17,6 +18,7 @@ from ..errors import SciArtError
 from ..evaluations import EvaluationPattern, progress_of_sigma
 from ..guidance.guide import Guide
 from ..guidance.sheet import Seen, subject_sheet
+from ..memory import unless_too_large
 from ..mixer.cost import Workload
 from ..mixer.mixture import Mixture
 from ..plan import PassPlan, Row, compile_plan
@@ -30,6 +32,7 @@ from .a1111_session import fingerprint, loaded_model, lora_paths, session
 
 NOTES_KEY, LOSS_KEY = "SciArt notes", "SciArt loss"
 log = logging.getLogger("sciart")
+T = TypeVar("T")
 
 
 class Run:
@@ -67,8 +70,8 @@ class Run:
             if sd_unet.current_unet is not None:
                 raise as_request_error(SciArtError("sd_unet", f"{sd_unet.current_unet.option.label} replaces the "
                                                               "UNet; SciArt cannot mix there. Set SD Unet to None"))
-            with Pass(self, sampler, steps, x):
-                return original(steps, func)
+            with Pass(self, sampler, steps, x) as sampling:
+                return sampling.sample(functools.partial(original, steps, func))
 
         sampler.launch_sampling = launch
 
@@ -132,6 +135,7 @@ class Pass:
         self._mixing = ExitStack()
         self._mixer = None
         self._guided: GuidedPass | None = None
+        self._now: Evaluation | None = None
 
     def __enter__(self) -> Pass:
         try:
@@ -151,6 +155,19 @@ class Pass:
             self._mixing.close()
         finally:
             self._stack.close()
+
+    def sample(self, sampling: Callable[[], T]) -> T:
+        """The sampler's run; where it is guided and does not fit in memory, a refusal that says what would."""
+        def refusal() -> SciArtError | None:
+            if self._guided is None or self._now is None:
+                return None
+            set_gates = functools.partial(self._set_gates, 1)
+            return self._guided.too_many(self._now, self._mixer.rows_called, set_gates)
+
+        try:
+            return unless_too_large(sampling, refusal)
+        except SciArtError as error:
+            raise as_request_error(error) from None
 
     def _mix(self) -> None:
         mixture = self.run._mixture()
@@ -192,6 +209,7 @@ class Pass:
         now = Evaluation.of({**self.sampler.sampler_extra_args,
                              **{name: value for name, value in given.items() if value is not None}})
         progress = self._progress(denoiser, now.sigma)
+        self._now = now
         if self._guided is not None:
             self._guided.begin(progress)
             if self._is_first_of_step(denoiser.step):

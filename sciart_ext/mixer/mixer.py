@@ -55,6 +55,8 @@ class Mixer:
         self._rows: list[tuple[float, ...]] = []
         self._rows_now: list[tuple[float, ...]] = []
         self._cursor = 0
+        self.rows_called = 0
+        """rows of the last call of the root"""
         self._uniform: tuple[float, ...] | None = None
         self._weights: torch.Tensor | None = None
 
@@ -155,9 +157,9 @@ class Mixer:
     def _before_root(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         if not self._rows:
             raise RuntimeError("SciArt: the model was called before its gates were set")
+        count = self.rows_called = len(args[0] if args else next(iter(kwargs.values())))
         if len(self._rows) == 1:
             return
-        count = len(args[0] if args else next(iter(kwargs.values())))
         rows = self._rows[self._cursor:self._cursor + count]
         self._cursor += count
         if len(rows) < count:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from .. import __version__
 from ..errors import SciArtError, did_you_mean
 from ..guidance.sheet import subject_sheet
 from ..lora.file import LoraFile, load_lora
+from ..memory import unless_too_large
 from ..mixer.cost import Workload
 from ..mixer.mixture import Mixture, Part, all_layers, bind
 from ..mixer.targets import Target, clip_layers, diffusers_unet_layers
@@ -108,7 +110,8 @@ def generate(pipe, recipe: Recipe, settings: Settings, loras: list[LoraFile], mo
         mixture.unet.choose(workload(rows, plan, scheduler.order, noise.shape))
         stack.enter_context(mixture.unet)
         guide = enter_guide(stack, pipe, plan, settings.prompt, recipe.guidance) if plan.subjects else None
-        latents = denoise(scheduler, rows, noise, [generator], guide, on_step)
+        sampling = functools.partial(denoise, scheduler, rows, noise, [generator], guide, on_step)
+        latents = unless_too_large(sampling, functools.partial(rows.too_many, noise)) if guide else sampling()
     image = decode(pipe, latents)[0]
     text = _infotext(settings, recipe, model_name, (width, height))
     labels = [plan.loras[k].label for k in plan.subjects]

@@ -11,7 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..errors import SciArtError
 from ..guidance.guide import Guide
+from ..memory import rows_that_fit, too_many_rows
 from ..mixer.mixer import Mixer
 from ..plan import PassPlan, Row
 from ..schedule import step_progress
@@ -84,6 +86,15 @@ class Rows:
         if self.prediction_type == "v_prediction":
             return alpha**0.5 * inputs - (1 - alpha) ** 0.5 * prediction
         return (inputs - (1 - alpha) ** 0.5 * prediction) / alpha**0.5
+
+    @torch.no_grad()
+    def too_many(self, inputs: Tensor) -> SciArtError:
+        """The refusal of guiding these inputs (images, c, h, w), which have not fitted; finds out what would."""
+        images, time, most = len(inputs), torch.tensor(0, device=inputs.device), self.mixer.rows_called
+        fitting = rows_that_fit(lambda rows: self.call(inputs[:1].expand(rows, -1, -1, -1), time, 0.0, self.cond[:1]),
+                                most)
+        each, merged = len(self.cond) + len(self.uncond), 2 if self.uncond else 1
+        return too_many_rows(most, fitting, images, each, [(images * merged, "compose merge")])
 
     def _with_cfg(self, cond: Tensor, uncond: Tensor) -> Tensor:
         return uncond + self.cfg_scale * (cond - uncond) if self.uncond else cond

@@ -103,3 +103,20 @@ def test_updates_hold_a_subject_in_its_region(tiny):
     halves = [{**SUBJECTS[0], "region": [0, 0, 0.5, 1]}, {**SUBJECTS[1], "region": [0.5, 0, 1, 1]}]
     turned = [{**SUBJECTS[0], "region": [0.5, 0, 1, 1]}, {**SUBJECTS[1], "region": [0, 0, 0.5, 1]}]
     assert np.abs(guided(tiny, halves, masks=False) - guided(tiny, turned, masks=False)).mean() > 0.1
+
+
+@pytest.mark.parametrize(("strength", "message"), [
+    (0, "compose: out of memory: 5 rows at once do not fit, 2 would; accepted: compose merge, a smaller picture"),
+    (100, "guidance.strength: out of memory in the gradient that an update needs; accepted: 0 (no updates), a "
+          "smaller picture"),
+])
+def test_what_does_not_fit_in_memory_is_refused_with_what_does(tiny, strength, message):
+    def check(module, args):
+        if torch.is_grad_enabled() if strength else len(args[0]) > 2:
+            torch.empty(1 << 55, dtype=torch.uint8)
+
+    before = guided(tiny)
+    with tiny[0].unet.conv_in.register_forward_pre_hook(check), pytest.raises(SciArtError) as refused:
+        guided(tiny, strength=strength)
+    assert str(refused.value) == message
+    assert np.array_equal(guided(tiny), before)

@@ -26,10 +26,10 @@ RECIPE = {"compose": "contrastive", "loras": [{"name": "a", "weight": 1, "subjec
 NOISE = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(3))
 
 
-def gradient_in(dtype):
+def gradient_in(dtype, device="cpu", **guidance):
     """Losses and gradient of the first update, by the trained tiny model without LoRAs."""
-    pipe = load_pipeline(MODEL, device="cpu")
-    recipe = parse_recipe(RECIPE)
+    pipe = load_pipeline(MODEL, device=device)
+    recipe = parse_recipe({**RECIPE, "guidance": guidance})
     plan = compile_plan(recipe, 20).first
     text = encode(pipe, PROMPT, 1).tokens
     pipe.unet.to(dtype)
@@ -37,7 +37,7 @@ def gradient_in(dtype):
     with ExitStack() as stack:
         guide = enter_guide(stack, pipe, plan, PROMPT, recipe.guidance, images=2)
         guide.first = torch.rand(2, 2, 8, 8, generator=torch.Generator().manual_seed(1))
-        return guide.gradient(NOISE, lambda inputs: pipe.unet(inputs.to(dtype), 999, text))
+        return guide.gradient(NOISE.to(device), lambda inputs: pipe.unet(inputs.to(dtype), 999, text))
 
 
 def in_half(dtype):
@@ -75,3 +75,18 @@ def test_a_gradient_that_no_scale_mends_is_an_error(monkeypatch):
     monkeypatch.setattr(guides, "LOSS_SCALES", (float("inf"),))
     with pytest.raises(RuntimeError, match="gradient not finite"):
         gradient_in(torch.float32)
+
+
+def test_offloading_changes_nothing(exact):
+    assert torch.equal(gradient_in(torch.float32, offload=True)[1], exact[1])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_offloading_takes_less_of_the_devices_memory_and_changes_nothing():
+    def measured(offload):
+        torch.cuda.reset_peak_memory_stats()
+        return gradient_in(torch.float32, "cuda", offload=offload)[1], torch.cuda.max_memory_allocated()
+
+    measured(False)
+    (gradient, peak), (offloaded, lower) = measured(False), measured(True)
+    assert torch.equal(gradient, offloaded) and lower < peak

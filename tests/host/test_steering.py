@@ -181,3 +181,28 @@ def test_what_cannot_be_guided_is_refused(tiny, loras, prompt, field, message):
 def test_the_hosts_prompt_syntax_is_understood(tiny, prompt):
     guided, unguided = (hosted(tiny, recipe_of(**change), prompt) for change in ({}, {"strength": 0.0, "masks": False}))
     assert difference(guided.pictures[0], unguided.pictures[0])[1] > 1
+
+
+ROOM = [  # of 2 pictures of 5 rows each
+    ({"rows": 9}, {}, "compose", "10 rows at once do not fit, 9 would; accepted: a batch size of 1, the setting "
+                                 "`Batch cond/uncond` off, compose merge, a smaller picture"),
+    ({"rows": 4}, {}, "compose", "10 rows at once do not fit, 4 would; accepted: the setting `Batch cond/uncond` off, "
+                                 "compose merge, a smaller picture"),
+    ({"rows": 1}, {}, "compose", "2 rows at once do not fit, 1 would; accepted: a smaller picture"),
+    ({"gradient": False}, {}, "guidance.strength", "in the gradient that an update needs; accepted: 0 (no updates), a "
+                                                   "smaller batch size, a smaller picture"),
+]
+
+
+@pytest.mark.parametrize(("room", "guidance", "field", "message"), ROOM, ids=["9 rows", "4", "1", "no gradient"])
+def test_what_does_not_fit_in_memory_is_refused_with_what_does(tiny, room, guidance, field, message):
+    before = hosted(tiny, recipe_of(SUBJECTS)).pictures[0]
+    tiny.post("/probe/room", room)
+    try:
+        refused = tiny.txt2img(prompt=PROMPT, steps=4, seed=1, sampler_name="Euler", batch_size=2, **SIZE,
+                               **with_recipe(recipe_of(SUBJECTS, **guidance)))
+        assert refused.status == 422 and refused.json["detail"]["field"] == field, refused.text
+        assert refused.json["detail"]["message"] == f"out of memory{': ' if field == 'compose' else ' '}{message}"
+    finally:
+        tiny.post("/probe/room", {})
+    assert np.array_equal(hosted(tiny, recipe_of(SUBJECTS)).pictures[0], before)

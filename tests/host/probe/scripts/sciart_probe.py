@@ -2,6 +2,8 @@
 
 GET  /probe/state   digests of all weights, hooks, and attributes of every module of the loaded checkpoint
 POST /probe/fault   {"where": ..., "at": n}: arms one fault, fired once at the n-th call from now (n >= 1)
+POST /probe/room    {"rows": n, "gradient": true}: until told otherwise, calls of the UNet with more rows, or with
+                    gradient where that is false, run out of memory; {} for as much room as there is
 POST /probe/unet    {"label": ...}: a replaced UNet of that name, null for none
 POST /probe/reset   disarms, clears the interrupt and skip flags and the host's cache of prompt embeddings
 """
@@ -64,7 +66,29 @@ class Fault:
             raise RuntimeError(f"probe: fault in {where}")
 
 
+class Room:
+    """As little memory as a test wants: what would not fit raises torch's own error."""
+
+    def __init__(self):
+        self.handle = None
+
+    def limit(self, rows: int | None = None, gradient: bool = True) -> None:
+        if self.handle is not None:
+            self.handle.remove()
+            self.handle = None
+
+        def check(module, args) -> None:
+            count = len(args[0])
+            if (rows is not None and count > rows) or (torch.is_grad_enabled() and not gradient):
+                raise torch.cuda.OutOfMemoryError(f"probe: no room for {count} rows")
+
+        if rows is not None or not gradient:
+            first = shared.sd_model.model.diffusion_model.input_blocks[0]
+            self.handle = first.register_forward_pre_hook(check)
+
+
 fault = Fault()
+room = Room()
 
 
 def on_cfg_denoiser(params) -> None:
@@ -133,8 +157,14 @@ def arm(payload: dict) -> dict:
     return {"where": fault.where, "at": fault.left}
 
 
+def limit(payload: dict) -> dict:
+    room.limit(**payload)
+    return {}
+
+
 def reset() -> dict:
     fault.disarm()
+    room.limit()
     fault.fired = 0
     shared.state.interrupted = shared.state.skipped = False
     for kind in (
@@ -157,6 +187,7 @@ def replace_unet(payload: dict) -> dict:
 def add_routes(_demo, app: FastAPI) -> None:
     app.add_api_route("/probe/state", state, methods=["GET"])
     app.add_api_route("/probe/fault", arm, methods=["POST"])
+    app.add_api_route("/probe/room", limit, methods=["POST"])
     app.add_api_route("/probe/unet", replace_unet, methods=["POST"])
     app.add_api_route("/probe/reset", reset, methods=["POST"])
 
