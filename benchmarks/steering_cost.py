@@ -135,8 +135,9 @@ class CostBench:
         tokens = {name: [10 + i] for i, name in enumerate(names)} | {"": []}
         prompt = [[token for name in names for token in tokens[name]]]
         maps = stack.enter_context(AttentionMaps(self.pipe.unet, self.layers))
-        guide = Guide(settings, maps, [None] * len(names))
-        guide.words = [find_words([Subject(name) for name in names], tokens, prompt, prompt, names, names)]
+        subjects = [Subject(name) for name in names]
+        guide = Guide(settings, maps, subjects, [None] * len(names))
+        guide.words = [find_words(subjects, tokens, prompt, prompt, names, names)]
         return guide
 
     def _synchronize(self) -> None:

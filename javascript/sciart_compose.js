@@ -17,6 +17,8 @@
     const TEXTS = [
         ["opacity", "Own share", "1@0, 0.35@0.4, 0.35@0.7, 0@0.75",
             "How much of each LoRA's own prediction counts in its area, as share@progress; the rest is the mixture's"],
+        ["opacity_alike", "Own share, two of a kind", "1@0, 0.7@0.4, 0.7@0.75, 0@0.8",
+            "The same where two LoRAs are about subjects of one kind, two rockets say, which the mixture mixes up"],
         ["refine", "Refine", "1@0",
             "How often the picture is held in one step, as times@progress: 5@0 is five times in the first step"],
     ];
@@ -70,6 +72,7 @@
             const masks = this.box("masks", given.masks !== false, (on) => on ? undefined : false);
             const regions = this.box("regions", given.regions === "attention", (on) => on ? "attention" : undefined);
             const hires = this.box("hires", given.hires !== false, (on) => on ? undefined : false);
+            const offload = this.box("offload", given.offload === true, (on) => on || undefined);
             const show = this.box("show", given.show === true, (on) => on || undefined);
             const used = Object.keys(given).some((key) => key !== "strength");
             return dom.h("details", {class: "sciart-fold", open: used}, dom.h("summary", {}, "Advanced"),
@@ -77,6 +80,7 @@
                 dom.h("label", {class: "sciart-check"}, masks, "each LoRA only in its subject's area"),
                 dom.h("label", {class: "sciart-check"}, regions, "in a region only where its subject is seen in it"),
                 dom.h("label", {class: "sciart-check"}, hires, "in the hires pass too (otherwise mixed there)"),
+                dom.h("label", {class: "sciart-check"}, offload, "save memory of the graphics card (slower)"),
                 dom.h("label", {class: "sciart-check"}, show, "show the areas beside the result"));
         }
 

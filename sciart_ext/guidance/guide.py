@@ -21,13 +21,14 @@ from torch import Tensor
 from ..errors import SciArtError
 from ..memory import unless_too_large
 from ..schedule import step_progress
+from .alike import told_apart
 from .attention import AttentionMaps
 from .look_ahead import layouts
 from .loss import contrastive_loss
 from .masks import fusion_weights, masks_from_attention, resized, told_by_boxes, with_boxes, within_boxes
 from .settings import GuidanceSettings
 from .sheet import Seen
-from .words import Words
+from .words import Subject, Words
 
 LOSS_SCALES = (2.0**12, 2.0**6, 1.0)
 """powers of two: in single precision they change nothing"""
@@ -41,11 +42,13 @@ class Guide:
     found.
     """
 
-    def __init__(self, settings: GuidanceSettings, maps: AttentionMaps, boxes: Sequence[Sequence[float] | None],
-                 by_image: bool = False):
+    def __init__(self, settings: GuidanceSettings, maps: AttentionMaps, subjects: Sequence[Subject],
+                 boxes: Sequence[Sequence[float] | None], by_image: bool = False):
         self.settings = settings
         self.maps = maps
         self.boxes = boxes
+        self.alike = torch.tensor([[subject.mention is not None for subject in subjects]])
+        """which subjects are like another: bool (1, subjects) by their words, (images, subjects) once they are seen"""
         self.by_image = by_image
         self.words: list[Words] = []
         """of each image; where the prompt changes on the way, of the prompt now"""
@@ -61,7 +64,12 @@ class Guide:
 
     def is_fusing(self, progress: float) -> bool:
         """Whether the subjects' own rows count at this progress; where not, the mixture's alone is needed."""
-        return self.settings.masks and self.settings.opacity_at(progress) > 0
+        return self.settings.masks and bool((self._opacities(progress) > 0).any())
+
+    def _opacities(self, progress: float) -> Tensor:
+        """Of each image's subjects, as `alike`."""
+        opacity, alike = self.settings.opacities_at(progress)
+        return torch.where(self.alike, alike, opacity)
 
     def times(self, step: int, steps: int) -> int:
         """How many updates come before this step (0-based) of so many."""
@@ -108,9 +116,13 @@ class Guide:
             return
         attention = self._by_words(lambda maps, words: words.plain_means(maps),
                                    layouts(latents, start, alphas, recorded))
+        sought = [box is None for box in self.boxes]
+        attention[:, sought], alike = told_apart(attention[:, sought])
+        self.alike = self.alike.repeat(len(latents), 1)
+        self.alike[:, sought] |= alike.cpu()
         self.first = told_by_boxes(attention, self.boxes, whole)
-        found = masks_from_attention(attention if whole else self.first, self.settings.mask_threshold)
-        self.masks = (with_boxes if whole else within_boxes)(resized(found, size), self.boxes)
+        masks = masks_from_attention(attention if whole else self.first, self.settings.mask_threshold)
+        self.masks = (with_boxes if whole else within_boxes)(resized(masks, size), self.boxes)
 
     def watch(self, progress: float) -> None:
         """Keeps the mixture's attention of the next evaluation, which is at this progress, as `last`, where it is to be
@@ -188,4 +200,4 @@ class Guide:
         """Fusion weights (images, rows, h, w) for latents of this (h, w)."""
         if self.masks is None:
             raise RuntimeError("SciArt: the look ahead, which finds the masks, has not been")
-        return fusion_weights(self.masks, self.settings.opacity_at(progress))
+        return fusion_weights(self.masks, self._opacities(progress).to(self.masks.device))

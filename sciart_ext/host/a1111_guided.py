@@ -68,7 +68,7 @@ class GuidedPass:
         for target in unet.layers.values():
             update_weights(target.updated_by)
         maps = stack.enter_context(AttentionMaps(unet.root, unet.layers))
-        self.guide = Guide(settings, maps, [plan.loras[k].region for k in plan.subjects], by_image=True)
+        self.guide = Guide(settings, maps, subjects, [plan.loras[k].region for k in plan.subjects], by_image=True)
         self.words = functools.lru_cache(maxsize=None)(
             lambda prompt, mixed: words_of(plan, prompt, mixed, self._tokens, self._chunks))
         for texts in {texts for schedule in self.schedules for _, texts in schedule}:
@@ -77,7 +77,7 @@ class GuidedPass:
     def follow(self, before: GuidedPass) -> None:
         """Goes on where the refiner took over: with the masks of the model before, and its losses."""
         self.guide.masks, self.guide.first = before.guide.masks, before.guide.first
-        self.guide.losses = before.guide.losses
+        self.guide.alike, self.guide.losses = before.guide.alike, before.guide.losses
         self.begin(before.progress)
 
     def begin(self, progress: float) -> None:

@@ -29,10 +29,11 @@ def enter_guide(stack: ExitStack, pipe, plan: PassPlan, prompt: str, settings: G
                 images: int = 1) -> Guide:
     """The guide of so many images of a prompt; its hooks are on the UNet until `stack` closes."""
     tokenizer = encoders(pipe)[0][0]  # SDXL's two encoders share their columns
-    mixed = mixed_prompt(subjects_in(plan), prompt)
+    subjects = subjects_in(plan)
+    mixed = mixed_prompt(subjects, prompt)
     words = words_of(plan, prompt, mixed, functools.partial(token_ids, tokenizer),
                      functools.partial(token_chunks, tokenizer))
     maps = stack.enter_context(AttentionMaps(pipe.unet, diffusers_unet_layers(pipe.unet)))
-    guide = Guide(settings, maps, [plan.loras[k].region for k in plan.subjects])
+    guide = Guide(settings, maps, subjects, [plan.loras[k].region for k in plan.subjects])
     guide.words = [words] * images
     return guide

@@ -48,6 +48,12 @@ def test_smoothing_keeps_the_sum_away_from_borders():
     assert torch.equal(smoothed(torch.ones(3, 5, 5)), torch.ones(3, 5, 5))
 
 
+def test_each_subject_may_have_an_opacity_of_its_own():
+    masks = torch.eye(2).view(1, 2, 1, 2)
+    weights = fusion_weights(masks, torch.tensor([[0.25, 1.0]]))
+    assert weights.flatten().tolist() == [0.75, 0.0, 0.25, 0.0, 0.0, 1.0]
+
+
 def test_what_opacity_leaves_is_the_mixtures():
     weights = fusion_weights(torch.tensor([1.0, 0.0]).view(2, 1, 1), opacity=0.25)
     assert weights.flatten().tolist() == [0.75, 0.25, 0]
