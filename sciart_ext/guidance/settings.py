@@ -25,8 +25,8 @@ class GuidanceSettings(Strict):
         "counts in its mask, as points [[progress, share], ...] or the text `1@0, 0.35@0.4, 0@0.8`; the rest is the "
         "mixture's")
     opacity_alike: list[list[float]] = Field(
-        [[0.0, 1.0], [0.4, 0.7], [0.75, 0.7], [0.8, 0.0]], description="the same of subjects that are alike, two of one "
-        "kind: in the mixture each gets something of the others")
+        [[0.0, 1.0], [0.4, 0.7], [0.75, 0.7], [0.8, 0.0]], description="the same of subjects that are alike, "
+        "two of one kind: in the mixture each gets something of the others")
     regions: Literal["whole", "attention"] = Field(
         "whole", description="a subject with a `region` is all over it, or where in it the attention is")
     offload: bool = Field(False, description="keep what an update's gradient needs in main memory: for small GPUs, "
