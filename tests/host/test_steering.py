@@ -47,11 +47,11 @@ def hosted(tiny: HostServer, recipe=None, prompt=PROMPT, **settings):
     return answer
 
 
-def assert_like_standalone(tiny, loras, sampler, **guidance):
-    settings = Settings(PROMPT, negative_prompt="planet", steps=10, seed=11, sampler=sampler, cfg_scale=5.0)
+def assert_like_standalone(tiny, loras, sampler, prompt=PROMPT, **guidance):
+    settings = Settings(prompt, negative_prompt="planet", steps=10, seed=11, sampler=sampler, cfg_scale=5.0)
     recipe = parse_recipe(recipe_of(loras, prefix="", **guidance))
     alone = generate(load_pipeline(MODEL, device="cpu"), recipe, settings, load_loras(recipe, MODEL / "loras"))
-    made = hosted(tiny, recipe_of(loras, **guidance), sampler_name=sampler).pictures
+    made = hosted(tiny, recipe_of(loras, **guidance), prompt, sampler_name=sampler).pictures
     assert_alike(np.asarray(alone.image), made[0])
     return alone, made
 
@@ -81,6 +81,16 @@ def test_regions_are_those_of_standalone(tiny):
     halves = [{**SUBJECTS[0], "region": [0, 0, 0.5, 1]}, {**SUBJECTS[1], "region": [0.5, 0, 1, 1]}]
     _, boxed = assert_like_standalone(tiny, halves, "Euler")
     assert difference(boxed[0], hosted(tiny, recipe_of(SUBJECTS)).pictures[0])[1] > 1
+
+
+def test_two_of_a_kind_are_those_of_standalone(tiny):
+    pair = [SUBJECTS[0], {"name": "golden-rocket", "weight": 1.0, "subject": "rocket", "trigger": "golden"}]
+    prompt = "a rocket and a rocket in space"
+    _, made = assert_like_standalone(tiny, pair, "Euler", prompt)
+    sooner = hosted(tiny, recipe_of(pair, opacity_alike="1@0, 0@0.3"), prompt).pictures[0]
+    assert difference(made[0], sooner)[1] > 1
+    others = hosted(tiny, recipe_of(pair, opacity="1@0, 0@0.3"), prompt).pictures[0]
+    assert np.array_equal(made[0], others)
 
 
 def test_the_areas_are_shown_when_asked_for(tiny):
