@@ -1,4 +1,4 @@
-"""The command line: `python -m sciart_ext generate | plan | presets | loras | export-webui`."""
+"""The command line: `python -m sciart_ext generate | plan | presets | loras | geometry | export-webui`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from .cli_recipe import add_recipe_options, read_json, recipe_data, resolved_rec
 from .errors import SciArtError
 from .plan import compile_plan
 from .presets import PresetStore
+from .schedule import MAX_WEIGHT, check_number
 from .world import MODEL
 
 # option of `generate`: field of a preset's txt2img (or None), default
@@ -82,6 +83,13 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--config", type=Path, help="for a single file: a diffusers folder of the same architecture")
     command.add_argument("--json", action="store_true")
     command.set_defaults(run=_loras)
+
+    command = commands.add_parser("geometry", help="what LoRA files have in common, and where they conflict")
+    command.add_argument("files", nargs="+", type=Path)
+    command.add_argument("--weights", help="of each in the mixture: 0.65,0.55,0.5; default: 1")
+    command.add_argument("--json", action="store_true", help="every layer's numbers instead of sentences")
+    command.add_argument("--quiet", action="store_true", help="no progress bar")
+    command.set_defaults(run=_geometry)
 
     command = commands.add_parser("export-webui", help="a diffusers model of SD 1's kind as the WebUI loads it")
     command.add_argument("models_dir", type=Path, help="the WebUI's folder `models`")
@@ -205,6 +213,29 @@ def _loras(args: argparse.Namespace) -> None:
               f"and {report['text_encoder_layers']} text encoder layers, {report['megabytes']} MB")
         for line in report.get("fit", []):
             print(f"  {line}")
+
+
+def _geometry(args: argparse.Namespace) -> None:
+    from .geometry.comparison import compare
+    from .geometry.report import as_data, in_words
+    from .lora.file import load_lora
+
+    weights = [_number(text) for text in args.weights.split(",")] if args.weights else None
+    loras = [load_lora(path) for path in args.files]
+    comparison = compare(loras, weights, None if args.quiet else _show_progress)
+    if args.json:
+        print(json.dumps(as_data(comparison), ensure_ascii=False))
+    else:
+        print("\n".join(in_words(comparison)))
+
+
+def _number(text: str) -> float:
+    try:
+        return check_number(float(text), "weights", -MAX_WEIGHT, MAX_WEIGHT)
+    except SciArtError:
+        raise
+    except ValueError:
+        raise SciArtError("weights", f"expected numbers such as 0.65,0.55, got {text!r}") from None
 
 
 def _export_webui(args: argparse.Namespace) -> None:

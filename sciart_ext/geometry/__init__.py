@@ -1,0 +1,1 @@
+"""How LoRAs lie to each other: cosines, subspaces, spectra, from their factors alone."""

@@ -1,0 +1,198 @@
+"""LoRAs compared over all their layers: each layer, each block of the model, all together, and where they conflict."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+
+import torch
+from torch import Tensor
+
+from ..errors import SciArtError
+from ..lora.file import LoraFile
+from .grams import grams
+from .layer import (
+    cosines,
+    inner_products,
+    overlap,
+    principal_angles,
+    rank_of_sum,
+    share_within,
+    shared_directions,
+    subspaces,
+    superposition,
+)
+
+RANKS = (1, 4, 16)
+"""dimensions of the subspaces whose overlap is told"""
+_SIDES = {"input": "IN", "middle": "M", "output": "OUT"}
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What a layer's, a block's or all deltas of the LoRAs have in common; matrices are float64 (LoRAs, LoRAs).
+
+    inner: inner products, on the diagonal the squared norms; overlaps: of the strongest directions, by their number,
+    means over layers; removed: [a, b] the share of a's squared norm that projecting b out would take; ranks,
+    rank_of_sum: numerical ranks of each and of the weighted sum, totals over layers.
+    """
+
+    inner: Tensor
+    overlaps: dict[int, Tensor]
+    removed: Tensor
+    ranks: Tensor
+    rank_of_sum: int
+    weights: tuple[float, ...]
+
+    @property
+    def norms(self) -> Tensor:
+        """‖ΔW‖ of each (LoRAs,)."""
+        return self.inner.diagonal().clamp(min=0).sqrt()
+
+    @property
+    def cosines(self) -> Tensor:
+        return cosines(self.inner)
+
+    @property
+    def superposition(self) -> float | None:
+        """‖Σ λ ΔW‖² / Σ ‖λ ΔW‖²: above 1 they add up, below 1 they cancel; None where there is nothing."""
+        return superposition(self.inner, self.weights)
+
+
+@dataclass(frozen=True)
+class LayerShared(Shared):
+    """Of one layer; spectra: singular values of each LoRA; angles: principal angles in degrees, by pair (a, b), a < b.
+    """
+
+    name: str
+    spectra: tuple[Tensor, ...]
+    angles: dict[tuple[int, int], Tensor]
+
+    @property
+    def block(self) -> str:
+        return block_label(self.name)
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """b's directions hold `removed` of a's change in a block: as much would orthogonal combination take from a."""
+
+    a: str
+    b: str
+    block: str
+    removed: float
+    cosine: float
+
+    def __str__(self) -> str:
+        how = ("the same way" if self.cosine > 0.05 else "against each other" if self.cosine < -0.05
+               else "in different ways")
+        return (f"{self.a} and {self.b} overlap most in {self.block}, {how} (cosine {self.cosine:+.2f}): orthogonal "
+                f"would remove {100 * self.removed:.0f} % of {self.a}")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Of LoRAs: layer by layer in the order of their depth, and together."""
+
+    names: tuple[str, ...]
+    layers: tuple[LayerShared, ...]
+
+    def blocks(self) -> dict[str, Shared]:
+        """By the usual labels of blocks, in the order of their depth: BASE, IN00 …, M00, OUT00 …"""
+        grouped: dict[str, list[LayerShared]] = {}
+        for layer in self.layers:
+            grouped.setdefault(layer.block, []).append(layer)
+        return {block: _together(layers) for block, layers in grouped.items()}
+
+    def whole(self) -> Shared:
+        """Of all layers: the LoRAs as one vector each."""
+        return _together(self.layers)
+
+    def conflicts(self) -> list[Conflict]:
+        """For each pair the block where the second's directions hold most of the first's change, the largest first."""
+        found = []
+        blocks = self.blocks()
+        total = sum(shared.inner.diagonal() for shared in blocks.values())
+        for a, b in permutations(range(len(self.names)), 2):
+            def taken(block: str, a=a, b=b) -> float:
+                return float(blocks[block].removed[a, b] * blocks[block].inner[a, a] / total[a].clamp(min=1e-300))
+
+            block = max(blocks, key=taken)
+            shared = blocks[block]
+            if shared.removed[a, b] > 0:
+                found.append(Conflict(self.names[a], self.names[b], block, float(shared.removed[a, b]),
+                                      float(shared.cosines[a, b])))
+        return sorted(found, key=lambda conflict: -conflict.removed)
+
+
+def compare(loras: Sequence[LoraFile], weights: Sequence[float] | None = None,
+            on_layer: Callable[[int, int], None] | None = None) -> Comparison:
+    """The geometry of two or more LoRAs; weights: λ of each in the sum, 1 by default; on_layer(done, layers): progress.
+
+    Raises `SciArtError` where there are fewer than two, or where two are made for different models.
+    """
+    if len(loras) < 2:
+        raise SciArtError("loras", "geometry compares LoRAs: give two or more")
+    weights = tuple(float(weight) for weight in weights or [1.0] * len(loras))
+    if len(weights) != len(loras):
+        raise SciArtError("weights", f"{len(weights)} weights for {len(loras)} LoRAs; give one for each")
+    names = sorted({name for lora in loras for name in lora.layers}, key=_depth)
+    layers = []
+    for done, name in enumerate(names, 1):
+        try:
+            layers.append(_layer(name, loras, weights))
+        except ValueError as error:
+            bases = ", ".join(f"{lora.name} ({lora.base})" for lora in loras)
+            raise SciArtError("loras", f"made for different models: {bases}; {name}: {error}") from None
+        if on_layer is not None:
+            on_layer(done, len(names))
+    return Comparison(tuple(lora.name for lora in loras), tuple(layers))
+
+
+def _layer(name: str, loras: Sequence[LoraFile], weights: tuple[float, ...]) -> LayerShared:
+    gram = grams([lora.layers.get(name) for lora in loras])
+    found = subspaces(gram)
+    count = len(loras)
+    overlaps = {k: torch.eye(count, dtype=torch.float64) for k in RANKS}
+    removed, angles = torch.eye(count, dtype=torch.float64), {}
+    for a in range(count):
+        for b in range(a + 1, count):
+            shared = shared_directions(gram, found, a, b)
+            angles[a, b] = principal_angles(shared)
+            for k in RANKS:
+                overlaps[k][a, b] = overlaps[k][b, a] = overlap(shared, k)
+    for a, b in permutations(range(count), 2):
+        removed[a, b] = share_within(gram, found, a, b, found[b].rank)
+    return LayerShared(inner_products(gram), overlaps, removed, torch.tensor([one.rank for one in found]),
+                       rank_of_sum(gram, weights), weights, name, tuple(one.values for one in found), angles)
+
+
+def _together(layers: Sequence[Shared]) -> Shared:
+    """Sums over layers; what is removed by the share of the norm that each layer has; overlaps as means over the layers
+    that both LoRAs reach."""
+    inner = torch.stack([layer.inner for layer in layers])
+    norms = inner.diagonal(dim1=1, dim2=2)
+    removed = torch.stack([layer.removed for layer in layers]) * norms[:, :, None]
+    ranks = torch.stack([layer.ranks for layer in layers])
+    both = ((ranks[:, :, None] > 0) & (ranks[:, None] > 0)).double()
+    overlaps = {k: (torch.stack([layer.overlaps[k] for layer in layers]) * both).sum(0) / both.sum(0).clamp(min=1)
+                for k in RANKS}
+    return Shared(inner.sum(0), overlaps, removed.sum(0) / norms.sum(0).clamp(min=1e-300)[:, None], ranks.sum(0),
+                  sum(layer.rank_of_sum for layer in layers), layers[0].weights)
+
+
+def block_label(layer: str) -> str:
+    """BASE for text encoders and what is in no block, IN00 to IN11, M00, OUT00 to OUT11: as users name blocks."""
+    match = re.match(r"unet_(input|output)_blocks_(\d+)_|unet_(middle)_block_", layer)
+    if match is None:
+        return "BASE"
+    return "M00" if match[3] else f"{_SIDES[match[1]]}{int(match[2]):02d}"
+
+
+def _depth(layer: str) -> tuple:
+    """The order of layers from the prompt to the picture."""
+    block = block_label(layer)
+    side = ("BASE", "IN", "M0", "OU").index(block[:2] if block != "BASE" else block)
+    return side, [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", layer)]
