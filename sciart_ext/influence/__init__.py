@@ -1,0 +1,1 @@
+"""What each LoRA did to a picture: counterfactual runs and what they add up to."""
