@@ -31,6 +31,8 @@ class PassPlan:
     te_weights: tuple[float, ...]
     steps: int
     compose: str = "merge"
+    silent: frozenset[int] = frozenset()
+    """indices of LoRAs that do not act, while everything else stays as if they did: counterfactuals"""
 
     @property
     def subjects(self) -> tuple[int, ...]:
@@ -58,7 +60,7 @@ class PassPlan:
         return tuple(weight if self._acts(k, row) else 0.0 for k, weight in enumerate(self.te_weights))
 
     def _acts(self, k: int, row: Row) -> bool:
-        if k in self.subjects and (row.plain or row.subject not in (None, k)):
+        if k in self.silent or (k in self.subjects and (row.plain or row.subject not in (None, k))):
             return False
         return self.loras[k].apply_to in ("both", "uncond" if row.uncond else "cond")
 

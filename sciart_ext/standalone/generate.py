@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from ..recipe import Recipe, recipe_to_text
 from .guided import enter_guide, row_prompt
 from .infotext import infotext
 from .prompts import count_chunks, emphasis_note, encode, encoders
-from .samplers import make_scheduler
+from .samplers import make_scheduler, quiet_sampling
 from .sampling import PromptRow, Rows, decode, denoise
 
 LORA_SUFFIXES = (".safetensors", ".pt", ".ckpt", ".bin", ".pth")
@@ -105,8 +104,7 @@ def generate(pipe, recipe: Recipe, settings: Settings, loras: list[LoraFile], mo
     noise = torch.randn(1, pipe.unet.config.in_channels, height // factor, width // factor, generator=generator,
                         dtype=pipe.unet.dtype).to(pipe.device)
     with ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
-        warnings.filterwarnings("ignore", "Should have ta>=t0")  # torchsde, about rounding
+        stack.enter_context(quiet_sampling())
         mixture.unet.choose(workload(rows, plan, scheduler.order, noise.shape))
         stack.enter_context(mixture.unet)
         guide = enter_guide(stack, pipe, plan, settings.prompt, recipe.guidance) if plan.subjects else None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 import diffusers
@@ -25,10 +28,11 @@ SCHEDULES = ("Automatic", "Uniform", "Karras")
 _NO_KARRAS = ("Euler a", "DDIM")
 
 
-def make_scheduler(sampler: str, schedule: str, config: dict, seed: int):
+def make_scheduler(sampler: str, schedule: str, config: dict, seed: int | list[int]):
     """The diffusers scheduler for the host's names, for a model whose scheduler has this `config`.
 
-    The schedule may also stand at the end of the sampler's name, as in `DPM++ 2M Karras`.
+    seed: for samplers that draw noise of their own; a list: of each picture of a batch. The schedule may also stand at
+    the end of the sampler's name, as in `DPM++ 2M Karras`.
     """
     sampler, schedule = _split(sampler, schedule)
     class_name, settings, automatic = SAMPLERS[sampler]
@@ -43,6 +47,14 @@ def make_scheduler(sampler: str, schedule: str, config: dict, seed: int):
             raise SciArtError("sampler", 'DPM++ SDE needs torchsde; pip install "sciart[standalone]"')
         settings["noise_sampler_seed"] = seed
     return getattr(diffusers, class_name).from_config(config, **settings)
+
+
+@contextmanager
+def quiet_sampling() -> Iterator[None]:
+    """Without torchsde's warnings about rounding."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Should have ta>=t0")
+        yield
 
 
 def sampler_step(evaluation: int, order: int) -> int:

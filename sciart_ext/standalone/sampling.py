@@ -23,7 +23,7 @@ from .samplers import sampler_step
 
 @dataclass(frozen=True)
 class PromptRow:
-    """A row of the plan and what cross-attention reads in it."""
+    """A row of the plan and what cross-attention reads in it: of all images, or of each."""
 
     row: Row
     embeddings: Embeddings
@@ -52,7 +52,7 @@ class Rows:
     def call(self, inputs: Tensor, time: Tensor, progress: float, rows: Sequence[PromptRow]) -> Tensor:
         """inputs (images, c, h, w), as the scheduler scales them → predictions (rows, images, c, h, w)."""
         images = len(inputs)
-        self.mixer.set_gates([self.plan.gates(progress, row.row) for row in rows for _ in range(images)])
+        self.mixer.set_gates([self.gates(progress, row.row, image) for row in rows for image in range(images)])
         text = torch.cat([row.embeddings.tokens.expand(images, -1, -1) for row in rows])
         added = None
         if rows[0].embeddings.pooled is not None:
@@ -63,6 +63,10 @@ class Rows:
         called = inputs.repeat(len(rows), 1, 1, 1)
         return self.unet(called, time, encoder_hidden_states=text, added_cond_kwargs=added).sample.unflatten(
             0, (len(rows), images))
+
+    def gates(self, progress: float, row: Row, image: int) -> tuple[float, ...]:
+        """One gate per LoRA in this row of this image."""
+        return self.plan.gates(progress, row)
 
     def predict(self, inputs: Tensor, time: Tensor, progress: float, guide: Guide | None) -> Tensor:
         """The prediction (images, c, h, w) after fusion and classifier-free guidance."""
@@ -102,13 +106,19 @@ class Rows:
 
 @torch.no_grad()
 def denoise(scheduler, rows: Rows, noise: Tensor, generators: Sequence[torch.Generator], guide: Guide | None = None,
-            on_step: Callable[[int, int], None] | None = None) -> Tensor:
-    """Latents (images, c, h, w) from unit noise; generators: of each image, for the noise that samplers add."""
+            on_step: Callable[[int, int], None] | None = None,
+            watch: Callable[[Tensor], None] | None = None) -> Tensor:
+    """Latents (images, c, h, w) from unit noise; generators: of each image, for the noise that samplers add.
+
+    on_step(done, steps): progress; watch(latents): at the start and after each step.
+    """
     steps = rows.plan.steps
     scheduler.set_timesteps(steps, device=noise.device)
     latents = noise * scheduler.init_noise_sigma
     takes = inspect.signature(scheduler.step).parameters
     options = {"generator": list(generators)} if "generator" in takes else {}
+    if watch is not None:
+        watch(latents)
     for evaluation, time in enumerate(scheduler.timesteps):
         step = sampler_step(evaluation, scheduler.order)
         progress = step_progress(step, steps)
@@ -127,8 +137,11 @@ def denoise(scheduler, rows: Rows, noise: Tensor, generators: Sequence[torch.Gen
         prediction = rows.predict(inputs, time, progress, guide)
         latents = scheduler.step(prediction, time, latents, **options).prev_sample
         last = evaluation + 1 == len(scheduler.timesteps)
-        if on_step is not None and (last or sampler_step(evaluation + 1, scheduler.order) > step):
-            on_step(step + 1, steps)
+        if last or sampler_step(evaluation + 1, scheduler.order) > step:
+            if watch is not None:
+                watch(latents)
+            if on_step is not None:
+                on_step(step + 1, steps)
     return latents
 
 

@@ -1,0 +1,115 @@
+"""The same picture with other sets of its LoRAs: from the same noise, in one batch, each set with gates of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..lora.file import LoraFile
+from ..mixer.mixture import Mixture, bind
+from ..plan import PassPlan, Row, compile_plan
+from ..recipe import Recipe
+from .generate import Settings, check_settings, encode_rows, model_parts, workload
+from .guided import enter_guide
+from .prompts import Embeddings
+from .samplers import make_scheduler, quiet_sampling
+from .sampling import PromptRow, Rows, decode, denoise
+
+AT_ONCE = 8
+"""pictures in a batch"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came of a set of LoRAs: latents (steps + 1, c, h, w), float32, from the noise on; the picture (h, w, 3),
+    uint8."""
+
+    trajectory: Tensor
+    picture: np.ndarray
+
+
+class SetRows(Rows):
+    """Rows of which each image has a plan of its own, with other LoRAs silent."""
+
+    def __init__(self, pipe, mixture: Mixture, plans: Sequence[PassPlan], rows: Sequence[PromptRow], cfg_scale: float,
+                 size: tuple[int, int]):
+        super().__init__(pipe, mixture.unet, plans[0], rows, cfg_scale, size)
+        self.plans = plans
+
+    def gates(self, progress: float, row: Row, image: int) -> tuple[float, ...]:
+        return self.plans[image].gates(progress, row)
+
+
+def run_sets(pipe, recipe: Recipe, settings: Settings, loras: Sequence[LoraFile], sets: Iterable[int],
+             runs: dict[int, Run], at_once: int = AT_ONCE, on_step: Callable[[int, int], None] | None = None) -> None:
+    """Makes the runs of these sets that `runs` does not have yet, and puts them in, batch by batch.
+
+    A set is a number whose bit k tells whether LoRA k of the recipe acts. recipe: resolved, enabled; loras: its files
+    in the same order. on_step(done, of all steps) reports progress; what it raises ends the work, and a later call with
+    the same `runs` goes on. Sets that differ only in LoRAs of weight 0 are one run.
+    """
+    size = check_settings(pipe, settings)
+    plan = compile_plan(recipe, settings.steps).first
+    mixture = bind(model_parts(pipe), loras, recipe.loras, "the model", recipe.execution, recipe.memory_limit)
+    same = {one: _without_idle(plan, one) for one in sets}
+    runs.update({one: runs[acting] for one, acting in same.items() if acting in runs})
+    missing = sorted({acting for one, acting in same.items() if one not in runs})
+    batches = [missing[start:start + at_once] for start in range(0, len(missing), at_once)]
+    for number, batch in enumerate(batches):
+        def report(done: int, steps: int, before: int = number * settings.steps) -> None:
+            if on_step is not None:
+                on_step(before + done, len(batches) * steps)
+
+        runs.update(_run_batch(pipe, recipe, settings, mixture, plan, size, batch, report))
+    runs.update({one: runs[acting] for one, acting in same.items()})
+
+
+def _without_idle(plan: PassPlan, one: int) -> int:
+    """The set without LoRAs that would do nothing in it."""
+    def acts(k: int) -> bool:
+        return plan.te_weights[k] != 0 or any(plan.weights[k].at(progress) for progress in plan.progress())
+
+    return sum(1 << k for k in range(len(plan.loras)) if one >> k & 1 and acts(k))
+
+
+@torch.no_grad()
+def _run_batch(pipe, recipe: Recipe, settings: Settings, mixture: Mixture, plan: PassPlan, size: tuple[int, int],
+               batch: Sequence[int], on_step: Callable[[int, int], None]) -> dict[int, Run]:
+    everyone = frozenset(range(len(plan.loras)))
+    plans = [dataclasses.replace(plan, silent=frozenset(k for k in everyone if not one >> k & 1)) for one in batch]
+    encoded = [encode_rows(pipe, settings, one, mixture) for one in plans]
+    rows = SetRows(pipe, mixture, plans, [_joined(same_row) for same_row in zip(*encoded)], settings.cfg_scale, size)
+    scheduler = make_scheduler(settings.sampler, settings.scheduler, pipe.scheduler.config,
+                               [settings.seed] * len(batch))
+    factor = pipe.vae_scale_factor
+    generator = torch.Generator("cpu").manual_seed(settings.seed)
+    noise = torch.randn(1, pipe.unet.config.in_channels, size[1] // factor, size[0] // factor, generator=generator,
+                        dtype=pipe.unet.dtype).to(pipe.device).repeat(len(batch), 1, 1, 1)
+    seen: list[Tensor] = []
+    with ExitStack() as stack:
+        work = workload(rows, plan, scheduler.order, noise.shape)
+        mixture.unet.choose(dataclasses.replace(work, rows_differ=True))
+        stack.enter_context(quiet_sampling())
+        stack.enter_context(mixture.unet)
+        guide = (enter_guide(stack, pipe, plan, settings.prompt, recipe.guidance, len(batch)) if plan.subjects
+                 else None)
+        # each picture adds the same noise as the others: the one that it would have alone
+        generators = [torch.Generator("cpu").manual_seed(settings.seed).set_state(generator.get_state()) for _ in batch]
+        latents = denoise(scheduler, rows, noise, generators, guide, on_step,
+                          lambda now: seen.append(now.float().cpu()))
+    trajectories = torch.stack(seen, 1)
+    pictures = [np.asarray(picture.convert("RGB")) for picture in decode(pipe, latents)]
+    return {one: Run(*found) for one, found in zip(batch, zip(trajectories, pictures))}
+
+
+def _joined(rows: Sequence[PromptRow]) -> PromptRow:
+    """One row of all images."""
+    tokens = torch.cat([row.embeddings.tokens for row in rows])
+    pooled = None if rows[0].embeddings.pooled is None else torch.cat([row.embeddings.pooled for row in rows])
+    return PromptRow(rows[0].row, Embeddings(tokens, pooled))

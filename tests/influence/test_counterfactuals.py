@@ -1,0 +1,110 @@
+"""Counterfactual runs: each set of LoRAs as it would have come alone, split, resumed and cancelled."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+from random_model import write_random_model
+
+from sciart_ext.influence.shapley import exact_shares
+from sciart_ext.recipe import parse_recipe
+from sciart_ext.standalone.counterfactuals import run_sets
+from sciart_ext.standalone.generate import Settings, generate, load_loras
+from sciart_ext.standalone.models import load_pipeline
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SETTINGS = Settings("a rocket and a robot", "noise", steps=4, seed=5, cfg_scale=3, width=128, height=128)
+LORAS = [{"name": "child", "schedule": [[0, 0.2], [0.5, 0.8]]}, {"name": "watercolor", "weight": 0.6},
+         {"name": "science", "weight": 0.5, "apply_to": "cond"}]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    folder, loras = write_random_model(tmp_path_factory.mktemp("tiny"))
+    return load_pipeline(folder, device="cpu"), loras
+
+
+def made(tiny, sets=range(8), loras=LORAS, settings=SETTINGS, runs=None, **options):
+    recipe = parse_recipe({"loras": loras, **options.pop("recipe", {})})
+    runs = {} if runs is None else runs
+    run_sets(tiny[0], recipe, settings, load_loras(recipe, tiny[1]), sets, runs, **options)
+    return runs
+
+
+def alone(tiny, one, settings=SETTINGS, loras=LORAS, **recipe):
+    kept = [lora for k, lora in enumerate(loras) if one >> k & 1]
+    recipe = parse_recipe({"enabled": bool(kept), "loras": kept, **recipe})
+    return np.asarray(generate(tiny[0], recipe, settings, load_loras(recipe, tiny[1])).image)
+
+
+@pytest.mark.parametrize("sampler", ["Euler", "Euler a", "DPM++ 2M", "DPM++ SDE", "Heun", "DDIM", "UniPC"])
+def test_each_set_is_what_it_is_alone(tiny, sampler):
+    settings = Settings("a rocket", "noise", steps=4, seed=5, cfg_scale=3, width=64, height=64, sampler=sampler)
+    runs = made(tiny, [0, 1, 6, 7], settings=settings)
+    for one, run in runs.items():
+        expected = alone(tiny, one, settings).astype(int)
+        assert np.abs(run.picture.astype(int) - expected).max() <= 2, f"set {one}"
+    assert np.abs(runs[7].picture.astype(int) - runs[0].picture).mean() > 0.5
+
+
+def test_all_runs_begin_with_the_same_noise_and_end_with_their_picture(tiny):
+    runs = made(tiny)
+    first = torch.stack([run.trajectory[0] for run in runs.values()])
+    assert (first == first[0]).all() and runs[7].trajectory.shape == (5, 4, 16, 16)
+    last = torch.stack([run.trajectory[-1] for run in runs.values()])
+    assert len(torch.unique(last.flatten(1), dim=0)) == 8
+
+
+def test_shares_of_its_latents_sum_and_a_lora_of_weight_0_gets_exactly_nothing(tiny):
+    runs = made(tiny, loras=[LORAS[0], {"name": "watercolor", "weight": 0}, LORAS[2]])
+    shares = exact_shares(torch.stack([runs[one].trajectory for one in range(8)]))
+    residual = shares.sum(0) - (runs[7].trajectory.double() - runs[0].trajectory.double())
+    assert residual.abs().max() < 1e-12
+    assert (shares[1] == 0).all() and shares[0].abs().max() > 0.01
+
+
+def test_batches_of_another_size_give_the_same(tiny):
+    whole, split = made(tiny), made(tiny, at_once=3)
+    for one in range(8):
+        assert np.abs(whole[one].picture.astype(int) - split[one].picture).max() <= 2
+
+
+def test_it_tells_its_progress_and_goes_on_where_it_was_cancelled(tiny):
+    class Cancelled(Exception):
+        pass
+
+    told, runs = [], {}
+
+    def report(done, of):
+        told.append((done, of))
+        if len(told) == 6:
+            raise Cancelled
+
+    before = {name: tensor.clone() for name, tensor in tiny[0].unet.state_dict().items()}
+    with pytest.raises(Cancelled):
+        made(tiny, runs=runs, at_once=4, on_step=report)
+    assert told == [(step, 8) for step in range(1, 7)] and sorted(runs) == [0, 1, 2, 3]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in tiny[0].unet.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in tiny[0].unet.modules())
+    kept, again = runs[3], []
+    made(tiny, runs=runs, at_once=4, on_step=lambda done, of: again.append((done, of)))
+    assert again == [(step, 4) for step in range(1, 5)] and runs[3] is kept and sorted(runs) == list(range(8))
+
+
+def test_a_steered_picture_without_one_of_its_subjects_and_without_its_style(tiny):
+    loras = [{"name": "child", "weight": 0.6, "subject": "rocket"}, {"name": "science", "weight": 0.6,
+             "subject": "robot"}, {"name": "watercolor", "weight": 0.5}]
+    steering = {"compose": "contrastive", "guidance": {"strength": 100}}
+    runs = made(tiny, [3, 5, 7], loras, recipe=steering)
+    whole = alone(tiny, 7, loras=loras, **steering).astype(int)
+    assert np.abs(runs[7].picture.astype(int) - whole).max() <= 2
+    for one in (3, 5):
+        assert np.abs(runs[one].picture.astype(int) - whole).mean() > 0.5
+    unstyled = alone(tiny, 3, loras=loras, **steering).astype(int)
+    assert np.abs(runs[3].picture.astype(int) - unstyled).max() <= 2
