@@ -42,6 +42,27 @@ def latent_curves(trajectories: Tensor) -> Curves:
                   torch.stack([distances(every, every ^ 1 << k) for k in range(count)]))
 
 
+def bends(trajectories: Tensor) -> Tensor:
+    """trajectories (2ⁿ, steps + 1, c, h, w) → how far each step moves z({k}) − z(∅): (n, steps). Unlike the curves it
+    tells a LoRA that still works on the picture from one that has only moved it early on."""
+    apart = torch.stack([trajectories[1 << k] - trajectories[0] for k in range(_count(trajectories))]).double()
+    return apart.diff(dim=1).flatten(2).norm(dim=2)
+
+
+def when(bends: Tensor) -> str:
+    """When most of a LoRA's bends (steps,) are, in words: before or after the step that has three quarters of them on
+    one side, where that is well off the middle; else throughout."""
+    total = bends.sum()
+    if total <= 0:
+        return "at no step"
+    reached, steps = bends.cumsum(0) / total, len(bends)
+    early = int((reached < 0.75 - 1e-9).sum()) + 1  # steps until three quarters are done
+    late = int((reached <= 0.25 + 1e-9).sum())  # steps in which no more than a quarter is
+    if early <= 0.6 * steps:
+        return f"mostly before step {early + 1}"
+    return f"mostly after step {late}" if late >= 0.4 * steps else "throughout"
+
+
 def shares_of_change(shapley: Tensor) -> Tensor:
     """Shapley shares (n, …), which sum to the whole change D → the part of D that each makes, ⟨φ_k, D⟩ / ‖D‖²: (n,),
     with sum 1. Below 0: it works against the others. All 0 where nothing changed."""

@@ -8,6 +8,7 @@ import torch
 
 from sciart_ext.colour import distances
 from sciart_ext.influence.measures import (
+    bends,
     evenness,
     heatmaps,
     lab,
@@ -15,6 +16,7 @@ from sciart_ext.influence.measures import (
     mass_within,
     shares_by_phase,
     shares_of_change,
+    when,
     where,
 )
 from sciart_ext.influence.shapley import exact_shares
@@ -38,6 +40,14 @@ def test_curves_are_the_distances_of_the_latents():
     curves = latent_curves(runs)
     assert curves.alone[1, 2] == pytest.approx(float((runs[2, 2] - runs[0, 2]).norm()))
     assert curves.left_out[0, 1] == pytest.approx(float((runs[3, 1] - runs[2, 1]).norm()))
+
+
+def test_bends_are_told_in_words():
+    early, late = bends(additive(EARLY, LATE))
+    assert early.tolist() == [3, 0, 0] and late.tolist() == [0, 0, 4]
+    assert when(early) == "mostly before step 2" and when(late) == "mostly after step 2"
+    assert when(torch.ones(10)) == "throughout" and when(torch.zeros(4)) == "at no step"
+    assert when(torch.tensor([3.0, 3, 1, 1, 0, 0, 0, 0, 0, 0])) == "mostly before step 3"
 
 
 def test_shares_of_change_sum_to_one_and_tell_who_works_against():
