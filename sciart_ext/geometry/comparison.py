@@ -160,11 +160,11 @@ def _layer(name: str, loras: Sequence[LoraFile], weights: tuple[float, ...]) -> 
     for a in range(count):
         for b in range(a + 1, count):
             shared = shared_directions(gram, found, a, b)
-            angles[a, b] = principal_angles(shared)
+            angles[a, b] = principal_angles(shared.left)
             for k in RANKS:
-                overlaps[k][a, b] = overlaps[k][b, a] = overlap(shared, k)
-    for a, b in permutations(range(count), 2):
-        removed[a, b] = share_within(gram, found, a, b, found[b].rank)
+                overlaps[k][a, b] = overlaps[k][b, a] = overlap(shared.left, k)
+            removed[a, b] = share_within(found[a].values, shared)
+            removed[b, a] = share_within(found[b].values, shared.turned())
     return LayerShared(inner_products(gram), overlaps, removed, torch.tensor([one.rank for one in found]),
                        rank_of_sum(gram, weights), weights, name, tuple(one.values for one in found), angles)
 

@@ -34,11 +34,12 @@ def grams(deltas: Sequence[LowRank | None]) -> Grams:
               for delta in given}
     if len(shapes) != 1:
         raise ValueError(f"deltas of one layer need one shape, got {sorted(shapes)}")
-    up = torch.cat([delta.up.flatten(1).double() for delta in given], 1)
-    down = torch.cat([delta.down.flatten(1).double() * delta.scale for delta in given])
+    up = torch.cat([delta.up.flatten(1) for delta in given], 1).double()
+    down = torch.cat([delta.down.flatten(1) for delta in given]).double()
     parts, start = [], 0
     for delta in deltas:
         end = start + (delta.rank if delta is not None else 0)
         parts.append(slice(start, end))
         start = end
-    return Grams(up.T @ up, down @ down.T, tuple(parts))
+    scales = torch.cat([up.new_full((delta.rank,), delta.scale) for delta in given])
+    return Grams(up.T @ up, (down @ down.T) * scales[:, None] * scales, tuple(parts))

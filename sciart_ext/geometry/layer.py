@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -63,14 +64,30 @@ def _subspaces(up: Tensor, down: Tensor) -> Subspaces:
 
 
 def _root(gram: Tensor) -> Tensor:
-    """L with LLᵀ = the gram, which may be singular."""
+    """L with LLᵀ = the gram, which may be singular: then Cholesky's fails."""
+    lower, failed = torch.linalg.cholesky_ex(gram)
+    if not failed:
+        return lower
     squares, vectors = torch.linalg.eigh(gram)
     return vectors * squares.clamp(min=0).sqrt()
 
 
-def shared_directions(grams: Grams, found: Sequence[Subspaces], a: int, b: int) -> Tensor:
-    """U_aᵀU_b: float64 (rank of a, rank of b), strongest directions first."""
-    return found[a].left.T @ grams.up[grams.parts[a], grams.parts[b]] @ found[b].left
+class SharedDirections(NamedTuple):
+    """U_aᵀU_b and V_aᵀV_b, float64 (rank of a, rank of b), strongest directions first."""
+
+    left: Tensor
+    right: Tensor
+
+    def turned(self) -> SharedDirections:
+        """Of b and a."""
+        return SharedDirections(self.left.T, self.right.T)
+
+
+def shared_directions(grams: Grams, found: Sequence[Subspaces], a: int, b: int) -> SharedDirections:
+    """Of two LoRAs' left and right singular spaces."""
+    part_a, part_b = grams.parts[a], grams.parts[b]
+    return SharedDirections(found[a].left.T @ grams.up[part_a, part_b] @ found[b].left,
+                            found[a].right.T @ grams.down[part_a, part_b] @ found[b].right)
 
 
 def overlap(shared: Tensor, k: int) -> float:
@@ -107,17 +124,17 @@ def rank_of_sum(grams: Grams, weights: Sequence[float]) -> int:
     return int((squares > NULL**2 * largest).sum()) if largest > 0 else 0
 
 
-def share_within(grams: Grams, found: Sequence[Subspaces], a: int, b: int, k: int) -> float:
-    """How much of ‖ΔW_a‖² lies in the k strongest directions of b, on the left or on the right: what projecting b out
-    of both sides takes from a, 1 − ‖(1 − U_bU_bᵀ) ΔW_a (1 − V_bV_bᵀ)‖² / ‖ΔW_a‖²."""
-    if not found[a].rank or not found[b].rank:
+def share_within(values: Tensor, shared: SharedDirections, k: int | None = None) -> float:
+    """How much of ‖ΔW_a‖² lies in the k strongest directions of b (all: None), on the left or on the right: what
+    projecting b out of both sides takes from a, 1 − ‖(1 − U_bU_bᵀ) ΔW_a (1 − V_bV_bᵀ)‖² / ‖ΔW_a‖².
+
+    values: a's singular values; shared: of a and b.
+    """
+    left, right = shared.left[:, :k], shared.right[:, :k]
+    if 0 in left.shape:
         return 0.0
-    part_a, part_b = grams.parts[a], grams.parts[b]
-    left = (found[b].left[:, :k].T @ grams.up[part_b, part_a]) @ found[a].left  # U_bᵀU_a
-    right = (found[b].right[:, :k].T @ grams.down[part_b, part_a]) @ found[a].right  # V_bᵀV_a
-    values = found[a].values
-    total = values.square().sum()
-    rest_left = torch.eye(len(values), dtype=values.dtype) - left.T @ left
-    rest_right = torch.eye(len(values), dtype=values.dtype) - right.T @ right
-    kept = torch.einsum("i,ij,j,ij->", values, rest_left, values, rest_right)
-    return float((1 - kept / total).clamp(0, 1))
+    scaled_left, scaled_right = left @ left.T, right @ right.T
+    # Σᵢⱼ sᵢsⱼ (1 − P)ᵢⱼ (1 − Q)ᵢⱼ, with P, Q the projections seen from a's directions
+    both = values @ (scaled_left * scaled_right) @ values
+    alone = (values.square() * (scaled_left.diagonal() + scaled_right.diagonal())).sum()
+    return float(((alone - both) / values.square().sum()).clamp(0, 1))

@@ -107,9 +107,9 @@ def test_overlaps_and_principal_angles(deltas):
         shared = shared_directions(gram, found, a, b)
         for k in (1, 2, 4, 100):
             k_there = min(k, u.shape[1], w.shape[1])
-            close(overlap(shared, k), (u[:, :k_there].T @ w[:, :k_there]).square().sum() / k_there)
+            close(overlap(shared.left, k), (u[:, :k_there].T @ w[:, :k_there]).square().sum() / k_there)
         cosine = torch.linalg.svdvals(u.T @ w).clamp(max=1)
-        close(principal_angles(shared).deg2rad().cos(), cosine)
+        close(principal_angles(shared.left).deg2rad().cos(), cosine)
 
 
 def test_superposition_and_rank_of_the_sum(deltas):
@@ -130,7 +130,7 @@ def test_what_projecting_another_out_takes_away(deltas):
             left, right = u[:, :k], v[:, :k]
             kept = delta - left @ (left.T @ delta)
             kept = kept - (kept @ right) @ right.T
-            close(share_within(gram, found, a, b, k), 1 - kept.square().sum() / delta.square().sum())
+            close(share_within(found[a].values, shared_directions(gram, found, a, b), k), 1 - kept.square().sum() / delta.square().sum())
 
 
 def test_a_lora_that_does_not_reach_the_layer_has_nothing_in_common_there():
@@ -139,8 +139,8 @@ def test_a_lora_that_does_not_reach_the_layer_has_nothing_in_common_there():
     inner = inner_products(gram)
     close(cosines(inner), [[1.0, 0.0], [0.0, 0.0]])
     shared = shared_directions(gram, found, 0, 1)
-    assert found[1].rank == 0 and overlap(shared, 4) == 0.0 and len(principal_angles(shared)) == 0
-    assert share_within(gram, found, 0, 1, 4) == 0.0
+    assert found[1].rank == 0 and overlap(shared.left, 4) == 0.0 and len(principal_angles(shared.left)) == 0
+    assert share_within(found[0].values, shared) == share_within(found[1].values, shared.turned()) == 0.0
     assert superposition(inner, (1.0, 1.0)) == pytest.approx(1.0)
     assert superposition(inner, (0.0, 1.0)) is None
 
