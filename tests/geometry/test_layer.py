@@ -130,7 +130,8 @@ def test_what_projecting_another_out_takes_away(deltas):
             left, right = u[:, :k], v[:, :k]
             kept = delta - left @ (left.T @ delta)
             kept = kept - (kept @ right) @ right.T
-            close(share_within(found[a].values, shared_directions(gram, found, a, b), k), 1 - kept.square().sum() / delta.square().sum())
+            shared = shared_directions(gram, found, a, b)
+            close(share_within(found[a].values, shared, k), 1 - kept.square().sum() / delta.square().sum())
 
 
 def test_a_lora_that_does_not_reach_the_layer_has_nothing_in_common_there():
