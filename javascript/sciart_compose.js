@@ -17,8 +17,8 @@
     const TEXTS = [
         ["opacity", "Own share", "1@0, 0.35@0.4, 0.35@0.7, 0@0.75",
             "How much of each LoRA's own prediction counts in its area, as share@progress; the rest is the mixture's"],
-        ["opacity_alike", "Own share, two of a kind", "1@0, 0.7@0.4, 0.7@0.75, 0@0.8",
-            "The same where two LoRAs are about subjects of one kind, two rockets say, which the mixture mixes up"],
+        ["opacity_crowded", "Own share, crowded", "1@0, 0.7@0.4, 0.7@0.75, 0@0.8",
+            "The same for subjects of one kind, two rockets say, or for three and more, which the mixture mixes up"],
         ["refine", "Refine", "1@0",
             "How often the picture is held in one step, as times@progress: 5@0 is five times in the first step"],
     ];

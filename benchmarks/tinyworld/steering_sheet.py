@@ -27,7 +27,7 @@ def main() -> None:
     options = parser.parse_args()
     pictures, seeds = Pictures(MODEL), range(FIRST_SEED, FIRST_SEED + COLUMNS)
     made = {names: [pictures_of(pictures, seeds, names, variant, styled=False)[0] for variant in ROWS]
-            for names in CASES["two"]}
+            for names in (*CASES["two"], *CASES["same_class"])}
     options.file.parent.mkdir(parents=True, exist_ok=True)
     sheet(made).quantize(256).save(options.file, optimize=True)
     print(options.file)

@@ -68,8 +68,8 @@ class Guide:
 
     def _opacities(self, progress: float) -> Tensor:
         """Of each image's subjects, as `alike`."""
-        opacity, alike = self.settings.opacities_at(progress)
-        return torch.where(self.alike, alike, opacity)
+        opacity, crowded = self.settings.opacities_at(progress)
+        return torch.where(self.alike | (len(self.boxes) > 2), crowded, opacity)
 
     def times(self, step: int, steps: int) -> int:
         """How many updates come before this step (0-based) of so many."""

@@ -24,9 +24,9 @@ class GuidanceSettings(Strict):
         [[0.0, 1.0], [0.4, 0.35], [0.7, 0.35], [0.75, 0.0]], description="how much of each LoRA's own prediction "
         "counts in its mask, as points [[progress, share], ...] or the text `1@0, 0.35@0.4, 0@0.8`; the rest is the "
         "mixture's")
-    opacity_alike: list[list[float]] = Field(
+    opacity_crowded: list[list[float]] = Field(
         [[0.0, 1.0], [0.4, 0.7], [0.75, 0.7], [0.8, 0.0]], description="the same of subjects that are alike, "
-        "two of one kind: in the mixture each gets something of the others")
+        "two of one kind, or more than two: in the mixture each gets something of the others")
     regions: Literal["whole", "attention"] = Field(
         "whole", description="a subject with a `region` is all over it, or where in it the attention is")
     offload: bool = Field(False, description="keep what an update's gradient needs in main memory: for small GPUs, "
@@ -44,7 +44,7 @@ class GuidanceSettings(Strict):
     def _yes_or_no(cls, value):
         return check_bool(value)
 
-    @validator("opacity", "opacity_alike", pre=True)
+    @validator("opacity", "opacity_crowded", pre=True)
     def _shares(cls, value):
         points = check_points(value, "")
         for _, share in points:
@@ -52,9 +52,9 @@ class GuidanceSettings(Strict):
         return [list(point) for point in points]
 
     def opacities_at(self, progress: float) -> tuple[float, float]:
-        """`opacity` and `opacity_alike` at `progress`, linear between their points."""
+        """`opacity` and `opacity_crowded` at `progress`, linear between their points."""
         return tuple(weight_at(tuple((p, share) for p, share in points), "linear", progress)
-                     for points in (self.opacity, self.opacity_alike))
+                     for points in (self.opacity, self.opacity_crowded))
 
     @validator("refine", pre=True)
     def _times(cls, value):

@@ -359,14 +359,14 @@ def test_each_lora_gets_its_subject_once_they_are_to_act_on_their_own(page):
     page.panel.get_by_text("Advanced").click()
     page.panel.locator("[data-field='guidance.mask_threshold']").fill("0.4")
     page.panel.locator("[data-field='guidance.opacity']").fill("1@0, 0.5@0.6")
-    page.panel.locator("[data-field='guidance.opacity_alike']").fill("0.8")
+    page.panel.locator("[data-field='guidance.opacity_crowded']").fill("0.8")
     page.panel.locator("[data-field='guidance.offload']").check()
     page.panel.locator("[data-field='guidance.refine']").fill("5@0, 2@0.2")
     page.panel.locator("[data-field='guidance.regions']").check()
     page.panel.locator("[data-field='guidance.show']").check()
     page.panel.locator("[data-field='guidance.hires']").uncheck()
     assert json.loads(page.received()) == {"compose": "contrastive",
-        "guidance": {"mask_threshold": 0.4, "opacity": "1@0, 0.5@0.6", "opacity_alike": "0.8", "offload": True,
+        "guidance": {"mask_threshold": 0.4, "opacity": "1@0, 0.5@0.6", "opacity_crowded": "0.8", "offload": True,
                      "refine": {"0": 5, "0.2": 2}, "regions": "attention", "show": True, "hires": False},
         "loras": [{"name": "child_style", "weight": 1, "subject": "rocket", "trigger": "red striped"},
                   {"name": "watercolor-v2", "weight": 1, "subject": "robot", "region": [0.5, 0, 1, 1]}]}

@@ -54,16 +54,19 @@ def test_without_updates_and_own_rows_it_is_the_merge_of_a_prompt_with_the_trigg
     assert np.abs(guided(tiny, [*SUBJECTS, STYLE], strength=0, **guidance) - merged).max() <= 2
 
 
-def test_subjects_of_one_kind_have_a_share_of_their_own(tiny):
+def test_subjects_that_the_mixture_mixes_up_have_a_share_of_their_own(tiny):
     pair = [SUBJECTS[0], {**SUBJECTS[1], "subject": "rocket", "trigger": "blue"}]
     halves = [{**pair[0], "region": [0, 0, 0.5, 1]}, {**pair[1], "region": [0.5, 0, 1, 1]}]
-    settings = replace(SETTINGS, prompt="a rocket and a rocket")
-    for loras in (pair, halves):  # alike by their attention, by their words
+    thirds = [{**halves[0], "subject": "red"}, {**halves[1], "subject": "robot"},
+              {**STYLE, "subject": "rocket", "region": [0, 0, 1, 0.5]}]
+    two, three = "a rocket and a rocket", "a red rocket and a robot"
+    for loras, prompt in ((pair, two), (halves, two), (thirds, three)):  # alike in attention, in words; more than two
+        settings = replace(SETTINGS, prompt=prompt)
         first = guided(tiny, loras, settings)
         assert np.array_equal(first, guided(tiny, loras, settings, opacity="0.5"))
-        assert np.abs(first - guided(tiny, loras, settings, opacity_alike="0.5")).mean() > 0.1
+        assert np.abs(first - guided(tiny, loras, settings, opacity_crowded="0.5")).mean() > 0.1
     others = [{**lora, "region": half["region"]} for lora, half in zip(SUBJECTS, halves)]
-    assert np.array_equal(guided(tiny, others), guided(tiny, others, opacity_alike="0.5"))
+    assert np.array_equal(guided(tiny, others), guided(tiny, others, opacity_crowded="0.5"))
 
 
 @pytest.mark.parametrize("sampler", ["Euler", "Euler a", "DPM++ 2M", "DPM++ SDE", "Heun", "DDIM", "UniPC"])

@@ -87,7 +87,7 @@ def test_two_of_a_kind_are_those_of_standalone(tiny):
     pair = [SUBJECTS[0], {"name": "golden-rocket", "weight": 1.0, "subject": "rocket", "trigger": "golden"}]
     prompt = "a rocket and a rocket in space"
     _, made = assert_like_standalone(tiny, pair, "Euler", prompt)
-    sooner = hosted(tiny, recipe_of(pair, opacity_alike="1@0, 0@0.3"), prompt).pictures[0]
+    sooner = hosted(tiny, recipe_of(pair, opacity_crowded="1@0, 0@0.3"), prompt).pictures[0]
     assert difference(made[0], sooner)[1] > 1
     others = hosted(tiny, recipe_of(pair, opacity="1@0, 0@0.3"), prompt).pictures[0]
     assert np.array_equal(made[0], others)
