@@ -236,7 +236,7 @@ def test_the_preview_follows_the_pages_steps(page):
 def test_a_preset_fills_rows_once_its_roles_are_bound(page):
     page.open()
     page.preset.select_option(label="Science imagination")
-    expect(page.panel.get_by_text("A child's science-imagination drawing")).to_be_visible()
+    expect(page.panel.locator(".sciart-description")).to_contain_text("A child's science-imagination drawing")
     likely = page.panel.locator(".sciart-presets [data-role=watercolor] optgroup[label=likely] option")
     assert likely.all_text_contents() == ["수채화", "watercolor-v2"]
     for role in ("child", "watercolor", "science"):
