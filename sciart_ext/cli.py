@@ -231,11 +231,10 @@ def _geometry(args: argparse.Namespace) -> None:
 
 def _number(text: str) -> float:
     try:
-        return check_number(float(text), "weights", -MAX_WEIGHT, MAX_WEIGHT)
-    except SciArtError:
-        raise
+        number = float(text)
     except ValueError:
         raise SciArtError("weights", f"expected numbers such as 0.65,0.55, got {text!r}") from None
+    return check_number(number, "weights", -MAX_WEIGHT, MAX_WEIGHT)
 
 
 def _export_webui(args: argparse.Namespace) -> None:

@@ -114,12 +114,8 @@ class Comparison:
         """For each pair the block where the second's directions hold most of the first's change, the largest first."""
         found = []
         blocks = self.blocks()
-        total = sum(shared.inner.diagonal() for shared in blocks.values())
         for a, b in permutations(range(len(self.names)), 2):
-            def taken(block: str, a=a, b=b) -> float:
-                return float(blocks[block].removed[a, b] * blocks[block].inner[a, a] / total[a].clamp(min=1e-300))
-
-            block = max(blocks, key=taken)
+            block = max(blocks, key=lambda one: float(blocks[one].removed[a, b] * blocks[one].inner[a, a]))
             shared = blocks[block]
             if shared.removed[a, b] > 0:
                 found.append(Conflict(self.names[a], self.names[b], block, float(shared.removed[a, b]),

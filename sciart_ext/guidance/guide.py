@@ -200,4 +200,4 @@ class Guide:
         """Fusion weights (images, rows, h, w) for latents of this (h, w)."""
         if self.masks is None:
             raise RuntimeError("SciArt: the look ahead, which finds the masks, has not been")
-        return fusion_weights(self.masks, self._opacities(progress).to(self.masks.device))
+        return fusion_weights(self.masks, self._opacities(progress))

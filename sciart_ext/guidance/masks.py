@@ -77,8 +77,7 @@ def fusion_weights(masks: Tensor, opacity: float | Tensor = 1.0) -> Tensor:
     1 − opacity of what they cover.
     """
     masks = masks.float()
-    if isinstance(opacity, Tensor):
-        opacity = opacity[..., None, None]
+    opacity = torch.as_tensor(opacity, device=masks.device)[..., None, None]
     own = opacity * masks / masks.sum(-3, keepdim=True).clamp(min=1)
     return torch.cat([1 - own.sum(-3, keepdim=True), own], -3)
 

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..colour import lab
 from .measures import (
     Curves,
     bends,
     heatmaps,
-    lab,
     latent_curves,
     shares_by_phase,
     shares_of_change,
@@ -51,11 +51,11 @@ def analyse(names: Sequence[str], trajectories: Tensor, pictures: np.ndarray) ->
     """trajectories (2ⁿ, steps + 1, c, h, w) and 8-bit pictures (2ⁿ, h, w, 3) of every set of these n LoRAs."""
     if len(pictures) != 1 << len(names) or len(trajectories) != len(pictures):
         raise ValueError(f"{len(names)} LoRAs need {1 << len(names)} runs, got {len(trajectories)} and {len(pictures)}")
-    colours = lab(pictures)
+    colours = torch.from_numpy(lab(pictures))
     shapley = exact_shares(colours)
     residual = (shapley.sum(0) - (colours[-1] - colours[0])).norm(dim=-1).max()
     return Influence(tuple(names), latent_curves(trajectories), bends(trajectories),
-                     shares_of_change(shapley), float(residual), shares_by_phase(trajectories), heatmaps(colours))
+                     shares_of_change(shapley), float(residual), shares_by_phase(trajectories), heatmaps(pictures))
 
 
 def of_every_set(runs: Mapping[int, object], count: int) -> tuple[Tensor, np.ndarray]:

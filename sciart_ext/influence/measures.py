@@ -6,13 +6,14 @@ all of them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from skimage.color import rgb2lab
 from torch import Tensor
 
+from ..colour import distances
 from .shapley import exact_shares
 
 PHASES = ("first", "middle", "last")
@@ -25,21 +26,16 @@ class Curves(NamedTuple):
     left_out: Tensor
 
 
-def lab(pictures: np.ndarray) -> Tensor:
-    """8-bit sRGB pictures (…, h, w, 3) in CIELAB, float64, the same shape: distances there are ΔE*ab (CIE 1976)."""
-    return torch.from_numpy(rgb2lab(pictures))
-
-
 def latent_curves(trajectories: Tensor) -> Curves:
     """trajectories (2ⁿ, steps + 1, c, h, w) → ‖z_t({k}) − z_t(∅)‖₂ and ‖z_t(N) − z_t(N∖k)‖₂."""
     count = _count(trajectories)
     every = len(trajectories) - 1
 
-    def distances(first: int, second: int) -> Tensor:
+    def apart(first: int, second: int) -> Tensor:
         return (trajectories[first].double() - trajectories[second].double()).flatten(1).norm(dim=1)
 
-    return Curves(torch.stack([distances(1 << k, 0) for k in range(count)]),
-                  torch.stack([distances(every, every ^ 1 << k) for k in range(count)]))
+    return Curves(torch.stack([apart(1 << k, 0) for k in range(count)]),
+                  torch.stack([apart(every, every ^ 1 << k) for k in range(count)]))
 
 
 def bends(trajectories: Tensor) -> Tensor:
@@ -81,9 +77,9 @@ def shares_by_phase(trajectories: Tensor) -> Tensor:
                         for start, end in zip(edges, edges[1:])])
 
 
-def heatmaps(pictures: Tensor) -> Tensor:
-    """pictures (2ⁿ, h, w, 3) in CIELAB → ΔE*ab of each LoRA alone against none, (n, h, w)."""
-    return torch.stack([(pictures[1 << k] - pictures[0]).norm(dim=-1) for k in range(_count(pictures))])
+def heatmaps(pictures: np.ndarray) -> Tensor:
+    """8-bit pictures (2ⁿ, h, w, 3) → ΔE*ab of each LoRA alone against none, (n, h, w)."""
+    return torch.stack([torch.from_numpy(distances(pictures[1 << k], pictures[0])) for k in range(_count(pictures))])
 
 
 def mass_within(heatmap: Tensor, box: tuple[float, float, float, float]) -> float:
@@ -123,7 +119,7 @@ def _heaviest(profile: Tensor, names: tuple[str, ...]) -> str:
     return next((name for name, share in zip(names, shares) if share > 0.5), "")
 
 
-def _count(values: Tensor) -> int:
+def _count(values: Sequence) -> int:
     count = (len(values) - 1).bit_length()
     if len(values) != 1 << count:
         raise ValueError(f"expected a run of every set, 2ⁿ of them, got {len(values)}")

@@ -11,7 +11,6 @@ from sciart_ext.influence.measures import (
     bends,
     evenness,
     heatmaps,
-    lab,
     latent_curves,
     mass_within,
     shares_by_phase,
@@ -66,7 +65,7 @@ def test_shares_by_phase_tell_when():
 
 def test_heatmaps_are_those_of_the_colour_distance():
     pictures = np.random.default_rng(0).integers(0, 256, (4, 6, 5, 3), dtype=np.uint8)
-    maps = heatmaps(lab(pictures))
+    maps = heatmaps(pictures)
     for k in range(2):
         assert np.allclose(maps[k].numpy(), distances(pictures[1 << k], pictures[0]))
 
