@@ -117,7 +117,7 @@ class CostBench:
         kind = _RowsApart if variant.rows_apart else Rows
         rows = kind(self.pipe, mixer, plan, prompts, CFG, (self.size, self.size))
         noise = torch.randn(1, 4, self.size // 8, self.size // 8, generator=generator).to(self.device, self.dtype)
-        mixer.choose(workload(rows, plan, 1, noise.shape))
+        mixer.choose(workload(rows, 1, noise.shape))
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             stack.enter_context(mixer)

@@ -70,7 +70,7 @@ class Pictures:
             scheduler = make_scheduler("DDIM", "Automatic", self.pipe.scheduler.config, 0)
             noise = self._noise(chosen)
             with ExitStack() as stack:
-                mixture.unet.choose(workload(rows, plan, 1, noise.shape))
+                mixture.unet.choose(workload(rows, 1, noise.shape))
                 stack.enter_context(mixture.unet)
                 guide = (enter_guide(stack, self.pipe, plan, prompt, recipe.guidance, len(chosen))
                          if plan.subjects else None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +14,9 @@ from ..lora.file import LoraFile
 from ..mixer.mixture import Mixture, bind
 from ..plan import PassPlan, Row, compile_plan
 from ..recipe import Recipe
-from .generate import Settings, check_settings, encode_rows, model_parts, workload
-from .guided import enter_guide
+from .generate import Settings, check_settings, encode_rows, model_parts, sample
 from .prompts import Embeddings
-from .samplers import make_scheduler, quiet_sampling
-from .sampling import PromptRow, Rows, decode, denoise
+from .sampling import PromptRow, Rows, decode
 
 AT_ONCE = 8
 """pictures in a batch"""
@@ -41,6 +38,10 @@ class SetRows(Rows):
                  size: tuple[int, int]):
         super().__init__(pipe, mixture.unet, plans[0], rows, cfg_scale, size)
         self.plans = plans
+
+    @property
+    def differ(self) -> bool:
+        return True
 
     def gates(self, progress: float, row: Row, image: int) -> tuple[float, ...]:
         return self.plans[image].gates(progress, row)
@@ -85,24 +86,9 @@ def _run_batch(pipe, recipe: Recipe, settings: Settings, mixture: Mixture, plan:
     plans = [dataclasses.replace(plan, silent=frozenset(k for k in everyone if not one >> k & 1)) for one in batch]
     encoded = [encode_rows(pipe, settings, one, mixture) for one in plans]
     rows = SetRows(pipe, mixture, plans, [_joined(same_row) for same_row in zip(*encoded)], settings.cfg_scale, size)
-    scheduler = make_scheduler(settings.sampler, settings.scheduler, pipe.scheduler.config,
-                               [settings.seed] * len(batch))
-    factor = pipe.vae_scale_factor
-    generator = torch.Generator("cpu").manual_seed(settings.seed)
-    noise = torch.randn(1, pipe.unet.config.in_channels, size[1] // factor, size[0] // factor, generator=generator,
-                        dtype=pipe.unet.dtype).to(pipe.device).repeat(len(batch), 1, 1, 1)
     seen: list[Tensor] = []
-    with ExitStack() as stack:
-        work = workload(rows, plan, scheduler.order, noise.shape)
-        mixture.unet.choose(dataclasses.replace(work, rows_differ=True))
-        stack.enter_context(quiet_sampling())
-        stack.enter_context(mixture.unet)
-        guide = (enter_guide(stack, pipe, plan, settings.prompt, recipe.guidance, len(batch)) if plan.subjects
-                 else None)
-        # each picture adds the same noise as the others: the one that it would have alone
-        generators = [torch.Generator("cpu").manual_seed(settings.seed).set_state(generator.get_state()) for _ in batch]
-        latents = denoise(scheduler, rows, noise, generators, guide, on_step,
-                          lambda now: seen.append(now.float().cpu()))
+    latents, _ = sample(pipe, recipe, settings, rows, len(batch), on_step,
+                        lambda now: seen.append(now.float().cpu()))
     trajectories = torch.stack(seen, 1)
     pictures = [np.asarray(picture.convert("RGB")) for picture in decode(pipe, latents)]
     return {one: Run(*found) for one, found in zip(batch, zip(trajectories, pictures))}

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from .. import __version__
 from ..errors import SciArtError, did_you_mean
+from ..guidance.guide import Guide
 from ..guidance.sheet import subject_sheet
 from ..lora.file import LoraFile, load_lora
 from ..memory import unless_too_large
@@ -95,26 +97,35 @@ def generate(pipe, recipe: Recipe, settings: Settings, loras: list[LoraFile], mo
                    recipe.memory_limit)
     notes = list(mixture.notes)
     notes += filter(None, [emphasis_note(f"{settings.prompt} {settings.negative_prompt}")])
-    scheduler = make_scheduler(settings.sampler, settings.scheduler, pipe.scheduler.config, settings.seed)
     started = time.perf_counter()
     rows = Rows(pipe, mixture.unet, plan, encode_rows(pipe, settings, plan, mixture), settings.cfg_scale,
                 (width, height))
-    generator = torch.Generator("cpu").manual_seed(settings.seed)
-    factor = pipe.vae_scale_factor
-    noise = torch.randn(1, pipe.unet.config.in_channels, height // factor, width // factor, generator=generator,
-                        dtype=pipe.unet.dtype).to(pipe.device)
-    with ExitStack() as stack:
-        stack.enter_context(quiet_sampling())
-        mixture.unet.choose(workload(rows, plan, scheduler.order, noise.shape))
-        stack.enter_context(mixture.unet)
-        guide = enter_guide(stack, pipe, plan, settings.prompt, recipe.guidance) if plan.subjects else None
-        sampling = functools.partial(denoise, scheduler, rows, noise, [generator], guide, on_step)
-        latents = unless_too_large(sampling, functools.partial(rows.too_many, noise)) if guide else sampling()
+    latents, guide = sample(pipe, recipe, settings, rows, on_step=on_step)
     image = decode(pipe, latents)[0]
     text = _infotext(settings, recipe, model_name, (width, height))
     labels = [plan.loras[k].label for k in plan.subjects]
     sheets = [subject_sheet(image, seen, labels) for seen in (guide.seen() if guide else [])]
     return Picture(image, text, time.perf_counter() - started, notes, *sheets)
+
+
+def sample(pipe, recipe: Recipe, settings: Settings, rows: Rows, images: int = 1,
+           on_step: Callable[[int, int], None] | None = None, watch: Callable[[Tensor], None] | None = None,
+           ) -> tuple[Tensor, Guide | None]:
+    """Latents (images, c, h, w) of images that all begin with the seed's noise and add the same on their way, and what
+    guided them. on_step, watch: `denoise`'s. Raises `SciArtError` where guiding does not fit in memory."""
+    scheduler = make_scheduler(settings.sampler, settings.scheduler, pipe.scheduler.config, [settings.seed] * images)
+    width, height = (side // pipe.vae_scale_factor for side in rows.size)
+    generators = [torch.Generator("cpu").manual_seed(settings.seed) for _ in range(images)]
+    noise = torch.cat([torch.randn(1, pipe.unet.config.in_channels, height, width, generator=generator,
+                                   dtype=pipe.unet.dtype) for generator in generators]).to(pipe.device)
+    with ExitStack() as stack:
+        stack.enter_context(quiet_sampling())
+        rows.mixer.choose(workload(rows, scheduler.order, noise.shape))
+        stack.enter_context(rows.mixer)
+        guide = (enter_guide(stack, pipe, rows.plan, settings.prompt, recipe.guidance, images) if rows.plan.subjects
+                 else None)
+        sampling = functools.partial(denoise, scheduler, rows, noise, generators, guide, on_step, watch)
+        return unless_too_large(sampling, functools.partial(rows.too_many, noise)) if guide else sampling(), guide
 
 
 def check_settings(pipe, settings: Settings) -> tuple[int, int]:
@@ -161,13 +172,12 @@ def encode_rows(pipe, settings: Settings, plan: PassPlan, mixture: Mixture) -> l
     return rows
 
 
-def workload(rows: Rows, plan: PassPlan, order: int, latents: Sequence[int]) -> Workload:
+def workload(rows: Rows, order: int, latents: Sequence[int]) -> Workload:
     """What the UNet will be called with, for latents of this shape; samplers of order 2 evaluate twice a step."""
     images, _, height, width = latents
-    return Workload(calls=plan.steps * order - (order - 1), changes=plan.changes(),
+    return Workload(calls=rows.plan.steps * order - (order - 1), changes=rows.plan.changes(),
                     rows=images * (len(rows.cond) + len(rows.uncond)), height=height, width=width,
-                    text_tokens=rows.cond[0].embeddings.tokens.shape[1],
-                    rows_differ=len(rows.cond) > 1 or (bool(rows.uncond) and plan.rows_differ))
+                    text_tokens=rows.cond[0].embeddings.tokens.shape[1], rows_differ=rows.differ)
 
 
 def _infotext(settings: Settings, recipe: Recipe, model_name: str, size: tuple[int, int]) -> str:

@@ -49,6 +49,11 @@ class Rows:
         self.cfg_scale = cfg_scale
         self.size = size
 
+    @property
+    def differ(self) -> bool:
+        """Whether the gates differ between the rows of a call."""
+        return len(self.cond) > 1 or (bool(self.uncond) and self.plan.rows_differ)
+
     def call(self, inputs: Tensor, time: Tensor, progress: float, rows: Sequence[PromptRow]) -> Tensor:
         """inputs (images, c, h, w), as the scheduler scales them → predictions (rows, images, c, h, w)."""
         images = len(inputs)
