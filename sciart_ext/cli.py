@@ -142,7 +142,7 @@ def _plan(args: argparse.Namespace) -> None:
         raise SciArtError("recipe", "missing; give --recipe, --preset or --lora")
     plan = compile_plan(resolved_recipe(self_bound(data, store), store), args.steps, args.hires_steps)
     if args.png:
-        from .plot import plan_png
+        from .plan_plot import plan_png
         args.png.parent.mkdir(parents=True, exist_ok=True)
         args.png.write_bytes(plan_png(plan))
     table = plan.table()

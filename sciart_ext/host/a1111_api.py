@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from ..errors import SciArtError
 from ..plan import compile_plan
-from ..plot import plan_png
+from ..plan_plot import plan_png
 from ..presets import PresetStore, resolve
 from ..recipe import Recipe, dump_recipe, parse_recipe
 from ..schedule import check_number

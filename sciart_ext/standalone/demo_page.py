@@ -13,7 +13,7 @@ from PIL import Image
 
 from .. import __version__
 from ..plan import compile_plan
-from ..plot import plan_svg
+from ..plan_plot import plan_svg
 from ..recipe import Recipe, dump_recipe
 from ..world.oracle import Reading
 

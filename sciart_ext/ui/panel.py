@@ -20,8 +20,9 @@ import gradio as gr
 
 from ..errors import SciArtError
 from ..plan import compile_plan
-from ..plot import PALETTE, plan_svg
+from ..plan_plot import plan_svg
 from ..recipe import INFOTEXT_KEY, Recipe, parse_recipe
+from ..svg import PALETTE
 
 MAX_STEPS = 10_000
 

@@ -6,8 +6,9 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 from sciart_ext.plan import compile_plan
-from sciart_ext.plot import DASHES, MAX_POINTS, PALETTE, plan_png, plan_svg
+from sciart_ext.plan_plot import plan_png, plan_svg
 from sciart_ext.recipe import parse_recipe
+from sciart_ext.svg import DASHES, MAX_POINTS, PALETTE
 
 SVG = "{http://www.w3.org/2000/svg}"
 NAMES = ["child", 'wa<ter> & "colour"', "수채화 \x07 style", "_sci$ence$"]
