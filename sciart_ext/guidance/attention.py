@@ -118,18 +118,31 @@ def probabilities(queries: Tensor, keys: Tensor, heads: int, scale: float) -> Te
         return (q @ k.transpose(-1, -2) * scale).softmax(-1).mean(1)
 
 
+def attention_levels(layers: Mapping[str, Target]) -> tuple[int, ...]:
+    """Halvings of the latent's grid at which a UNet has cross-attention. Raises ValueError where it has none."""
+    return tuple(sorted(set(_query_levels(layers).values())))
+
+
+def _query_levels(layers: Mapping[str, Target]) -> dict[str, int]:
+    """The level of each cross-attention, by the name of its queries' layer."""
+    levels = max((int(number) for name in layers for number in re.findall(r"unet_input_blocks_(\d+)_", name)),
+                 default=0) // 3 + 1
+    found = {name: level_of(name, levels) for name in layers if name.endswith("attn2_to_q")}
+    if not found:
+        raise ValueError("the UNet has no cross-attention layers")
+    return found
+
+
 def _attending(root: nn.Module, layers: Mapping[str, Target], level: int) -> list[_Layer]:
     """The cross-attention layers of the level, in the order of their calls."""
-    queries = {name: target.module for name, target in layers.items() if name.endswith("attn2_to_q")}
-    if not queries:
-        raise ValueError("the UNet has no cross-attention layers")
-    levels = max(int(number) for name in layers for number in re.findall(r"unet_input_blocks_(\d+)_", name)) // 3 + 1
-    level = min(level, max(level_of(name, levels) for name in queries))
+    levels = _query_levels(layers)
+    level = min(level, max(levels.values()))
+    chosen = sorted((name for name, its in levels.items() if its == level), key=_order)
     attentions = {id(module.to_q): module for module in root.modules() if hasattr(module, "to_q")}
     transformers = {id(inner): module for module in root.modules() if hasattr(module, "transformer_blocks")
                     for inner in module.modules()}
-    chosen = sorted((name for name in queries if level_of(name, levels) == level), key=_order)
-    return [_Layer(attentions[id(queries[name])], transformers[id(queries[name])]) for name in chosen]
+    queries = [layers[name].module for name in chosen]
+    return [_Layer(attentions[id(query)], transformers[id(query)]) for query in queries]
 
 
 def _order(name: str) -> tuple[int, ...]:

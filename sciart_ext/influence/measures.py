@@ -1,48 +1,25 @@
-"""What counterfactual runs say of each LoRA: how much, when and where it changed the picture.
-
-Runs are given by sets of LoRAs: index s of the first dimension is the set whose bits are those of s, 0 none, the last
-all of them.
-"""
+"""What counterfactual runs say of a LoRA: how much, when and where it changed the picture."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..colour import distances
-from .shapley import exact_shares
-
 PHASES = ("first", "middle", "last")
 
 
-class Curves(NamedTuple):
-    """Distances of latents per step, (LoRAs, steps + 1): each LoRA alone from none, and all from all but it."""
-
-    alone: Tensor
-    left_out: Tensor
+def curve(moved: Tensor) -> Tensor:
+    """Differences of latents (steps + 1, c, h, w) → their norms ‖z_t(with) − z_t(without)‖₂, (steps + 1,)."""
+    return moved.flatten(1).norm(dim=1)
 
 
-def latent_curves(trajectories: Tensor) -> Curves:
-    """trajectories (2ⁿ, steps + 1, c, h, w) → ‖z_t({k}) − z_t(∅)‖₂ and ‖z_t(N) − z_t(N∖k)‖₂."""
-    count = _count(trajectories)
-    every = len(trajectories) - 1
-
-    def apart(first: int, second: int) -> Tensor:
-        return (trajectories[first].double() - trajectories[second].double()).flatten(1).norm(dim=1)
-
-    return Curves(torch.stack([apart(1 << k, 0) for k in range(count)]),
-                  torch.stack([apart(every, every ^ 1 << k) for k in range(count)]))
-
-
-def bends(trajectories: Tensor) -> Tensor:
-    """trajectories (2ⁿ, steps + 1, c, h, w) → how far each step moves z({k}) − z(∅): (n, steps). Unlike the curves it
-    tells a LoRA that still works on the picture from one that has only moved it early on."""
-    apart = torch.stack([trajectories[1 << k] - trajectories[0] for k in range(_count(trajectories))]).double()
-    return apart.diff(dim=1).flatten(2).norm(dim=2)
+def bends(moved: Tensor) -> Tensor:
+    """Differences of latents (steps + 1, c, h, w) → how far each step moves them, (steps,). Unlike the curve it tells a
+    LoRA that still works on the picture from one that has only moved it early on."""
+    return moved.diff(dim=0).flatten(1).norm(dim=1)
 
 
 def when(bends: Tensor) -> str:
@@ -59,27 +36,18 @@ def when(bends: Tensor) -> str:
     return f"mostly after step {late}" if late >= 0.4 * steps else "throughout"
 
 
-def shares_of_change(shapley: Tensor) -> Tensor:
-    """Shapley shares (n, …), which sum to the whole change D → the part of D that each makes, ⟨φ_k, D⟩ / ‖D‖²: (n,),
-    with sum 1. Below 0: it works against the others. All 0 where nothing changed."""
-    parts = shapley.double().flatten(1)
-    whole = parts.sum(0)
-    size = whole.square().sum()
-    return parts @ whole / size if size > 0 else parts.new_zeros(len(parts))
+def shares_of_change(moved: Tensor, whole: Tensor) -> Tensor:
+    """The part of a whole change D that a change makes, ⟨moved, D⟩ / ‖D‖²: a number, 1 for D itself, below 0 for what
+    goes against it; 0 where nothing changed. Linear, so that Shapley shares of it are those of the change's."""
+    size = whole.double().square().sum()
+    return (moved.double() * whole.double()).sum() / size if size > 0 else size.new_zeros(())
 
 
-def shares_by_phase(trajectories: Tensor) -> Tensor:
-    """trajectories (2ⁿ, steps + 1, c, h, w) → (phases, n): shares of how much the LoRAs bent the path in each third of
-    the steps, D = Δz(N) − Δz(∅) over the phase."""
-    steps = trajectories.shape[1] - 1
+def phases_of(trajectory: Tensor) -> Tensor:
+    """Latents (steps + 1, c, h, w) → how far they went in each third of the steps, (phases, c, h, w), float64."""
+    steps = len(trajectory) - 1
     edges = [round(steps * i / len(PHASES)) for i in range(len(PHASES) + 1)]
-    return torch.stack([shares_of_change(exact_shares(trajectories[:, end] - trajectories[:, start]))
-                        for start, end in zip(edges, edges[1:])])
-
-
-def heatmaps(pictures: np.ndarray) -> Tensor:
-    """8-bit pictures (2ⁿ, h, w, 3) → ΔE*ab of each LoRA alone against none, (n, h, w)."""
-    return torch.stack([torch.from_numpy(distances(pictures[1 << k], pictures[0])) for k in range(_count(pictures))])
+    return trajectory[edges].double().diff(dim=0)
 
 
 def mass_within(heatmap: Tensor, box: tuple[float, float, float, float]) -> float:
@@ -99,13 +67,18 @@ def evenness(heatmap: Tensor) -> float:
     return (np.exp(entropy) - 1) / max(heatmap.numel() - 1, 1)
 
 
-def where(heatmap: Tensor) -> str:
-    """Where most of a heatmap (h, w) is, in words: all over, the thirds of the picture that hold more than half of it
-    (upper, lower, left, right, upper left, …, in the middle), or in several places."""
+def where(heatmap: Tensor, words: Mapping[str, Tensor] | None = None) -> str:
+    """Where most of a heatmap (h, w) is, in words: all over; on what a word of the prompt names; the thirds of the
+    picture that hold more than half of it (upper, lower, left, right, upper left, …, in the middle); or in several
+    places. words: attention (h, w) to each."""
     if heatmap.sum() <= 0:
         return "nowhere"
     if evenness(heatmap) >= 0.6:
         return "all over"
+    on = {word: _share_on(heatmap, attention) for word, attention in (words or {}).items()}
+    best = max(on, key=on.__getitem__, default=None)
+    if best is not None and on[best] > 0.5:
+        return f"on the {best}"
     vertical = _heaviest(heatmap.sum(1), ("upper", "middle", "lower"))
     horizontal = _heaviest(heatmap.sum(0), ("left", "middle", "right"))
     if vertical == horizontal:
@@ -113,14 +86,14 @@ def where(heatmap: Tensor) -> str:
     return " ".join(word for word in (vertical, horizontal) if word and word != "middle") or "in several places"
 
 
+def _share_on(heatmap: Tensor, attention: Tensor) -> float:
+    """How much of a heatmap lies where the attention is above half of its range; 0 where that is half of the picture:
+    such a word has no place."""
+    above = attention > (attention.min() + attention.max()) / 2
+    return float(heatmap[above].sum() / heatmap.sum()) if above.double().mean() < 0.5 else 0.0
+
+
 def _heaviest(profile: Tensor, names: tuple[str, ...]) -> str:
     """The name of the third of a profile that holds more than half of it; empty where none does."""
     shares = [float(part.sum() / profile.sum()) for part in torch.tensor_split(profile, len(names))]
     return next((name for name, share in zip(names, shares) if share > 0.5), "")
-
-
-def _count(values: Sequence) -> int:
-    count = (len(values) - 1).bit_length()
-    if len(values) != 1 << count:
-        raise ValueError(f"expected a run of every set, 2ⁿ of them, got {len(values)}")
-    return count

@@ -11,6 +11,7 @@ from math import factorial
 from typing import NamedTuple
 
 import torch
+from scipy.special import stdtrit
 from torch import Tensor
 
 EXACT_UP_TO = 4
@@ -38,7 +39,7 @@ def exact_shares(values: Tensor) -> Tensor:
 
 
 class Sampled(NamedTuple):
-    """shares (n, …) and the standard errors of these means (n, …), over so many orders."""
+    """shares (n, …) and their errors (n, …), half widths of 95 % intervals, over so many orders."""
 
     shares: Tensor
     errors: Tensor
@@ -68,7 +69,8 @@ def sampled_shares(value: Callable[[int], Tensor], orders: Sequence[Sequence[int
         total, squares = total + stacked, squares + stacked.square()
     mean = total / len(orders)
     variance = (squares / len(orders) - mean.square()).clamp(min=0) * len(orders) / (len(orders) - 1)
-    return Sampled(mean, (variance / len(orders)).sqrt(), len(orders))
+    half_width = float(stdtrit(len(orders) - 1, 0.975))  # Student's t
+    return Sampled(mean, half_width * (variance / len(orders)).sqrt(), len(orders))
 
 
 def steps_of(order: Sequence[int]) -> Iterator[tuple[int, int, int]]:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..guidance.guide import Guide
+from ..influence.word_maps import WordMaps, columns_of
 from ..lora.file import LoraFile
 from ..mixer.mixture import Mixture, bind
+from ..mixer.targets import diffusers_unet_layers
 from ..plan import PassPlan, Row, compile_plan
 from ..recipe import Recipe
 from .generate import Settings, check_settings, encode_rows, model_parts, sample
-from .prompts import Embeddings
+from .guided import row_prompt
+from .prompts import Embeddings, encoders, token_chunks, token_ids
 from .sampling import PromptRow, Rows, decode
 
 AT_ONCE = 8
@@ -25,19 +31,34 @@ AT_ONCE = 8
 @dataclass(frozen=True)
 class Run:
     """What came of a set of LoRAs: latents (steps + 1, c, h, w), float32, from the noise on; the picture (h, w, 3),
-    uint8."""
+    uint8; words (words, h, w), float32: how much each pixel of the latents' grid looked at some words of the prompt."""
 
     trajectory: Tensor
     picture: np.ndarray
+    words: Tensor | None = None
 
 
 class SetRows(Rows):
     """Rows of which each image has a plan of its own, with other LoRAs silent."""
 
     def __init__(self, pipe, mixture: Mixture, plans: Sequence[PassPlan], rows: Sequence[PromptRow], cfg_scale: float,
-                 size: tuple[int, int]):
+                 size: tuple[int, int], words: WordMaps | None = None):
         super().__init__(pipe, mixture.unet, plans[0], rows, cfg_scale, size)
         self.plans = plans
+        self.words = words
+
+    @contextmanager
+    def acting(self) -> Iterator[None]:
+        with super().acting(), self.words or nullcontext():  # the words' hooks after the LoRAs', to see what they did
+            yield
+
+    def predict(self, inputs: Tensor, time: Tensor, progress: float, guide: Guide | None) -> Tensor:
+        if self.words is not None:
+            self.words.record(len(inputs))
+        prediction = super().predict(inputs, time, progress, guide)
+        if self.words is not None:
+            self.words.add()
+        return prediction
 
     @property
     def differ(self) -> bool:
@@ -48,15 +69,18 @@ class SetRows(Rows):
 
 
 def run_sets(pipe, recipe: Recipe, settings: Settings, loras: Sequence[LoraFile], sets: Iterable[int],
-             runs: dict[int, Run], at_once: int = AT_ONCE, on_step: Callable[[int, int], None] | None = None) -> None:
+             runs: dict[int, Run], at_once: int = AT_ONCE, on_step: Callable[[int, int], None] | None = None,
+             words: Sequence[str] = ()) -> None:
     """Makes the runs of these sets that `runs` does not have yet, and puts them in, batch by batch.
 
     A set is a number whose bit k tells whether LoRA k of the recipe acts. recipe: resolved, enabled; loras: its files
     in the same order. on_step(done, of all steps) reports progress; what it raises ends the work, and a later call with
-    the same `runs` goes on. Sets that differ only in LoRAs of weight 0 are one run.
+    the same `runs` goes on. Sets that differ only in LoRAs of weight 0 are one run. words: of the prompt, whose
+    attention is wanted. Raises `SciArtError` for what cannot be made.
     """
     size = check_settings(pipe, settings)
     plan = compile_plan(recipe, settings.steps).first
+    columns = _word_columns(pipe, plan, settings, words)
     mixture = bind(model_parts(pipe), loras, recipe.loras, "the model", recipe.execution, recipe.memory_limit)
     same = {one: _without_idle(plan, one) for one in sets}
     runs.update({one: runs[acting] for one, acting in same.items() if acting in runs})
@@ -67,7 +91,7 @@ def run_sets(pipe, recipe: Recipe, settings: Settings, loras: Sequence[LoraFile]
             if on_step is not None:
                 on_step(before + done, len(batches) * steps)
 
-        runs.update(_run_batch(pipe, recipe, settings, mixture, plan, size, batch, report))
+        runs.update(_run_batch(pipe, recipe, settings, mixture, plan, size, columns, batch, report))
     runs.update({one: runs[acting] for one, acting in same.items()})
 
 
@@ -79,19 +103,27 @@ def _without_idle(plan: PassPlan, one: int) -> int:
     return sum(1 << k for k in range(len(plan.loras)) if one >> k & 1 and acts(k))
 
 
+def _word_columns(pipe, plan: PassPlan, settings: Settings, words: Sequence[str]) -> list[list[int]]:
+    tokenizer = encoders(pipe)[0][0]
+    prompt = row_prompt(plan, Row(), settings.prompt, "")
+    return columns_of(words, prompt, functools.partial(token_ids, tokenizer), token_chunks(tokenizer, prompt))
+
+
 @torch.no_grad()
 def _run_batch(pipe, recipe: Recipe, settings: Settings, mixture: Mixture, plan: PassPlan, size: tuple[int, int],
-               batch: Sequence[int], on_step: Callable[[int, int], None]) -> dict[int, Run]:
+               columns: Sequence[Sequence[int]], batch: Sequence[int], on_step: Callable[[int, int], None],
+               ) -> dict[int, Run]:
     everyone = frozenset(range(len(plan.loras)))
     plans = [dataclasses.replace(plan, silent=frozenset(k for k in everyone if not one >> k & 1)) for one in batch]
     encoded = [encode_rows(pipe, settings, one, mixture) for one in plans]
-    rows = SetRows(pipe, mixture, plans, [_joined(same_row) for same_row in zip(*encoded)], settings.cfg_scale, size)
+    joined = [_joined(same_row) for same_row in zip(*encoded)]
     seen: list[Tensor] = []
-    latents, _ = sample(pipe, recipe, settings, rows, len(batch), on_step,
-                        lambda now: seen.append(now.float().cpu()))
-    trajectories = torch.stack(seen, 1)
+    words = WordMaps(pipe.unet, diffusers_unet_layers(pipe.unet), columns) if columns else None
+    rows = SetRows(pipe, mixture, plans, joined, settings.cfg_scale, size, words)
+    latents, _ = sample(pipe, recipe, settings, rows, len(batch), on_step, lambda now: seen.append(now.float().cpu()))
     pictures = [np.asarray(picture.convert("RGB")) for picture in decode(pipe, latents)]
-    return {one: Run(*found) for one, found in zip(batch, zip(trajectories, pictures))}
+    told = words.maps().cpu() if words is not None else [None] * len(batch)
+    return {one: Run(*found) for one, *found in zip(batch, torch.stack(seen, 1), pictures, told)}
 
 
 def _joined(rows: Sequence[PromptRow]) -> PromptRow:

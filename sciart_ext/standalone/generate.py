@@ -121,7 +121,7 @@ def sample(pipe, recipe: Recipe, settings: Settings, rows: Rows, images: int = 1
     with ExitStack() as stack:
         stack.enter_context(quiet_sampling())
         rows.mixer.choose(workload(rows, scheduler.order, noise.shape))
-        stack.enter_context(rows.mixer)
+        stack.enter_context(rows.acting())
         guide = (enter_guide(stack, pipe, rows.plan, settings.prompt, recipe.guidance, images) if rows.plan.subjects
                  else None)
         sampling = functools.partial(denoise, scheduler, rows, noise, generators, guide, on_step, watch)

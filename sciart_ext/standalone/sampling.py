@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -53,6 +54,12 @@ class Rows:
     def differ(self) -> bool:
         """Whether the gates differ between the rows of a call."""
         return len(self.cond) > 1 or (bool(self.uncond) and self.plan.rows_differ)
+
+    @contextmanager
+    def acting(self) -> Iterator[None]:
+        """The LoRAs act on the UNet in this context."""
+        with self.mixer:
+            yield
 
     def call(self, inputs: Tensor, time: Tensor, progress: float, rows: Sequence[PromptRow]) -> Tensor:
         """inputs (images, c, h, w), as the scheduler scales them → predictions (rows, images, c, h, w)."""

@@ -1,73 +1,54 @@
-"""What is said of counterfactual runs: curves, shares, phases, heatmaps, where."""
+"""What is said of what a LoRA moved: curves, bends, shares of change, phases, where."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
-from sciart_ext.colour import distances
 from sciart_ext.influence.measures import (
     bends,
+    curve,
     evenness,
-    heatmaps,
-    latent_curves,
     mass_within,
-    shares_by_phase,
+    phases_of,
     shares_of_change,
     when,
     where,
 )
-from sciart_ext.influence.shapley import exact_shares
 
 
-def additive(*paths):
-    """Trajectories (2ⁿ, steps + 1, 1, 1, d) of LoRAs that only add their own paths (steps + 1, d) to one of none."""
-    none = torch.arange(len(paths[0]), dtype=torch.float64)[:, None].expand(-1, paths[0].shape[-1]) * 0.5
-    return torch.stack([none + sum((path for k, path in enumerate(paths) if s >> k & 1), torch.zeros_like(none))
-                        for s in range(1 << len(paths))])[:, :, None, None]
+def path(*points):
+    """Latents (steps + 1, 1, 1, d) of these points."""
+    return torch.tensor(points, dtype=torch.float64)[:, None, None]
 
 
-EARLY = torch.tensor([[0.0, 0], [3, 0], [3, 0], [3, 0]])
-LATE = torch.tensor([[0.0, 0], [0, 0], [0, 0], [0, 4]])
+EARLY, LATE = path([0, 0], [3, 0], [3, 0], [3, 0]), path([0, 0], [0, 0], [0, 0], [0, 4])
 
 
 def test_curves_are_the_distances_of_the_latents():
-    curves = latent_curves(additive(EARLY, LATE))
-    assert curves.alone.tolist() == curves.left_out.tolist() == [[0, 3, 3, 3], [0, 0, 0, 4]]
-    runs = torch.randn(4, 3, 2, 5, 5, generator=torch.Generator().manual_seed(0))
-    curves = latent_curves(runs)
-    assert curves.alone[1, 2] == pytest.approx(float((runs[2, 2] - runs[0, 2]).norm()))
-    assert curves.left_out[0, 1] == pytest.approx(float((runs[3, 1] - runs[2, 1]).norm()))
+    assert curve(EARLY).tolist() == [0, 3, 3, 3] and curve(EARLY + LATE).tolist() == [0, 3, 3, 5]
+    moved = torch.randn(3, 2, 5, 5, generator=torch.Generator().manual_seed(0))
+    assert curve(moved)[1] == pytest.approx(float(moved[1].norm()))
 
 
 def test_bends_are_told_in_words():
-    early, late = bends(additive(EARLY, LATE))
-    assert early.tolist() == [3, 0, 0] and late.tolist() == [0, 0, 4]
-    assert when(early) == "mostly before step 2" and when(late) == "mostly after step 2"
+    assert bends(EARLY).tolist() == [3, 0, 0] and bends(LATE).tolist() == [0, 0, 4]
+    assert when(bends(EARLY)) == "mostly before step 2" and when(bends(LATE)) == "mostly after step 2"
     assert when(torch.ones(10)) == "throughout" and when(torch.zeros(4)) == "at no step"
     assert when(torch.tensor([3.0, 3, 1, 1, 0, 0, 0, 0, 0, 0])) == "mostly before step 3"
 
 
-def test_shares_of_change_sum_to_one_and_tell_who_works_against():
-    assert shares_of_change(torch.tensor([[3.0, 0], [0, 4]])).tolist() == pytest.approx([9 / 25, 16 / 25])
-    against = shares_of_change(torch.tensor([[3.0], [-1]]))
-    assert against.tolist() == [1.5, -0.5]
-    assert shares_of_change(torch.zeros(2, 5)).tolist() == [0, 0]
-    shapley = exact_shares(torch.randn(8, 3, 4, generator=torch.Generator().manual_seed(1)))
-    assert float(shares_of_change(shapley).sum()) == pytest.approx(1)
+def test_shares_of_change_are_linear_one_for_all_of_it_and_tell_who_works_against():
+    change = torch.tensor([3.0, 4])
+    assert shares_of_change(change, change) == 1
+    assert [float(shares_of_change(torch.tensor(one), change)) for one in ([3.0, 0], [0.0, 4], [-3.0, 0])] == (
+        pytest.approx([9 / 25, 16 / 25, -9 / 25]))
+    assert shares_of_change(torch.ones(2), torch.zeros(2)) == 0
 
 
-def test_shares_by_phase_tell_when():
-    shares = shares_by_phase(additive(EARLY, LATE))
-    assert shares.tolist() == [[1, 0], [0, 0], [0, 1]]
-
-
-def test_heatmaps_are_those_of_the_colour_distance():
-    pictures = np.random.default_rng(0).integers(0, 256, (4, 6, 5, 3), dtype=np.uint8)
-    maps = heatmaps(pictures)
-    for k in range(2):
-        assert np.allclose(maps[k].numpy(), distances(pictures[1 << k], pictures[0]))
+def test_phases_are_thirds_of_the_way():
+    assert phases_of(EARLY + LATE).flatten().tolist() == [3, 0, 0, 0, 0, 4]
+    assert phases_of(torch.arange(21.0)[:, None, None, None]).flatten().tolist() == [7, 6, 7]
 
 
 def spot(y, x, size=30):
@@ -93,6 +74,9 @@ def test_evenness_and_mass():
     assert mass_within(torch.zeros(3, 3), (0, 0, 3, 3)) == 0
 
 
-def test_runs_of_only_some_sets_are_refused():
-    with pytest.raises(ValueError, match="a run of every set"):
-        latent_curves(torch.zeros(3, 2, 1, 1, 1))
+def test_where_is_told_by_the_word_that_is_seen_there():
+    rocket, robot, space = spot(3, 9), spot(20, 3), torch.linspace(0.5, 1, 900).view(30, 30)
+    words = {"rocket": rocket, "robot": robot, "space": space}
+    assert where(spot(3, 9), words) == "on the rocket" and where(spot(21, 3), words) == "on the robot"
+    assert where(spot(3, 9) + spot(20, 3) * 0.5, words) == "on the rocket"
+    assert where(spot(22, 22), words) == "lower right" and where(torch.ones(30, 30), words) == "all over"

@@ -1,0 +1,58 @@
+"""Which sets of LoRAs a question about their influence needs pictures of. A set is a number: bit k, LoRA k is in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import SciArtError
+from .shapley import EXACT_UP_TO, random_orders, sets_of
+
+SUBSETS = ("solo", "left-out", "all")
+"""each alone against none; all against all but one; both of them, and what it takes for Shapley shares"""
+ORDERS = 12
+MAX_LORAS = 16
+
+
+@dataclass(frozen=True)
+class Question:
+    """subsets: one of `SUBSETS`; orders: of the LoRAs, from which shares are estimated; None where they are exact, or
+    not asked for."""
+
+    count: int
+    subsets: str
+    orders: tuple[tuple[int, ...], ...] | None = None
+
+    @property
+    def sets(self) -> list[int]:
+        """Small ones first."""
+        every = (1 << self.count) - 1
+        wanted: set[int] = set()
+        if self.subsets == "solo":
+            wanted = {0, *(1 << k for k in range(self.count))}
+        elif self.subsets == "left-out":
+            wanted = {every, *(every ^ 1 << k for k in range(self.count))}
+        elif self.orders is None:
+            wanted = set(range(every + 1))
+        else:
+            wanted = {*sets_of(self.orders), *(1 << k for k in range(self.count)),
+                      *(every ^ 1 << k for k in range(self.count))}
+        return sorted(wanted, key=lambda one: (bin(one).count("1"), one))
+
+
+def ask(count: int, subsets: str = "all", orders: int | None = None, seed: int = 0) -> Question:
+    """The question about so many LoRAs. Up to four are answered exactly; more from so many random orders of them
+    (`ORDERS` by default), unless all sets are no more pictures.
+
+    Raises `SciArtError` for what cannot be asked.
+    """
+    if subsets not in SUBSETS:
+        raise SciArtError("subsets", f"{subsets!r} is not known; accepted: {', '.join(SUBSETS)}")
+    if not 1 <= count <= MAX_LORAS:
+        raise SciArtError("loras", f"{count} LoRAs; influence can be told of 1 to {MAX_LORAS}")
+    if orders is not None and not 2 <= orders <= 1000:
+        raise SciArtError("orders", f"{orders} is out of range; accepted: 2 to 1000")
+    if subsets != "all" or (count <= EXACT_UP_TO and orders is None):
+        return Question(count, subsets)
+    sampled = Question(count, subsets, tuple(random_orders(count, orders or ORDERS, seed)))
+    return Question(count, subsets) if len(sampled.sets) >= 1 << count else sampled
