@@ -1,26 +1,22 @@
-"""The command line: `python -m sciart_ext generate | plan | presets | loras | geometry | export-webui`."""
+"""The command line: `python -m sciart_ext generate | influence | plan | presets | loras | geometry | export-webui`."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from . import standalone
+from .cli_picture import add_picture_commands
+from .cli_progress import show_progress
 from .cli_recipe import add_recipe_options, read_json, recipe_data, resolved_recipe, self_bound
 from .errors import SciArtError
 from .plan import compile_plan
 from .presets import PresetStore
 from .schedule import MAX_WEIGHT, check_number
 from .world import MODEL
-
-# option of `generate`: field of a preset's txt2img (or None), default
-_SETTINGS = {"prompt": ("prompt", ""), "negative": ("negative_prompt", ""), "steps": ("steps", 20),
-             "seed": ("seed", 777), "sampler": ("sampler_name", "Euler a"), "scheduler": ("scheduler", "Automatic"),
-             "cfg": ("cfg_scale", 7.0), "width": ("width", None), "height": ("height", None)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,26 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sciart", description="Mix LoRAs with weights that change over the steps.")
     commands = parser.add_subparsers(dest="command", required=True)
 
-    command = commands.add_parser("generate", help="a picture, on diffusers")
-    command.add_argument("--model", type=Path, default=MODEL,
-                         help="diffusers folder, .safetensors or .ckpt; default: the tiny model")
-    command.add_argument("--config", type=Path, help="for a single file: a diffusers folder of the same architecture")
-    command.add_argument("--device", help="cpu, cuda, mps; default: cuda where there is one")
-    command.add_argument("--lora-dir", type=Path, help="where LoRA names are looked up; default: the tiny model's own")
-    add_recipe_options(command)
-    command.add_argument("--prompt")
-    command.add_argument("--negative", metavar="PROMPT", help="the negative prompt")
-    command.add_argument("--steps", type=int)
-    command.add_argument("--seed", type=int, help="-1: a random one")
-    command.add_argument("--sampler", help="as the WebUI calls it: Euler a, DPM++ 2M Karras, ...")
-    command.add_argument("--scheduler", help="Automatic, Uniform or Karras")
-    command.add_argument("--cfg", type=float)
-    command.add_argument("--clip-skip", type=int, default=None)
-    command.add_argument("--width", type=int)
-    command.add_argument("--height", type=int)
-    command.add_argument("--out", type=Path, default=Path("sciart.png"))
-    command.add_argument("--quiet", action="store_true", help="no progress bar")
-    command.set_defaults(run=_generate)
+    add_picture_commands(commands)
 
     command = commands.add_parser("plan", help="what a recipe compiles to: each LoRA's weight at every step")
     add_recipe_options(command)
@@ -98,38 +75,6 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--name", default="sciart-tiny", help="of the checkpoint, and before the LoRAs' names")
     command.set_defaults(run=_export_webui)
     return parser
-
-
-def _generate(args: argparse.Namespace) -> None:
-    store = PresetStore()
-    data = recipe_data(args)
-    preset = store.read(data["preset"]).data["txt2img"] if data.get("preset") else {}
-    values = {name: _first(getattr(args, name), preset.get(field), default)
-              for name, (field, default) in _SETTINGS.items()}
-    if values["seed"] == -1:
-        values["seed"] = random.randrange(2**32)
-    override = preset.get("override_settings", {}).get("CLIP_stop_at_last_layers")
-    recipe = resolved_recipe(data, store)
-    standalone.prepare()
-    from .standalone.generate import Settings, generate, load_loras
-    from .standalone.infotext import save_png
-    from .standalone.models import load_pipeline
-
-    settings = Settings(
-        prompt=values["prompt"], negative_prompt=values["negative"], steps=values["steps"], seed=values["seed"],
-        sampler=values["sampler"], scheduler=values["scheduler"], cfg_scale=values["cfg"], width=values["width"],
-        height=values["height"], clip_skip=_first(args.clip_skip, override, 1))
-    loras = load_loras(recipe, args.lora_dir or (MODEL / "loras" if args.model == MODEL else None))
-    pipe = load_pipeline(args.model, args.config, args.device)
-    picture = generate(pipe, recipe, settings, loras, args.model.stem, None if args.quiet else _show_progress)
-    save_png(picture.image, args.out, picture.infotext)
-    if picture.subjects is not None:
-        save_png(picture.subjects, args.out.with_suffix(".subjects.png"), picture.infotext)
-    if preset.get("enable_hr"):
-        picture.notes.append("the preset's hires pass is not made here; this is the first pass")
-    for note in picture.notes:
-        print(f"note: {note}", file=sys.stderr)
-    print(f"{args.out} ({picture.seconds:.1f} s)")
 
 
 def _plan(args: argparse.Namespace) -> None:
@@ -222,7 +167,7 @@ def _geometry(args: argparse.Namespace) -> None:
 
     weights = [_number(text) for text in args.weights.split(",")] if args.weights else None
     loras = [load_lora(path) for path in args.files]
-    comparison = compare(loras, weights, None if args.quiet else _show_progress)
+    comparison = compare(loras, weights, None if args.quiet else show_progress)
     if args.json:
         print(json.dumps(as_data(comparison), ensure_ascii=False))
     else:
@@ -243,14 +188,3 @@ def _export_webui(args: argparse.Namespace) -> None:
 
     for path in export_webui(args.model, args.models_dir, args.name):
         print(path)
-
-
-def _show_progress(done: int, steps: int) -> None:
-    if sys.stderr.isatty():
-        filled = 30 * done // steps
-        end = "\n" if done == steps else ""
-        print(f"\r[{'#' * filled}{'.' * (30 - filled)}] {done}/{steps}", end=end, file=sys.stderr, flush=True)
-
-
-def _first(*values: object):
-    return next((value for value in values if value is not None), None)

@@ -105,23 +105,29 @@ def axes(frame: Frame, x_title: str, y_title: str, with_labels: bool = True) -> 
 def curve_svg(points: Sequence[tuple[int, float]], frame: Frame, k: int, hover: Callable[[int, float], str],
               more: str = "") -> str:
     """The k-th curve's (step, value) points; hover(step, value): what is told there; more: drawn with it."""
-    color, dashes = PALETTE[k % len(PALETTE)], dashed(dash(k))
-    line = " ".join(f"{frame.x(step):.1f},{frame.y(value):.2f}" for step, value in points)
+    return drawn_line([(frame.x(step), frame.y(value), hover(step, value)) for step, value in points],
+                      *line_style(k), more)
+
+
+def drawn_line(points: Sequence[tuple[float, float, str]], color: str, dashes: str, more: str = "") -> str:
+    """Points of the page and what is told at each; more: drawn between line and points."""
+    line = " ".join(f"{x:.1f},{y:.2f}" for x, y, _ in points)
     radius = 2.6 if len(points) <= 60 else 1.6
-    dots = "".join(f'<circle cx="{frame.x(step):.1f}" cy="{frame.y(value):.2f}" r="{radius}">'
-                   f"<title>{clean(hover(step, value))}</title></circle>" for step, value in points)
+    dots = "".join(f'<circle cx="{x:.1f}" cy="{y:.2f}" r="{radius}"><title>{clean(told)}</title></circle>'
+                   for x, y, told in points)
     return (f'<g class="curve"><polyline points="{line}" stroke="{color}" stroke-width="2" '
-            f'stroke-linejoin="round"{dashes}/>{more}'
+            f'stroke-linejoin="round"{dashed(dashes)}/>{more}'
             # the wide transparent outline makes a small dot easy to point at
             f'<g fill="{color}" stroke="transparent" stroke-width="8" pointer-events="all">{dots}</g></g>')
 
 
-def legend(entries: Sequence[tuple[str, str, str, str]], kinds: Sequence[str] = ()) -> tuple[list[str], float]:
+def legend(entries: Sequence[tuple[str, str, str, str]], kinds: Sequence[str] = (),
+           top: float = TOP + PLOT_HEIGHT + BOTTOM) -> tuple[list[str], float]:
     """(hover, text, colour, dash) of each line under a plot, as many beside each other as fit; and the height they
-    take. kinds: classes, `entry` by default."""
+    take. kinds: classes, `entry` by default; top: where the plot ends."""
     if not entries:
         return [], 0.0
-    parts, x, y = ['<g class="legend">'], float(LEFT), TOP + PLOT_HEIGHT + BOTTOM + 14.0
+    parts, x, y = ['<g class="legend">'], float(LEFT), top + 14.0
     for (title, label, color, dashes), kind in zip(entries, kinds or ["entry"] * len(entries)):
         width = 26 + _text_width(label) + 14
         if x > LEFT and x + width > WIDTH:
@@ -130,7 +136,7 @@ def legend(entries: Sequence[tuple[str, str, str, str]], kinds: Sequence[str] = 
                      f'<line {from_to(x, y - 4, x + 20, y - 4)} stroke="{color}" stroke-width="3"{dashed(dashes)}/>'
                      f'{text(x + 26, y, label, "start")}</g>')
         x += width
-    return [*parts, "</g>"], y + 8 - (TOP + PLOT_HEIGHT + BOTTOM)
+    return [*parts, "</g>"], y + 8 - top
 
 
 def line_style(k: int) -> tuple[str, str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from sciart_ext import cli, standalone
+from sciart_ext import cli, cli_picture, standalone
 from sciart_ext.cli_recipe import parse_lora_option
 from sciart_ext.errors import SciArtError
 from sciart_ext.presets import PresetStore
@@ -18,7 +19,8 @@ MIX = ["--lora", "child=0.2@0, 0.65@0.5", "--lora", "paint=0.4"]
 
 @pytest.fixture(autouse=True)
 def own_user_folder(monkeypatch, tmp_path):
-    monkeypatch.setattr(cli, "PresetStore", lambda: PresetStore(user_dir=tmp_path / "user"))
+    for module in (cli, cli_picture):
+        monkeypatch.setattr(module, "PresetStore", lambda: PresetStore(user_dir=tmp_path / "user"))
 
 
 def run(capsys, *arguments):
@@ -117,6 +119,10 @@ def test_lora_options_are_added_to_the_recipe_s(capsys):
     (["presets", "save", "../x", '{"recipe": {"loras": [{"name": "a", "weight": 1}]}}'], "name: '../x'; accepted"),
     (["loras", "nowhere.safetensors"], "nowhere.safetensors: no such file"),
     (["generate", "--model", "x", "--preset", "science-imagination"], "'child' is not bound to a LoRA; give --role"),
+    (["influence", "--prompt", "p"], "loras: missing; give --recipe, --preset or --lora"),
+    (["influence", "--lora", "a=1", "--subsets", "some"], "subsets: 'some' is not known; accepted: solo, left-out"),
+    (["influence", "--lora", "a=1", "--orders", "1"], "orders: 1 is out of range; accepted: 2 to 1000"),
+    (["influence", "--lora", "a=1", "--at-once", "0"], "at-once: 0 is out of range; accepted: 1 to 256"),
 ])
 def test_errors_are_one_line_and_status_2(capsys, arguments, message):
     assert message in refuse(capsys, *arguments)
@@ -131,7 +137,7 @@ def test_unknown_commands_and_options_are_refused(capsys):
 
 def test_missing_extras_are_named(capsys, monkeypatch):
     monkeypatch.setattr(standalone, "EXTRAS", ("no_such_package",))
-    for arguments in (["generate", "--prompt", "p"], ["export-webui", "x"]):
+    for arguments in (["generate", "--prompt", "p"], ["influence", "--lora", "a=1"], ["export-webui", "x"]):
         assert 'no_such_package not installed; pip install "sciart[standalone]"' in refuse(capsys, *arguments)
 
 
@@ -145,6 +151,23 @@ def test_presets_are_saved_listed_shown_and_deleted(capsys, tmp_path):
     assert shown["name"] == "mine" and shown["builtin"] is False and shown["recipe"]["loras"][0]["name"] == "a"
     assert run(capsys, "presets", "delete", "mine")[0] == 0
     assert "no preset 'mine'" in refuse(capsys, "presets", "show", "mine")
+
+
+def test_influence_is_told_in_sentences_and_saved_as_a_folder(capsys, tmp_path, one_thread):
+    pytest.importorskip("diffusers")
+    asked = ["influence", "--prompt", "a rocket in space", "--lora", "child=0.8", "--lora", "watercolor=0.5", "--steps",
+             2, "--width", 64, "--height", 64, "--out", tmp_path / "out", "--device", "cpu"]
+    status, out, _ = run(capsys, *asked)
+    first, second, page = out.splitlines()
+    assert status == 0 and page == str(tmp_path / "out" / "index.html") and (tmp_path / "out" / "index.html").is_file()
+    data = json.loads((tmp_path / "out" / "influence.json").read_text(encoding="utf-8"))
+    assert data["sentences"] == [first, second] and first.startswith("child: ") and " % of the change, " in first
+    assert data["made"]["prompt"] == "a rocket in space" and data["made"]["recipe"]["loras"][0]["name"] == "child"
+    assert [name for name in ("rocket", "space") if f"word_{name}" in np.load(tmp_path / "out" / "maps.npz")] == [
+        "rocket", "space"]
+    solo = run(capsys, *asked, "--subsets", "solo", "--words", "-")[1]
+    assert solo.startswith("child: ΔE ")
+    assert "words: 'robot' is not in the prompt" in refuse(capsys, *asked, "--words", "rocket, robot")
 
 
 def test_lora_files_are_reported(capsys, tmp_path):

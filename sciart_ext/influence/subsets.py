@@ -25,7 +25,7 @@ class Question:
 
     @property
     def sets(self) -> list[int]:
-        """Small ones first."""
+        """Small ones first; those of one size by the first LoRA they have, the larger half by the first they lack."""
         every = (1 << self.count) - 1
         wanted: set[int] = set()
         if self.subsets == "solo":
@@ -37,7 +37,12 @@ class Question:
         else:
             wanted = {*sets_of(self.orders), *(1 << k for k in range(self.count)),
                       *(every ^ 1 << k for k in range(self.count))}
-        return sorted(wanted, key=lambda one: (bin(one).count("1"), one))
+
+        def order(one: int) -> tuple[int, int]:
+            size = bin(one).count("1")
+            return size, one if 2 * size <= self.count else -one
+
+        return sorted(wanted, key=order)
 
 
 def ask(count: int, subsets: str = "all", orders: int | None = None, seed: int = 0) -> Question:

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sciart_ext.guidance.sheet import GAP, HEADER, TILE, Seen, subject_sheet
+from sciart_ext.guidance.sheet import Seen, subject_sheet
+from sciart_ext.heat import GAP, HEADER, TILE
 
 
 def sheet(picture, seen):

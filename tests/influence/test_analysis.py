@@ -9,7 +9,7 @@ import torch
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from dataclasses import dataclass
+from invented import Made, invented
 
 from sciart_ext.colour import distances
 from sciart_ext.influence.analysis import analyse
@@ -34,23 +34,6 @@ def runs():
     run_sets(load_pipeline(MODEL, device="cpu"), recipe, Settings(PROMPT, steps=8, seed=777),
              load_loras(recipe, MODEL / "loras"), range(4), found, words=["rocket", "space"])
     return found
-
-
-@dataclass
-class Made:
-    """A run of which everything is invented."""
-
-    trajectory: torch.Tensor
-    picture: np.ndarray
-    words: torch.Tensor | None = None
-
-
-def invented(count, seed=0):
-    """Runs of all sets of so many LoRAs, from the same noise, without any structure."""
-    random = np.random.default_rng(seed)
-    noise = random.standard_normal((1, 4, 2, 2))
-    return {one: Made(torch.from_numpy(np.concatenate([noise, random.standard_normal((6, 4, 2, 2))])),
-                      random.integers(0, 256, (8, 8, 3), dtype=np.uint8)) for one in range(1 << count)}
 
 
 def test_the_shares_make_the_whole_change_and_the_maps_are_of_the_picture(runs):
@@ -118,7 +101,7 @@ def test_attention_to_a_word_is_highest_where_the_oracle_sees_the_thing(runs):
 
 def test_runs_that_do_not_belong_to_the_question_are_refused():
     runs = invented(2)
-    with pytest.raises(ValueError, match=r"no runs of the sets \[4, 5, 6, 7\]"):
+    with pytest.raises(ValueError, match=r"no runs of the sets \[4, 6, 5, 7\]"):
         analyse("abc", ask(3), runs)
     with pytest.raises(ValueError, match="2 LoRAs, 3 names"):
         analyse("abc", ask(2), runs)
