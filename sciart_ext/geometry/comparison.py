@@ -5,20 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import combinations, permutations
 
 import torch
 from torch import Tensor
 
 from ..errors import SciArtError
 from ..lora.file import LoraFile
-from .grams import grams
+from .grams import Grams, layer_grams, together
 from .layer import (
     cosines,
     inner_products,
-    overlap,
+    overlaps,
     principal_angles,
     rank_of_sum,
+    share_by_chance,
     share_within,
     shared_directions,
     subspaces,
@@ -27,6 +28,8 @@ from .layer import (
 
 RANKS = (1, 4, 16)
 """dimensions of the subspaces whose overlap is told"""
+AT_ONCE = 64
+"""layers whose Gram matrices are taken apart together"""
 _SIDES = {"input": "IN", "middle": "M", "output": "OUT"}
 
 
@@ -35,13 +38,15 @@ class Shared:
     """What a layer's, a block's or all deltas of the LoRAs have in common; matrices are float64 (LoRAs, LoRAs).
 
     inner: inner products, on the diagonal the squared norms; overlaps: of the strongest directions, by their number,
-    means over layers; removed: [a, b] the share of a's squared norm that projecting b out would take; ranks,
-    rank_of_sum: numerical ranks of each and of the weighted sum, totals over layers.
+    means over layers; removed: [a, b] the share of a's squared norm that projecting b out would take; chance: what it
+    would be if b's directions had nothing to do with a; ranks, rank_of_sum: numerical ranks of each and of the weighted
+    sum, totals over layers.
     """
 
     inner: Tensor
     overlaps: dict[int, Tensor]
     removed: Tensor
+    chance: Tensor
     ranks: Tensor
     rank_of_sum: int
     weights: tuple[float, ...]
@@ -83,13 +88,14 @@ class Conflict:
     b: str
     block: str
     removed: float
+    chance: float
     cosine: float
 
     def __str__(self) -> str:
         how = ("the same way" if self.cosine > 0.05 else "against each other" if self.cosine < -0.05
                else "in different ways")
         return (f"{self.a} and {self.b} overlap most in {self.block}, {how} (cosine {self.cosine:+.2f}): orthogonal "
-                f"would remove {100 * self.removed:.0f} % of {self.a}")
+                f"would remove {100 * self.removed:.0f} % of {self.a}; were they unrelated, {100 * self.chance:.0f} %")
 
 
 @dataclass(frozen=True)
@@ -111,16 +117,18 @@ class Comparison:
         return _together(self.layers)
 
     def conflicts(self) -> list[Conflict]:
-        """For each pair the block where the second's directions hold most of the first's change, the largest first."""
+        """For each pair the block where the second's directions hold most of the first's change, above what chance
+        would; the largest first."""
         found = []
         blocks = self.blocks()
         for a, b in permutations(range(len(self.names)), 2):
-            block = max(blocks, key=lambda one: float(blocks[one].removed[a, b] * blocks[one].inner[a, a]))
+            block = max(blocks, key=lambda one: float((blocks[one].removed - blocks[one].chance)[a, b]
+                                                      * blocks[one].inner[a, a]))
             shared = blocks[block]
             if shared.removed[a, b] > 0:
                 found.append(Conflict(self.names[a], self.names[b], block, float(shared.removed[a, b]),
-                                      float(shared.cosines[a, b])))
-        return sorted(found, key=lambda conflict: -conflict.removed)
+                                      float(shared.chance[a, b]), float(shared.cosines[a, b])))
+        return sorted(found, key=lambda conflict: conflict.chance - conflict.removed)
 
 
 def compare(loras: Sequence[LoraFile], weights: Sequence[float] | None = None,
@@ -135,34 +143,56 @@ def compare(loras: Sequence[LoraFile], weights: Sequence[float] | None = None,
     if len(weights) != len(loras):
         raise SciArtError("weights", f"{len(weights)} weights for {len(loras)} LoRAs; give one for each")
     names = sorted({name for lora in loras for name in lora.layers}, key=_depth)
-    layers = []
-    for done, name in enumerate(names, 1):
-        try:
-            layers.append(_layer(name, loras, weights))
-        except ValueError as error:
-            bases = ", ".join(f"{lora.name} ({lora.base})" for lora in loras)
-            raise SciArtError("loras", f"made for different models: {bases}; {name}: {error}") from None
-        if on_layer is not None:
-            on_layer(done, len(names))
-    return Comparison(tuple(lora.name for lora in loras), tuple(layers))
+    groups: dict[tuple, list[str]] = {}
+    for name in names:
+        ranks = tuple(lora.layers[name].rank if name in lora.layers else 0 for lora in loras)
+        groups.setdefault(ranks, []).append(name)
+    layers: dict[str, LayerShared] = {}
+    for group in groups.values():
+        for start in range(0, len(group), AT_ONCE):
+            some = group[start:start + AT_ONCE]
+            grams = []
+            for name in some:
+                grams.append(_read(name, loras))
+                if on_layer is not None:
+                    on_layer(len(layers) + len(grams), len(names))
+            layers.update(zip(some, _compared(some, together(grams), weights)))
+    return Comparison(tuple(lora.name for lora in loras), tuple(layers[name] for name in names))
 
 
-def _layer(name: str, loras: Sequence[LoraFile], weights: tuple[float, ...]) -> LayerShared:
-    gram = grams([lora.layers.get(name) for lora in loras])
-    found = subspaces(gram)
-    count = len(loras)
-    overlaps = {k: torch.eye(count, dtype=torch.float64) for k in RANKS}
-    removed, angles = torch.eye(count, dtype=torch.float64), {}
-    for a in range(count):
-        for b in range(a + 1, count):
-            shared = shared_directions(gram, found, a, b)
-            angles[a, b] = principal_angles(shared.left)
-            for k in RANKS:
-                overlaps[k][a, b] = overlaps[k][b, a] = overlap(shared.left, k)
-            removed[a, b] = share_within(found[a].values, shared)
-            removed[b, a] = share_within(found[b].values, shared.turned())
-    return LayerShared(inner_products(gram), overlaps, removed, torch.tensor([one.rank for one in found]),
-                       rank_of_sum(gram, weights), weights, name, tuple(one.values for one in found), angles)
+def _read(name: str, loras: Sequence[LoraFile]) -> Grams:
+    try:
+        return layer_grams([lora.layers.get(name) for lora in loras])
+    except ValueError as error:
+        bases = ", ".join(f"{lora.name} ({lora.base})" for lora in loras)
+        raise SciArtError("loras", f"made for different models: {bases}; {name}: {error}") from None
+
+
+def _compared(names: Sequence[str], grams: Grams, weights: tuple[float, ...]) -> list[LayerShared]:
+    """Of these layers."""
+    found = subspaces(grams)
+    layers, count = len(names), len(found)
+    shares = {k: torch.eye(count, dtype=torch.float64).repeat(layers, 1, 1) for k in RANKS}
+    removed = torch.eye(count, dtype=torch.float64).repeat(layers, 1, 1)
+    ranks = torch.stack([one.ranks for one in found], -1)
+    chance = torch.stack([share_by_chance(grams.shapes, rank) for rank in ranks.unbind(-1)], -1)
+    angles: dict[tuple[int, int], list[Tensor]] = {}
+    for a, b in combinations(range(count), 2):
+        shared = shared_directions(grams, found, a, b)
+        angles[a, b] = principal_angles(shared)
+        for k, found_shares in zip(RANKS, overlaps(shared, RANKS)):
+            shares[k][:, a, b] = shares[k][:, b, a] = found_shares
+        removed[:, a, b] = share_within(found[a].values, shared)
+        removed[:, b, a] = share_within(found[b].values, shared.turned())
+    inner, sums = inner_products(grams), rank_of_sum(grams, weights).tolist()
+
+    def layer(i: int) -> LayerShared:
+        spectra = tuple(one.values[i, :rank] for one, rank in zip(found, ranks[i].tolist()))
+        return LayerShared(inner[i], {k: of_layers[i] for k, of_layers in shares.items()}, removed[i],
+                           chance[i].expand(count, -1), ranks[i], sums[i], weights, names[i], spectra,
+                           {pair: of_layers[i] for pair, of_layers in angles.items()})
+
+    return [layer(i) for i in range(layers)]
 
 
 def _together(layers: Sequence[Shared]) -> Shared:
@@ -170,12 +200,14 @@ def _together(layers: Sequence[Shared]) -> Shared:
     that both LoRAs reach."""
     inner = torch.stack([layer.inner for layer in layers])
     norms = inner.diagonal(dim1=1, dim2=2)
-    removed = torch.stack([layer.removed for layer in layers]) * norms[:, :, None]
+    weighed = norms / norms.sum(0).clamp(min=1e-300)
+    removed = (torch.stack([layer.removed for layer in layers]) * weighed[:, :, None]).sum(0)
+    chance = (torch.stack([layer.chance for layer in layers]) * weighed[:, :, None]).sum(0)
     ranks = torch.stack([layer.ranks for layer in layers])
     both = ((ranks[:, :, None] > 0) & (ranks[:, None] > 0)).double()
     overlaps = {k: (torch.stack([layer.overlaps[k] for layer in layers]) * both).sum(0) / both.sum(0).clamp(min=1)
                 for k in RANKS}
-    return Shared(inner.sum(0), overlaps, removed.sum(0) / norms.sum(0).clamp(min=1e-300)[:, None], ranks.sum(0),
+    return Shared(inner.sum(0), overlaps, removed, chance, ranks.sum(0),
                   sum(layer.rank_of_sum for layer in layers), layers[0].weights)
 
 

@@ -1,4 +1,4 @@
-"""Gram matrices of one layer's factors: all that the geometry of its deltas needs, whatever the layer's width.
+"""Gram matrices of layers' factors: all that the geometry of their deltas needs, whatever the layers' width.
 
 With ΔW_k = B_k A_k the inner products, singular values and singular subspaces of the deltas depend on the factors only
 through BᵢᵀBⱼ and AᵢAⱼᵀ, ranks × ranks each. So a layer is read once, and nothing of its size is kept.
@@ -16,17 +16,18 @@ from ..lora.kinds import LowRank
 
 
 class Grams(NamedTuple):
-    """Of a layer's deltas stacked by rank, float64 (Σ rank, Σ rank); where each of them lies; each one's scale is
-    within `down`."""
+    """Of the deltas of layers, in each of which the LoRAs have the same ranks, stacked by rank: float64 (layers, Σ
+    rank, Σ rank); where each LoRA lies; and the layers' outputs and inputs, (layers, 2). Scales are within `down`."""
 
     up: Tensor
     """BᵢᵀBⱼ"""
     down: Tensor
     """AᵢAⱼᵀ, both with their scales"""
     parts: tuple[slice, ...]
+    shapes: Tensor
 
 
-def grams(deltas: Sequence[LowRank | None]) -> Grams:
+def layer_grams(deltas: Sequence[LowRank | None]) -> Grams:
     """Of the deltas of one layer; None: a LoRA that does not reach it has rank 0. Raises ValueError where two deltas
     are not of one layer's shape."""
     given = [delta for delta in deltas if delta is not None]
@@ -34,12 +35,22 @@ def grams(deltas: Sequence[LowRank | None]) -> Grams:
               for delta in given}
     if len(shapes) != 1:
         raise ValueError(f"deltas of one layer need one shape, got {sorted(shapes)}")
-    up = torch.cat([delta.up.flatten(1) for delta in given], 1).double()
-    down = torch.cat([delta.down.flatten(1) for delta in given]).double()
     parts, start = [], 0
     for delta in deltas:
         end = start + (delta.rank if delta is not None else 0)
         parts.append(slice(start, end))
         start = end
-    scales = torch.cat([up.new_full((delta.rank,), delta.scale) for delta in given])
-    return Grams(up.T @ up, (down @ down.T) * scales[:, None] * scales, tuple(parts))
+    up = torch.empty(start, given[0].up.shape[0], dtype=torch.float64)
+    down = torch.empty(start, given[0].down[0].numel(), dtype=torch.float64)
+    scales = torch.empty(start, dtype=torch.float64)
+    for part, delta in zip(parts, deltas):
+        if delta is not None:
+            up[part], down[part], scales[part] = delta.up.flatten(1).T, delta.down.flatten(1), delta.scale
+    return Grams((up @ up.T)[None], ((down @ down.T) * scales[:, None] * scales)[None], tuple(parts),
+                 torch.tensor([[up.shape[1], down.shape[1]]]))
+
+
+def together(grams: Sequence[Grams]) -> Grams:
+    """Of layers in which the LoRAs have the same ranks."""
+    return Grams(torch.cat([one.up for one in grams]), torch.cat([one.down for one in grams]), grams[0].parts,
+                 torch.cat([one.shapes for one in grams]))

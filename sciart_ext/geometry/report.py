@@ -37,8 +37,8 @@ def in_words(comparison: Comparison) -> list[str]:
 def _shared(shared: Shared) -> dict:
     return {"norms": _rounded(shared.norms), "cosines": _rounded(shared.cosines),
             "overlaps": {str(k): _rounded(matrix) for k, matrix in shared.overlaps.items()},
-            "removed": _rounded(shared.removed), "ranks": shared.ranks.tolist(), "rank_of_sum": shared.rank_of_sum,
-            "superposition": shared.superposition}
+            "removed": _rounded(shared.removed), "chance": _rounded(shared.chance),
+            "ranks": shared.ranks.tolist(), "rank_of_sum": shared.rank_of_sum, "superposition": shared.superposition}
 
 
 def _layer(layer: LayerShared) -> dict:

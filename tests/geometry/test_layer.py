@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sciart_ext.geometry.grams import grams
+from sciart_ext.geometry.grams import layer_grams, together
 from sciart_ext.geometry.layer import (
     cosines,
     inner_products,
-    overlap,
+    overlaps,
     principal_angles,
     rank_of_sum,
+    share_by_chance,
     share_within,
     shared_directions,
     subspaces,
@@ -81,48 +82,49 @@ def close(found, expected):
 
 def test_inner_products_norms_and_cosines(deltas):
     flat = torch.stack([dense(delta).flatten() for delta in deltas])
-    inner = inner_products(grams(deltas))
+    inner = inner_products(layer_grams(deltas))[0]
     torch.testing.assert_close(inner, flat @ flat.T, rtol=1e-9, atol=1e-12)
     units = flat / flat.norm(dim=1, keepdim=True)
     close(cosines(inner), units @ units.T)
 
 
 def test_singular_values_and_subspaces(deltas):
-    for delta, found in zip(deltas, subspaces(grams(deltas))):
+    for delta, found in zip(deltas, subspaces(layer_grams(deltas))):
         u, s, v = dense_svd(delta)
-        assert found.rank == len(s)
-        close(found.values / s[0], s / s[0])
-        left = delta.up.flatten(1).double() @ found.left
-        right = (delta.scale * delta.down.flatten(1).double()).T @ found.right
+        rank, values = int(found.ranks), found.values[0]
+        assert rank == len(s) and (values[rank:] == 0).all()
+        close(values[:rank] / s[0], s / s[0])
+        left = delta.up.flatten(1).double() @ found.left[0]
+        right = (delta.scale * delta.down.flatten(1).double()).T @ found.right[0]
         close(left @ left.T, u @ u.T)  # the same subspaces, whatever the signs
         close(right @ right.T, v @ v.T)
-        close(left @ (found.values / s[0]).diag() @ right.T, dense(delta) / s[0])
+        close(left @ (values / s[0]).diag() @ right.T, dense(delta) / s[0])
 
 
 def test_overlaps_and_principal_angles(deltas):
-    gram = grams(deltas)
+    gram = layer_grams(deltas)
     found = subspaces(gram)
     for a, b in ((0, 1), (0, 2), (1, 2)):
         (u, *_), (w, *_) = dense_svd(deltas[a]), dense_svd(deltas[b])
         shared = shared_directions(gram, found, a, b)
         for k in (1, 2, 4, 100):
             k_there = min(k, u.shape[1], w.shape[1])
-            close(overlap(shared.left, k), (u[:, :k_there].T @ w[:, :k_there]).square().sum() / k_there)
+            close(overlaps(shared, [k])[0][0], (u[:, :k_there].T @ w[:, :k_there]).square().sum() / k_there)
         cosine = torch.linalg.svdvals(u.T @ w).clamp(max=1)
-        close(principal_angles(shared.left).deg2rad().cos(), cosine)
+        close(principal_angles(shared)[0].deg2rad().cos(), cosine)
 
 
 def test_superposition_and_rank_of_the_sum(deltas):
-    gram = grams(deltas)
+    gram = layer_grams(deltas)
     dense_sum = sum(weight * dense(delta) for weight, delta in zip(WEIGHTS, deltas))
     total = sum((weight * dense(delta)).square().sum() for weight, delta in zip(WEIGHTS, deltas))
-    close(superposition(inner_products(gram), WEIGHTS), dense_sum.square().sum() / total)
+    close(superposition(inner_products(gram)[0], WEIGHTS), dense_sum.square().sum() / total)
     values = torch.linalg.svdvals(dense_sum)
-    assert rank_of_sum(gram, WEIGHTS) == int((values > 1e-6 * values[0]).sum())
+    assert int(rank_of_sum(gram, WEIGHTS)) == int((values > 1e-6 * values[0]).sum())
 
 
 def test_what_projecting_another_out_takes_away(deltas):
-    gram = grams(deltas)
+    gram = layer_grams(deltas)
     found = subspaces(gram)
     for a, b in ((0, 1), (1, 0), (2, 0)):
         delta, (u, _, v) = dense(deltas[a]), dense_svd(deltas[b])
@@ -131,21 +133,50 @@ def test_what_projecting_another_out_takes_away(deltas):
             kept = delta - left @ (left.T @ delta)
             kept = kept - (kept @ right) @ right.T
             shared = shared_directions(gram, found, a, b)
-            close(share_within(found[a].values, shared, k), 1 - kept.square().sum() / delta.square().sum())
+            close(share_within(found[a].values, shared, k)[0], 1 - kept.square().sum() / delta.square().sum())
+
+
+def test_unrelated_directions_would_take_as_much_by_chance():
+    pairs = [[low_rank(6, seed), low_rank(9, 1000 + seed)] for seed in range(200)]
+    gram = together([layer_grams(pair) for pair in pairs])
+    found = subspaces(gram)
+    taken = share_within(found[0].values, shared_directions(gram, found, 0, 1)).mean()
+    chance = share_by_chance(gram.shapes, found[1].ranks)
+    assert gram.shapes[0].tolist() == [40, 28] and (chance == chance[0]).all()
+    assert float(chance[0]) == pytest.approx(1 - (1 - 9 / 40) * (1 - 9 / 28))
+    assert float(taken) == pytest.approx(float(chance[0]), abs=0.01)
 
 
 def test_a_lora_that_does_not_reach_the_layer_has_nothing_in_common_there():
-    gram = grams([FIRST, None])
+    gram = layer_grams([FIRST, None])
     found = subspaces(gram)
-    inner = inner_products(gram)
+    inner = inner_products(gram)[0]
     close(cosines(inner), [[1.0, 0.0], [0.0, 0.0]])
     shared = shared_directions(gram, found, 0, 1)
-    assert found[1].rank == 0 and overlap(shared.left, 4) == 0.0 and len(principal_angles(shared.left)) == 0
-    assert share_within(found[0].values, shared) == share_within(found[1].values, shared.turned()) == 0.0
+    assert int(found[1].ranks) == 0 and float(overlaps(shared, [4])[0]) == 0.0 and len(principal_angles(shared)[0]) == 0
+    assert float(share_within(found[0].values, shared)) == float(share_within(found[1].values, shared.turned())) == 0.0
     assert superposition(inner, (1.0, 1.0)) == pytest.approx(1.0)
     assert superposition(inner, (0.0, 1.0)) is None
 
 
+def test_layers_are_told_together_as_one_by_one():
+    several = [[low_rank(6, 1), low_rank(4, 2)], [deficient(6, 3), low_rank(4, 4)],
+               [low_rank(6, 5, out=9, inputs=70, scale=1e-4), low_rank(4, 6, out=9, inputs=70, scale=30)]]
+    one_by_one = [layer_grams(deltas) for deltas in several]
+    gram = together(one_by_one)
+    found = subspaces(gram)
+    shared = shared_directions(gram, found, 0, 1)
+    for i, own in enumerate(one_by_one):
+        alone = subspaces(own)
+        between = shared_directions(own, alone, 0, 1)
+        close(found[0].values[i], alone[0].values[0])
+        close(overlaps(shared, [4])[0][i], overlaps(between, [4])[0][0])
+        close(principal_angles(shared)[i].deg2rad().cos(), principal_angles(between)[0].deg2rad().cos())
+        close(share_within(found[0].values, shared)[i], share_within(alone[0].values, between)[0])
+        assert rank_of_sum(gram, (1.0, 1.0))[i] == rank_of_sum(own, (1.0, 1.0))[0]
+    assert shared.dimensions.tolist() == [4, 2, 4]
+
+
 def test_deltas_of_different_layers_are_refused():
     with pytest.raises(ValueError, match="one shape"):
-        grams([FIRST, low_rank(5, 2, out=41)])
+        layer_grams([FIRST, low_rank(5, 2, out=41)])
