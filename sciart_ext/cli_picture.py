@@ -53,7 +53,7 @@ def _add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--steps", type=int)
     command.add_argument("--seed", type=int, help="-1: a random one")
     command.add_argument("--sampler", help="as the WebUI calls it: Euler a, DPM++ 2M Karras, ...")
-    command.add_argument("--scheduler", help="Automatic, Uniform or Karras")
+    command.add_argument("--scheduler", help="Automatic, Uniform, Karras or Exponential")
     command.add_argument("--cfg", type=float)
     command.add_argument("--clip-skip", type=int, default=None)
     command.add_argument("--width", type=int)

@@ -269,7 +269,7 @@ def test_syntax_that_is_not_interpreted_is_noted(pipe, prompt):
     ({"steps": 0}, "steps"), ({"cfg_scale": -1}, "cfg"), ({"cfg_scale": float("nan")}, "cfg"),
     ({"width": 65}, "width"), ({"height": 32}, "height"), ({"prompt": " "}, "prompt"), ({"seed": -1}, "seed"),
     ({"clip_skip": 3}, "clip-skip"), ({"sampler": "Eular"}, "sampler"), ({"scheduler": "Exp"}, "scheduler"),
-    ({"sampler": "Euler a Karras"}, "scheduler"),
+    ({"sampler": "Euler a Karras"}, "scheduler"), ({"sampler": "DDIM", "scheduler": "Exponential"}, "scheduler"),
 ])
 def test_wrong_settings_are_refused_naming_the_field(pipe, changes, field):
     with pytest.raises(SciArtError) as caught:
@@ -277,12 +277,15 @@ def test_wrong_settings_are_refused_naming_the_field(pipe, changes, field):
     assert caught.value.field == field
 
 
-@pytest.mark.parametrize(("sampler", "schedule", "karras"), [
-    ("DPM++ 2M", "Automatic", True), ("DPM++ 2M Karras", "Automatic", True), ("DPM++ 2M", "Uniform", False),
-    ("euler", "Automatic", False), ("Euler", "Karras", True), ("UniPC Karras", "Automatic", True),
+@pytest.mark.parametrize(("sampler", "schedule", "spacing"), [
+    ("DPM++ 2M", "Automatic", "karras"), ("DPM++ 2M Karras", "Automatic", "karras"), ("DPM++ 2M", "Uniform", ""),
+    ("euler", "Automatic", ""), ("Euler", "Karras", "karras"), ("UniPC Karras", "Automatic", "karras"),
+    ("DPM++ 2M SDE", "Automatic", "exponential"), ("DPM++ 2M SDE Karras", "Automatic", "karras"),
 ])
-def test_schedules_are_named_as_in_the_host(pipe, sampler, schedule, karras):
-    assert make_scheduler(sampler, schedule, pipe.scheduler.config, 0).config.use_karras_sigmas is karras
+def test_schedules_are_named_as_in_the_host(pipe, sampler, schedule, spacing):
+    config = make_scheduler(sampler, schedule, pipe.scheduler.config, 0).config
+    used = [name for name in ("karras", "exponential") if config[f"use_{name}_sigmas"]]
+    assert used == ([spacing] if spacing else [])
 
 
 def test_loras_are_found_by_stem_path_or_subfolder(tmp_path):

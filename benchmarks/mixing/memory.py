@@ -29,13 +29,20 @@ def reset_peak() -> bool:
 
 def peak_mb() -> float | None:
     """The largest resident size since `reset_peak`."""
+    return _status("VmHWM")
+
+
+def mapped_mb() -> float | None:
+    """The part of the resident size that is pages of mapped files."""
+    return _status("RssFile")
+
+
+def _status(field: str) -> float | None:
     try:
         status = (PROCESS / "status").read_text()
     except OSError:
         return None
-    return next(
-        (int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmHWM:")), None
-    )
+    return next((int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith(f"{field}:")), None)
 
 
 def bounds_mb(

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..guidance.guide import Guide
 from ..influence.word_maps import WordMaps, columns_of
 from ..lora.file import LoraFile
+from ..mixer.mixer import Mixer
 from ..mixer.mixture import Mixture, bind
 from ..mixer.targets import diffusers_unet_layers
 from ..plan import PassPlan, Row, compile_plan
@@ -41,9 +42,9 @@ class Run:
 class SetRows(Rows):
     """Rows of which each image has a plan of its own, with other LoRAs silent."""
 
-    def __init__(self, pipe, mixture: Mixture, plans: Sequence[PassPlan], rows: Sequence[PromptRow], cfg_scale: float,
+    def __init__(self, pipe, mixer: Mixer, plans: Sequence[PassPlan], rows: Sequence[PromptRow], cfg_scale: float,
                  size: tuple[int, int], words: WordMaps | None = None):
-        super().__init__(pipe, mixture.unet, plans[0], rows, cfg_scale, size)
+        super().__init__(pipe, mixer, plans[0], rows, cfg_scale, size)
         self.plans = plans
         self.words = words
 
@@ -62,7 +63,7 @@ class SetRows(Rows):
 
     @property
     def differ(self) -> bool:
-        return True
+        return len(self.plans) > 1 or super().differ
 
     def gates(self, progress: float, row: Row, image: int) -> tuple[float, ...]:
         return self.plans[image].gates(progress, row)
@@ -119,7 +120,7 @@ def _run_batch(pipe, recipe: Recipe, settings: Settings, mixture: Mixture, plan:
     joined = [_joined(same_row) for same_row in zip(*encoded)]
     seen: list[Tensor] = []
     words = WordMaps(pipe.unet, diffusers_unet_layers(pipe.unet), columns) if columns else None
-    rows = SetRows(pipe, mixture, plans, joined, settings.cfg_scale, size, words)
+    rows = SetRows(pipe, mixture.unet, plans, joined, settings.cfg_scale, size, words)
     latents, _ = sample(pipe, recipe, settings, rows, len(batch), on_step, lambda now: seen.append(now.float().cpu()))
     pictures = [np.asarray(picture.convert("RGB")) for picture in decode(pipe, latents)]
     told = words.maps().cpu() if words is not None else [None] * len(batch)

@@ -19,13 +19,15 @@ SAMPLERS = {
     "Euler a": ("EulerAncestralDiscreteScheduler", _K_DIFFUSION, "uniform"),
     "DPM++ 2M": ("DPMSolverMultistepScheduler",
                  {**_K_DIFFUSION, "algorithm_type": "dpmsolver++", "solver_order": 2}, "karras"),
+    "DPM++ 2M SDE": ("DPMSolverMultistepScheduler",
+                     {**_K_DIFFUSION, "algorithm_type": "sde-dpmsolver++", "solver_order": 2}, "exponential"),
     "DPM++ SDE": ("DPMSolverSDEScheduler", _K_DIFFUSION, "karras"),
     "Heun": ("HeunDiscreteScheduler", _K_DIFFUSION, "uniform"),
     "DDIM": ("DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}, "uniform"),
     "UniPC": ("UniPCMultistepScheduler", {}, "uniform"),
 }
-SCHEDULES = ("Automatic", "Uniform", "Karras")
-_NO_KARRAS = ("Euler a", "DDIM")
+SCHEDULES = ("Automatic", "Uniform", "Karras", "Exponential")
+_ONLY_UNIFORM = ("Euler a", "DDIM")
 
 
 def make_scheduler(sampler: str, schedule: str, config: dict, seed: int | list[int]):
@@ -38,10 +40,11 @@ def make_scheduler(sampler: str, schedule: str, config: dict, seed: int | list[i
     class_name, settings, automatic = SAMPLERS[sampler]
     schedule = automatic if schedule == "Automatic" else schedule.lower()
     settings = dict(settings)
-    if schedule == "karras" and sampler in _NO_KARRAS:
-        raise SciArtError("scheduler", f"Karras is not available for {sampler}; accepted: Automatic, Uniform")
-    if sampler not in _NO_KARRAS:
-        settings["use_karras_sigmas"] = schedule == "karras"
+    if schedule != "uniform" and sampler in _ONLY_UNIFORM:
+        raise SciArtError("scheduler", f"{schedule.capitalize()} is not available for {sampler}; accepted: Automatic, "
+                                       "Uniform")
+    if sampler not in _ONLY_UNIFORM:
+        settings.update(use_karras_sigmas=schedule == "karras", use_exponential_sigmas=schedule == "exponential")
     if sampler == "DPM++ SDE":
         if find_spec("torchsde") is None:
             raise SciArtError("sampler", 'DPM++ SDE needs torchsde; pip install "sciart[standalone]"')

@@ -16,6 +16,7 @@ from sciart_ext.recipe import parse_recipe
 from sciart_ext.standalone.counterfactuals import run_sets
 from sciart_ext.standalone.generate import Settings, generate, load_loras
 from sciart_ext.standalone.models import load_pipeline
+from sciart_ext.standalone.samplers import SAMPLERS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -43,7 +44,7 @@ def alone(tiny, one, settings=SETTINGS, loras=LORAS, **recipe):
     return np.asarray(generate(tiny[0], recipe, settings, load_loras(recipe, tiny[1])).image)
 
 
-@pytest.mark.parametrize("sampler", ["Euler", "Euler a", "DPM++ 2M", "DPM++ SDE", "Heun", "DDIM", "UniPC"])
+@pytest.mark.parametrize("sampler", list(SAMPLERS))
 def test_each_set_is_what_it_is_alone(tiny, sampler):
     settings = Settings("a rocket", "noise", steps=4, seed=5, cfg_scale=3, width=64, height=64, sampler=sampler)
     runs = made(tiny, [0, 1, 6, 7], settings=settings)

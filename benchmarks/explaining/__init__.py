@@ -1,0 +1,1 @@
+"""What `benchmarks.explain` measures."""
