@@ -10,10 +10,11 @@ import torch
 
 from sciart_ext.influence.analysis import Influence, analyse
 from sciart_ext.influence.measures import evenness, mass_within
+from sciart_ext.influence.runs import Run
 from sciart_ext.influence.subsets import ask
 from sciart_ext.lora.file import load_lora
 from sciart_ext.recipe import Recipe, parse_recipe
-from sciart_ext.standalone.counterfactuals import Run, run_sets
+from sciart_ext.standalone.counterfactuals import run_sets
 from sciart_ext.standalone.generate import Settings
 from sciart_ext.standalone.models import load_pipeline
 from sciart_ext.world import MODEL

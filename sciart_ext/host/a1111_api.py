@@ -1,24 +1,28 @@
-"""Routes under /sciart/v1/: presets, roles, LoRAs and plans, behind the host's own authentication."""
+"""Routes under /sciart/v1/: presets, roles, LoRAs, plans, geometry, influence; behind the host's authentication."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, Dict
+from typing import Any, Dict, List
 
 from fastapi import FastAPI
 from modules import script_callbacks
 from pydantic import BaseModel, Field
 
 from ..errors import SciArtError
+from ..geometry.comparison import compare
+from ..geometry.report import as_data
+from ..lora.file import load_lora
 from ..plan import compile_plan
 from ..plan_plot import plan_png
 from ..presets import PresetStore, resolve
 from ..recipe import Recipe, dump_recipe, parse_recipe
-from ..schedule import check_number
-from . import a1111_networks
+from ..schedule import MAX_WEIGHT, check_number
+from . import a1111_influence, a1111_networks
 from .a1111_errors import as_request_error
+from .a1111_influence import InfluenceRequest
 from .a1111_panel import lora_reports
 
 PREFIX = "/sciart/v1"
@@ -53,6 +57,13 @@ class PlanRequest(BaseModel):
         @staticmethod
         def schema_extra(schema: dict, model: type) -> None:
             schema["properties"]["recipe"] = inlined_schema()
+
+
+class GeometryRequest(BaseModel):
+    """What `/geometry` is asked."""
+
+    loras: List[str] = Field(..., description="two or more, by name or alias")
+    weights: List[float] | None = Field(None, description="of each in the mixture; default 1")
 
 
 class PresetRequest(BaseModel):
@@ -119,6 +130,22 @@ def plan(body: PlanRequest) -> dict:
     return {"recipe": dump_recipe(recipe), "plan": compiled.table(), "png": png}
 
 
+def geometry(body: GeometryRequest) -> dict:
+    """What LoRAs have in common, layer by layer, by block and in all, and where they conflict."""
+    weights = None if body.weights is None else [check_number(weight, f"weights[{i}]", -MAX_WEIGHT, MAX_WEIGHT)
+                                                 for i, weight in enumerate(body.weights)]
+    paths = [a1111_networks.find(name, f"loras[{i}]") for i, name in enumerate(body.loras)]
+    return as_data(compare([load_lora(path, name) for path, name in zip(paths, body.loras)], weights))
+
+
+def _influence_by(api: object) -> Callable:
+    def influence(body: InfluenceRequest) -> dict:
+        """What each LoRA of a recipe did to a picture: shares, curves, heatmaps, and a sentence for each."""
+        return a1111_influence.influence(api, body)
+
+    return influence
+
+
 def _add_routes(demo: object, app: FastAPI) -> None:
     host = next((route for route in app.routes if getattr(route, "path", None) == HOST_ROUTE), None)
     if host is None:
@@ -128,7 +155,8 @@ def _add_routes(demo: object, app: FastAPI) -> None:
         ("GET", "/presets", list_presets), ("GET", "/presets/{name}", read_preset),
         ("POST", "/presets", save_preset), ("DELETE", "/presets/{name}", delete_preset),
         ("GET", "/roles", read_roles), ("POST", "/roles", bind_roles),
-        ("GET", "/loras", list_loras), ("POST", "/plan", plan),
+        ("GET", "/loras", list_loras), ("POST", "/plan", plan), ("POST", "/geometry", geometry),
+        ("POST", "/influence", _influence_by(host.endpoint.__self__)),
     ):
         app.add_api_route(PREFIX + path, _refusing(endpoint), methods=[method], dependencies=dependencies,
                           tags=["SciArt"], name=f"sciart_{endpoint.__name__}")

@@ -18,8 +18,9 @@ from ..guidance.settings import GuidanceSettings
 from ..guidance.words import mixed_prompt, subjects_in, words_of
 from ..memory import rows_that_fit, too_many_rows
 from ..plan import PassPlan, Row
-from .a1111_model import model_parts, tokenizing_encoder, update_weights
+from .a1111_model import model_parts, update_weights
 from .a1111_prompts import Conditioning, EncodedRows
+from .a1111_tokens import Tokens
 
 
 def check_can_guide() -> None:
@@ -60,7 +61,7 @@ class GuidedPass:
         self.alphas = shared.sd_model.alphas_cumprod
         self.sigmas = ((1 - self.alphas) / self.alphas).sqrt()
         self.is_vp = isinstance(sampler, sd_samplers_timesteps.CompVisSampler)
-        self.encoder = tokenizing_encoder(shared.sd_model)
+        tokens = Tokens(shared.sd_model)
         subjects = subjects_in(plan)
         self.schedules = [self._scheduled(prompt, mixed_prompt(subjects, prompt)) for prompt in encoded.prompts]
         unet = model_parts(shared.sd_model)["unet"]
@@ -70,7 +71,7 @@ class GuidedPass:
         maps = stack.enter_context(AttentionMaps(unet.root, unet.layers))
         self.guide = Guide(settings, maps, subjects, [plan.loras[k].region for k in plan.subjects], by_image=True)
         self.words = functools.lru_cache(maxsize=None)(
-            lambda prompt, mixed: words_of(plan, prompt, mixed, self._tokens, self._chunks))
+            lambda prompt, mixed: words_of(plan, prompt, mixed, tokens.of_words, tokens.chunks))
         for texts in {texts for schedule in self.schedules for _, texts in schedule}:
             self.words(*texts)  # what is not in the prompt is refused now, not at the step where it is missing
 
@@ -173,24 +174,6 @@ class GuidedPass:
     def _texts(self) -> list[tuple[str, ...]]:
         """Each image's prompt, as it was given and as the mixture's, at this evaluation."""
         return [_at(schedule, self.denoiser.step) for schedule in self.schedules]
-
-    def _chunks(self, text: str) -> list[list[int]]:
-        """Tokens by chunk, as the host lays them out; the vectors of an embedding get numbers of their own."""
-        chunks = []
-        for chunk in self.encoder.tokenize_line(text)[0]:
-            tokens = list(chunk.tokens[1:-1])
-            for fix in chunk.fixes:
-                for i in range(fix.embedding.vectors):
-                    tokens[fix.offset + i] = -hash((fix.embedding.name, i)) % 2**31 + 2**31
-            chunks.append(tokens)
-        return chunks
-
-    def _tokens(self, text: str) -> list[int]:
-        """The tokens of a few words, without the padding after them."""
-        tokens = self._chunks(text)[0] if text else []
-        while tokens and tokens[-1] == self.encoder.id_end:
-            tokens.pop()
-        return tokens
 
 
 def _at(schedule: Sequence[tuple[int, object]], step: int):

@@ -45,17 +45,18 @@ class EncodedRows:
 class Prompts:
     """Takes part in how the host encodes the prompts of a run `p`.
 
-    files: what tells the LoRAs' files apart; plan(hires): of the first or the hires pass; mixture(): of the LoRAs with
-    the model that is loaded now, None where they do not fit it.
+    files: what tells the LoRAs' files apart; plan(hires): of the first or the hires pass; plans(plan, images): of each
+    image; mixture(): of the LoRAs with the model that is loaded now, None where they do not fit it.
     """
 
     def __init__(self, p, files: Sequence[object], plan: Callable[[bool], PassPlan],
-                 mixture: Callable[[], Mixture | None]):
+                 plans: Callable[[PassPlan, int], Sequence[PassPlan]], mixture: Callable[[], Mixture | None]):
         self.p = p
         self.files = files
         self.encoded: dict[bool, EncodedRows] = {}
         """of a guided pass, as they were encoded last; of the first and the hires pass"""
         self._plan = plan
+        self._plans = plans
         self._mixture = mixture
         self._negative: dict[bool, list] = {}
         self._original = p.get_conds_with_caching
@@ -76,8 +77,12 @@ class Prompts:
         plan, uncond = self._plan(hires), getattr(prompts, "is_negative_prompt", False)
 
         def encode(prompts, row: Row, caches=None):
-            return self._encode(plan.te_gates(row), function, prompts, steps, caches or [[None, None]],
-                                extra_network_data, hires_steps)
+            gates = [one.te_gates(row) for one in self._plans(plan, len(prompts))]
+            if len(set(gates)) == 1:
+                return self._encode(gates[0], function, prompts, steps, caches or [[None, None]], extra_network_data,
+                                    hires_steps)
+            return _side_by_side([self._encode(own, function, _retold([text], str, prompts), steps, [[None, None]],
+                                               extra_network_data, hires_steps) for own, text in zip(gates, prompts)])
 
         subjects = subjects_in(self._plan(False))
         if self._ended or not subjects or self._mixture() is None:
@@ -108,8 +113,16 @@ class Prompts:
             return self._original(function, prompts, steps, caches, key, hires_steps)
 
 
-def _retold(prompts: prompt_parser.SdConditioning, told: Callable[[str], str]) -> prompt_parser.SdConditioning:
-    return prompt_parser.SdConditioning([told(text) for text in prompts], copy_from=prompts)
+def _retold(prompts: Sequence[str], told: Callable[[str], str], like=None) -> prompt_parser.SdConditioning:
+    """The prompts as told; like: whose size and kind they have, by default their own."""
+    return prompt_parser.SdConditioning([told(text) for text in prompts], copy_from=like or prompts)
+
+
+def _side_by_side(images: Sequence):
+    """What the host makes of several prompts at once, from what it makes of each."""
+    if isinstance(images[0], Conditioning):
+        return Conditioning((len(images),), [image.batch[0] for image in images])
+    return [image[0] for image in images]
 
 
 def _joined(parts: Sequence[Conditioning], negative: Sequence[Sequence]) -> Conditioning:

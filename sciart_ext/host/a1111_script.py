@@ -11,12 +11,13 @@ from .a1111_errors import as_request_error
 from .a1111_panel import panel_actions
 from .a1111_run import LOSS_KEY, NOTES_KEY, Run
 from .a1111_session import session
+from .a1111_watched import Watched
 
 _RUN = "_sciart_run"
 
 
 class SciArtScript(scripts.Script):
-    """Mixes LoRAs as one JSON object, the recipe, says."""
+    """Mixes LoRAs as one JSON object, the recipe, says; our own routes give it a `Watched` with a recipe in it."""
 
     def title(self):
         return "SciArt"
@@ -32,13 +33,15 @@ class SciArtScript(scripts.Script):
 
     def process(self, p, recipe=None, *_):
         _detach(p)
+        watched = recipe if isinstance(recipe, Watched) else None
+        recipe = watched.recipe if watched else recipe
         for key in (INFOTEXT_KEY, NOTES_KEY, LOSS_KEY):
             p.extra_generation_params.pop(key, None)
         if is_off(recipe):
             session.clear()
             return
         try:
-            run = Run(p, recipe)
+            run = Run(p, recipe, watched)
             run.prompts.attach()
         except SciArtError as error:
             _fail_at(p, "init", as_request_error(error))

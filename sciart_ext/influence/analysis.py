@@ -4,25 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..colour import distances, lab
 from .measures import bends, curve, phases_of, shares_of_change, when, where
+from .runs import Run
 from .shapley import exact_shares, sampled_shares
 from .subsets import Question
-
-
-class Run(Protocol):
-    """A counterfactual run: trajectory (steps + 1, c, h, w) of the latents, picture (h, w, 3), 8-bit; words (words, h,
-    w): attention to some words of the prompt, where it was asked for."""
-
-    trajectory: Tensor
-    picture: np.ndarray
-    words: Tensor | None
 
 
 @dataclass(frozen=True)

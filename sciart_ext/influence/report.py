@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .analysis import Effects, Influence, Run, analyse
+from .analysis import Effects, Influence, analyse
 from .measures import PHASES
 from .paths import Paths, neighbour_paths, principal_paths
+from .runs import Run
 from .subsets import Question
 
 DIGITS = 6

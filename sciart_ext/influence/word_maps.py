@@ -28,7 +28,8 @@ class WordMaps:
         self._columns = [list(one) for one in columns]
         self._stack = ExitStack()
         self._sum: Tensor | float = 0.0
-        self._calls = 0
+        self._rows = 1
+        self.calls = 0
 
     def __enter__(self) -> WordMaps:
         for maps in self._levels:
@@ -38,24 +39,25 @@ class WordMaps:
     def __exit__(self, *exception) -> None:
         self._stack.close()
 
-    def record(self, images: int) -> None:
-        """The next call's first so many rows are the images', with the prompt."""
+    def record(self, images: int, rows: int = 1) -> None:
+        """The next call's first rows are the images', so many of each, the first of them with the prompt."""
+        self._rows = rows
         for maps in self._levels:
-            maps.record(images)
+            maps.record(images * rows)
 
     def add(self) -> None:
         """Takes what that call has shown: each word's mean over its tokens, heads and layers, at the finest grid."""
-        found = [torch.stack([maps.maps()[..., columns].mean(-1) for columns in self._columns], 1)
+        found = [torch.stack([maps.maps()[::self._rows][..., columns].mean(-1) for columns in self._columns], 1)
                  for maps in self._levels]
         size = found[0].shape[-2:]
         self._sum = self._sum + sum(nn.functional.interpolate(one, size, mode="bilinear") for one in found) / len(found)
-        self._calls += 1
+        self.calls += 1
 
     def maps(self) -> Tensor:
         """(images, words, h, w), float32: means over the calls."""
-        if not self._calls:
+        if not self.calls:
             raise RuntimeError("SciArt: no call of the UNet was recorded")
-        return self._sum / self._calls
+        return self._sum / self.calls
 
 
 def telling_words(prompt: str) -> list[str]:

@@ -6,13 +6,13 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..guidance.guide import Guide
+from ..influence.runs import Run
 from ..influence.word_maps import WordMaps, columns_of
 from ..lora.file import LoraFile
 from ..mixer.mixer import Mixer
@@ -27,16 +27,6 @@ from .sampling import PromptRow, Rows, decode
 
 AT_ONCE = 8
 """pictures in a batch"""
-
-
-@dataclass(frozen=True)
-class Run:
-    """What came of a set of LoRAs: latents (steps + 1, c, h, w), float32, from the noise on; the picture (h, w, 3),
-    uint8; words (words, h, w), float32: how much each pixel of the latents' grid looked at some words of the prompt."""
-
-    trajectory: Tensor
-    picture: np.ndarray
-    words: Tensor | None = None
 
 
 class SetRows(Rows):

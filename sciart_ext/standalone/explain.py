@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 from ..influence.report import Report, report
+from ..influence.runs import Run
 from ..influence.subsets import Question
 from ..influence.word_maps import telling_words
 from ..lora.file import LoraFile
 from ..recipe import Recipe, dump_recipe
-from .counterfactuals import AT_ONCE, Run, run_sets
+from .counterfactuals import AT_ONCE, run_sets
 from .generate import Settings
 
 

@@ -9,11 +9,12 @@ import torch
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from invented import Made, invented
+from invented import invented
 
 from sciart_ext.colour import distances
 from sciart_ext.influence.analysis import analyse
 from sciart_ext.influence.measures import mass_within
+from sciart_ext.influence.runs import Run
 from sciart_ext.influence.subsets import ask
 from sciart_ext.recipe import parse_recipe
 from sciart_ext.standalone.counterfactuals import run_sets
@@ -108,5 +109,5 @@ def test_runs_that_do_not_belong_to_the_question_are_refused():
 
 
 def test_pictures_that_are_all_alike_have_no_shares():
-    runs = {one: Made(torch.zeros(3, 4, 2, 2), np.zeros((16, 16, 3), np.uint8)) for one in range(2)}
+    runs = {one: Run(torch.zeros(3, 4, 2, 2), np.zeros((16, 16, 3), np.uint8)) for one in range(2)}
     assert analyse("a", ask(1), runs).sentences() == ["a: 0 % of the change, at no step, nowhere"]

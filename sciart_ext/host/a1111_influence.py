@@ -1,0 +1,159 @@
+"""The influence of LoRAs on a picture that the host makes: other sets of them, as images of its own batches."""
+
+from __future__ import annotations
+
+import base64
+import io
+import random
+from typing import Any, Dict, List
+
+from modules import infotext_utils
+from modules.api import models
+from PIL import Image
+from pydantic import BaseModel, Field, ValidationError
+
+from ..errors import SciArtError
+from ..heat import heat_sheet
+from ..influence.page import report_page
+from ..influence.report import Report, as_data, effects_of, report
+from ..influence.runs import Run
+from ..influence.subsets import ORDERS, SUBSETS, ask
+from ..influence.word_maps import telling_words
+from ..presets import PresetStore, resolve
+from ..recipe import INFOTEXT_KEY, Recipe, dump_recipe, is_off, parse_recipe
+from ..schedule import check_number
+from .a1111_model import model_name
+from .a1111_session import loaded_model
+from .a1111_watched import Watched
+
+SCRIPT = "SciArt"
+AT_ONCE = 8
+
+
+class InfluenceRequest(BaseModel):
+    """What `/influence` is asked."""
+
+    txt2img: Dict[str, Any] = Field(..., description="as /sdapi/v1/txt2img takes it; {\"infotext\": …}: of a picture "
+                                                     "that was made before")
+    recipe: Dict[str, Any] | None = Field(None, description="the recipe; by default the one in alwayson_scripts or "
+                                                               "in the infotext")
+    subsets: str = Field("all", description=f"pictures to make: {', '.join(SUBSETS)}")
+    words: List[str] | None = Field(None, description="of the prompt, whose attention is shown; by default those "
+                                                         "that tell something; []: none")
+    orders: int | None = Field(None, description="of more than four LoRAs, from which shares are estimated; default "
+                                                    f"{ORDERS}")
+    at_once: int = Field(AT_ONCE, description="pictures in a batch; fewer take less memory")
+    page: bool = Field(False, description="also the report as one HTML file")
+
+
+class Unfinished:
+    """The runs of the request that was cancelled last: asked again, it goes on with them."""
+
+    def __init__(self) -> None:
+        self._key: str | None = None
+        self._runs: dict[int, Run] = {}
+
+    def runs(self, key: str) -> dict[int, Run]:
+        """Of this request, so far."""
+        if key != self._key:
+            self._key, self._runs = key, {}
+        return self._runs
+
+    def forget(self) -> None:
+        """The request is answered."""
+        self._key, self._runs = None, {}
+
+
+unfinished = Unfinished()
+
+
+def influence(api, body: InfluenceRequest) -> dict:
+    """What each LoRA of a recipe did to a picture. `api`: the host's.
+
+    Raises `SciArtError` for what cannot be asked. Interrupted it answers how many of the pictures are made.
+    """
+    request = _request(body.txt2img)
+    recipe = _recipe(body, request)
+    if request.infotext:
+        api.apply_infotext(request, "txt2img")
+        request.infotext = None
+    question = ask(len(recipe.loras), body.subsets, body.orders)
+    at_once = int(check_number(body.at_once, "at_once", 1, 256))
+    seed = request.seed if request.seed not in (None, -1) else random.randrange(2**32)
+    words = tuple(telling_words(request.prompt) if body.words is None else body.words)
+    key = repr(({**vars(request), "seed": seed}, dump_recipe(recipe), words, model_name(loaded_model())))
+    runs = unfinished.runs(key)
+    missing = [one for one in question.sets if one not in runs]
+    batches = [tuple(missing[start:start + at_once]) for start in range(0, len(missing), at_once)]
+    for number, batch in enumerate(batches):
+        watched = Watched(dump_recipe(recipe), batch, words, number, len(batches))
+        _make(api, request, seed, watched)
+        if watched.interrupted:
+            return {"cancelled": True, "made": len(runs), "of": len(question.sets)}
+        runs.update(zip(batch, map(Run, watched.trajectories(), watched.pictures, watched.attention())))
+    told = report([lora.label for lora in recipe.loras], question, runs, words, _made(request, seed, recipe))
+    unfinished.forget()
+    return {"cancelled": False, **as_data(told), **_pictures(told), "page": report_page(told) if body.page else None}
+
+
+def _request(given: dict):
+    """The host's own request of these fields."""
+    try:
+        request = models.StableDiffusionTxt2ImgProcessingAPI(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SciArtError("txt2img." + ".".join(map(str, first["loc"])), first["msg"]) from None
+    for name in ("batch_size", "n_iter"):
+        if getattr(request, name) not in (None, 1):
+            raise SciArtError(f"txt2img.{name}", f"{getattr(request, name)}; influence is told of one picture: 1")
+    if request.script_name:
+        raise SciArtError("txt2img.script_name", "influence does not work with scripts of the list; leave it out")
+    return request
+
+
+def _recipe(body: InfluenceRequest, request) -> Recipe:
+    """The request's recipe, resolved; what is in `alwayson_scripts` is taken out of it."""
+    scripts = dict(request.alwayson_scripts or {})
+    given = [scripts.pop(name) for name in list(scripts) if name.lower() == SCRIPT.lower()]
+    request.alwayson_scripts = scripts
+    data = body.recipe
+    if data is None and given:
+        data = next(iter(given[0].get("args", [])), None)
+    if data is None and request.infotext:
+        data = infotext_utils.parse_generation_parameters(request.infotext).get(INFOTEXT_KEY)
+    if data is None or is_off(data):
+        raise SciArtError("recipe", "missing; give one, or the infotext of a picture that was made with one")
+    return resolve(parse_recipe(data), PresetStore())
+
+
+def _make(api, request, seed: int, watched: Watched) -> None:
+    """Has the host make a batch: every image with the same seed, so from the same noise."""
+    count = len(watched.sets)
+    subseed = request.subseed if request.subseed not in (None, -1) else 0
+    api.text2imgapi(request.copy(update={
+        "seed": [seed] * count, "subseed": [subseed] * count, "batch_size": count, "n_iter": 1, "send_images": False,
+        "save_images": False, "alwayson_scripts": {**request.alwayson_scripts, SCRIPT: {"args": [watched]}}}))
+
+
+def _made(request, seed: int, recipe: Recipe) -> dict:
+    known = {name: value for name, value in request.dict(exclude_unset=True).items()
+             if isinstance(value, (str, int, float, bool))}
+    sampler = request.sampler_name or request.sampler_index or "Euler"
+    return {**known, "seed": seed, "model": model_name(loaded_model()), "recipe": dump_recipe(recipe),
+            "summary": [f"seed {seed}", f"{request.steps} steps of {sampler}", f"CFG {request.cfg_scale:g}"]}
+
+
+def _pictures(told: Report) -> dict:
+    """Base64 PNGs: of each set, and sheets of heatmaps on one scale."""
+    sheets = {}
+    for kind, effects in effects_of(told.influence).items():
+        base = told.pictures[0 if kind == "alone" else told.every]
+        heat = effects.heat.numpy()
+        sheets[kind] = _png(heat_sheet([base] * len(heat), heat, told.influence.names, "delta E"))
+    return {"images": [_png(Image.fromarray(told.pictures[one])) for one in told.question.sets], "heatmaps": sheets}
+
+
+def _png(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode("ascii")

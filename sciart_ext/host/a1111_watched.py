@@ -1,0 +1,56 @@
+"""What our own routes ask of a run besides its recipe: other sets of its LoRAs, and to be told what happened.
+
+It is the script's argument in place of the recipe; over HTTP nobody can send one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..influence.word_maps import WordMaps
+from ..plan import PassPlan
+
+
+@dataclass
+class Watched:
+    """recipe: JSON data; sets: of each image of the batch, the LoRAs that act, by their bits; words: whose attention is
+    wanted; batch, batches: which of how many, for the progress."""
+
+    recipe: dict
+    sets: tuple[int, ...]
+    words: tuple[str, ...] = ()
+    batch: int = 0
+    batches: int = 1
+    latents: list[Tensor] = field(default_factory=list)
+    """of the first pass: before each step and after the last, (images, c, h, w), float32"""
+    word_maps: list[WordMaps] = field(default_factory=list)
+    """of each model that took part"""
+    pictures: list[np.ndarray] = field(default_factory=list)
+    interrupted: bool = False
+
+    def plans(self, plan: PassPlan) -> list[PassPlan]:
+        """Of each image: the plan with the LoRAs silent that are not in its set."""
+        everyone = range(len(plan.loras))
+        return [dataclasses.replace(plan, silent=frozenset(k for k in everyone if not one >> k & 1))
+                for one in self.sets]
+
+    def see(self, latents: Tensor) -> None:
+        """Keeps latents of the first pass."""
+        self.latents.append(latents.detach().float().cpu())
+
+    def trajectories(self) -> Tensor:
+        """(images, steps + 1, c, h, w)."""
+        return torch.stack(self.latents, 1)
+
+    def attention(self) -> Sequence[Tensor | None]:
+        """(words, h, w) of each image; None where no words were asked for."""
+        if not self.words:
+            return [None] * len(self.sets)
+        maps = torch.stack([one.maps() for one in self.word_maps if one.calls]).mean(0)
+        return list(maps.cpu())
