@@ -31,7 +31,8 @@ def main() -> None:
     measured: dict = {}
     if "rows" in options.parts:
         model, size = ("reduced", 64) if options.quick else ("sd15", 512 if options.device == "cuda" else 256)
-        measured["rows"] = rows.measure(model, size, 4, 1 if options.quick else 3, options.device)
+        steps, rounds = (4, 1) if options.quick else (10, 2)
+        measured["rows"] = rows.measure(model, size, steps, rounds, options.device)
     if "geometry" in options.parts:
         chosen = [("sd15", 2)] if options.quick else [("sd15", 100), ("sdxl", 2)]
         measured["geometry"] = {model: geometry.measure(model, 3, dense) for model, dense in chosen}

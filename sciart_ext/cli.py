@@ -65,6 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("files", nargs="+", type=Path)
     command.add_argument("--weights", help="of each in the mixture: 0.65,0.55,0.5; default: 1")
     command.add_argument("--json", action="store_true", help="every layer's numbers instead of sentences")
+    command.add_argument("--out", type=Path, metavar="FILE", help="also as a page with pictures: geometry.html")
     command.add_argument("--quiet", action="store_true", help="no progress bar")
     command.set_defaults(run=_geometry)
 
@@ -162,12 +163,16 @@ def _loras(args: argparse.Namespace) -> None:
 
 def _geometry(args: argparse.Namespace) -> None:
     from .geometry.comparison import compare
+    from .geometry.page import geometry_page
     from .geometry.report import as_data, in_words
     from .lora.file import load_lora
 
     weights = [_number(text) for text in args.weights.split(",")] if args.weights else None
     loras = [load_lora(path) for path in args.files]
     comparison = compare(loras, weights, None if args.quiet else show_progress)
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(geometry_page(comparison), encoding="utf-8")
     if args.json:
         print(json.dumps(as_data(comparison), ensure_ascii=False))
     else:

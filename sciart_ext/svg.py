@@ -18,6 +18,7 @@ MAX_POINTS = 200
 WIDTH, PLOT_HEIGHT = 480, 150
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 38
 LEGEND_LINE, LEGEND_NAME = 19, 34
+GRID_ROW = 22
 
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -47,15 +48,38 @@ class Frame:
 
 
 def line_plot(curves: Sequence[tuple[str, Sequence[float]]], x_title: str, y_title: str, summary: str,
-              first: int = 0) -> str:
-    """Named curves of one length as one `<svg>` element; first: the number of their first point; summary: what the
-    picture says to those who cannot see it."""
+              first: int = 0, places: Sequence[str] = ()) -> str:
+    """Named curves as one `<svg>` element, some shorter than others perhaps; first: the number of their first point;
+    places: names of the points, in place of numbers; summary: what the picture says to those who cannot see it."""
     values = [value for _, curve in curves for value in curve]
-    frame = Frame(LEFT, WIDTH - RIGHT, *value_range(values), len(curves[0][1]), first)
+    frame = Frame(LEFT, WIDTH - RIGHT, *value_range(values), max(len(curve) for _, curve in curves), first)
     names, height = legend([(name, shortened(name), *line_style(k)) for k, (name, _) in enumerate(curves)])
-    drawn = [curve_svg(thinned(curve), frame, k, lambda step, value, name=name: f"{name}, {x_title} "
-                       f"{step + first}: {value:.4g}") for k, (name, curve) in enumerate(curves)]
-    return svg([*axes(frame, x_title, y_title), *drawn, *names], TOP + PLOT_HEIGHT + BOTTOM + height, summary)
+
+    def place(step: int) -> str:
+        return places[step] if places else f"{x_title} {step + first}"
+
+    drawn = [curve_svg(thinned(curve), frame, k, lambda step, value, name=name: f"{name}, {place(step)}: {value:.4g}")
+             for k, (name, curve) in enumerate(curves)]
+    return svg([*axes(frame, x_title, y_title, places=places), *drawn, *names],
+               TOP + PLOT_HEIGHT + BOTTOM + height, summary)
+
+
+def colour_grid(rows: Sequence[tuple[str, Sequence[float]]], columns: Sequence[str], colour: Callable[[float], str],
+                summary: str) -> str:
+    """Named rows of values as coloured cells, one `<svg>` element; columns: their names; colour(value): as CSS has it.
+    """
+    width, parts, y = (WIDTH - 2 * RIGHT) / len(columns), [], 4.0
+    for name, values in rows:
+        parts.append(text(RIGHT, y + 11, name, "start"))
+        y += 16
+        parts += [f'<rect x="{RIGHT + i * width:.1f}" y="{y:.1f}" width="{width:.1f}" height="{GRID_ROW}" '
+                  f'fill="{colour(value)}" stroke="currentColor" stroke-opacity="0.15">'
+                  f"<title>{clean(f'{name}, {columns[i]}: {value:.3g}')}</title></rect>"
+                  for i, value in enumerate(values)]
+        y += GRID_ROW + 6
+    every = max(math.ceil(len(columns) * 30 / WIDTH), 1)
+    parts += [text(RIGHT + (i + 0.5) * width, y + 8, columns[i]) for i in range(0, len(columns), every)]
+    return svg(parts, y + 16, summary)
 
 
 def svg(parts: Sequence[str], height: float, summary: str, kind: str = "sciart-plot") -> str:
@@ -81,8 +105,9 @@ def value_range(values: Sequence[float]) -> tuple[float, float]:
     return low - (room if low < 0 else 0.0), high + room
 
 
-def axes(frame: Frame, x_title: str, y_title: str, with_labels: bool = True) -> list[str]:
-    """Lines and numbers; with_labels: of the values too, not only of the steps."""
+def axes(frame: Frame, x_title: str, y_title: str, with_labels: bool = True,
+         places: Sequence[str] = ()) -> list[str]:
+    """Lines and numbers; with_labels: of the values too, not only of the steps; places: names in place of numbers."""
     bottom, parts = TOP + PLOT_HEIGHT, ['<g class="axes" stroke="currentColor">']
     for value in _ticks(frame.low, frame.high, 4):
         y = frame.y(value)
@@ -97,7 +122,7 @@ def axes(frame: Frame, x_title: str, y_title: str, with_labels: bool = True) -> 
     for step in _step_ticks(frame.steps, frame.right - frame.left, frame.first):
         x = frame.x(step)
         parts.append(f'<line {from_to(x, bottom, x, bottom + 4)} stroke-opacity="0.5"/>')
-        parts.append(text(x, bottom + 16, str(step + frame.first)))
+        parts.append(text(x, bottom + 16, places[step] if places else str(step + frame.first)))
     parts.append(text((frame.left + frame.lane + frame.right) / 2, bottom + 32, x_title))
     return [*parts, "</g>"]
 

@@ -3,6 +3,8 @@
 from sciart_ext.host.a1111_api import register_routes
 from sciart_ext.host.a1111_infotext import register_infotext
 from sciart_ext.host.a1111_script import SciArtScript  # noqa: F401  (the WebUI looks for it here)
+from sciart_ext.host.a1111_tab import register_tab
 
 register_routes()
 register_infotext()
+register_tab()

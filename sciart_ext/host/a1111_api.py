@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 
 from ..errors import SciArtError
 from ..geometry.comparison import compare
+from ..geometry.page import geometry_page
 from ..geometry.report import as_data
 from ..lora.file import load_lora
 from ..plan import compile_plan
@@ -135,7 +136,8 @@ def geometry(body: GeometryRequest) -> dict:
     weights = None if body.weights is None else [check_number(weight, f"weights[{i}]", -MAX_WEIGHT, MAX_WEIGHT)
                                                  for i, weight in enumerate(body.weights)]
     paths = [a1111_networks.find(name, f"loras[{i}]") for i, name in enumerate(body.loras)]
-    return as_data(compare([load_lora(path, name) for path, name in zip(paths, body.loras)], weights))
+    comparison = compare([load_lora(path, name) for path, name in zip(paths, body.loras)], weights)
+    return {**as_data(comparison), "page": geometry_page(comparison) if body.page else None}
 
 
 def _influence_by(api: object) -> Callable:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import random
+from collections.abc import Sequence
 from typing import Any, Dict, List
 
 from modules import infotext_utils
@@ -14,10 +15,11 @@ from pydantic import BaseModel, Field, ValidationError
 
 from ..errors import SciArtError
 from ..heat import heat_sheet
+from ..influence.batches import in_batches
 from ..influence.page import report_page
 from ..influence.report import Report, as_data, effects_of, report
 from ..influence.runs import Run
-from ..influence.subsets import ORDERS, SUBSETS, ask
+from ..influence.subsets import ORDERS, SUBSETS, Unfinished, ask
 from ..influence.word_maps import telling_words
 from ..presets import PresetStore, resolve
 from ..recipe import INFOTEXT_KEY, Recipe, dump_recipe, is_off, parse_recipe
@@ -42,11 +44,11 @@ class InfluenceRequest(BaseModel):
                                                          "that tell something; []: none")
     orders: int | None = Field(None, description="of more than four LoRAs, from which shares are estimated; default "
                                                     f"{ORDERS}")
-    at_once: int = Field(AT_ONCE, description="pictures in a batch; fewer take less memory")
+    at_once: int = Field(AT_ONCE, description="pictures in a batch; fewer where they do not fit in memory")
     page: bool = Field(False, description="also the report as one HTML file")
 
 
-class Unfinished:
+class Begun:
     """The runs of the request that was cancelled last: asked again, it goes on with them."""
 
     def __init__(self) -> None:
@@ -64,14 +66,24 @@ class Unfinished:
         self._key, self._runs = None, {}
 
 
-unfinished = Unfinished()
+begun = Begun()
+
+
+class _Interrupted(Exception):
+    """The host was told to stop."""
 
 
 def influence(api, body: InfluenceRequest) -> dict:
-    """What each LoRA of a recipe did to a picture. `api`: the host's.
+    """What each LoRA of a recipe did to a picture, as JSON data with PNGs; interrupted, how many of the pictures are
+    made. `api`: the host's. Raises `SciArtError` for what cannot be asked."""
+    told = explained(api, body)
+    if isinstance(told, Unfinished):
+        return {"cancelled": True, "made": told.made, "of": told.of}
+    return {"cancelled": False, **as_data(told), **_pictures(told), "page": report_page(told) if body.page else None}
 
-    Raises `SciArtError` for what cannot be asked. Interrupted it answers how many of the pictures are made.
-    """
+
+def explained(api, body: InfluenceRequest) -> Report | Unfinished:
+    """The same as a report."""
     request = _request(body.txt2img)
     recipe = _recipe(body, request)
     if request.infotext:
@@ -82,18 +94,24 @@ def influence(api, body: InfluenceRequest) -> dict:
     seed = request.seed if request.seed not in (None, -1) else random.randrange(2**32)
     words = tuple(telling_words(request.prompt) if body.words is None else body.words)
     key = repr(({**vars(request), "seed": seed}, dump_recipe(recipe), words, model_name(loaded_model())))
-    runs = unfinished.runs(key)
+    runs = begun.runs(key)
     missing = [one for one in question.sets if one not in runs]
-    batches = [tuple(missing[start:start + at_once]) for start in range(0, len(missing), at_once)]
-    for number, batch in enumerate(batches):
-        watched = Watched(dump_recipe(recipe), batch, words, number, len(batches))
+
+    def make(batch: Sequence[int]) -> dict[int, Run]:
+        done = sum(one in runs for one in missing)
+        watched = Watched(dump_recipe(recipe), tuple(batch), words, done // len(batch), -(-len(missing) // len(batch)))
         _make(api, request, seed, watched)
         if watched.interrupted:
-            return {"cancelled": True, "made": len(runs), "of": len(question.sets)}
-        runs.update(zip(batch, map(Run, watched.trajectories(), watched.pictures, watched.attention())))
+            raise _Interrupted
+        return dict(zip(batch, map(Run, watched.trajectories(), watched.pictures, watched.attention())))
+
+    try:
+        in_batches(missing, at_once, make, runs)
+    except _Interrupted:
+        return Unfinished(len(runs), len(question.sets))
     told = report([lora.label for lora in recipe.loras], question, runs, words, _made(request, seed, recipe))
-    unfinished.forget()
-    return {"cancelled": False, **as_data(told), **_pictures(told), "page": report_page(told) if body.page else None}
+    begun.forget()
+    return told
 
 
 def _request(given: dict):

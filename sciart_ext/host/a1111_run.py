@@ -180,8 +180,8 @@ class Pass:
         """The sampler's run, which gives latents; where it is guided and does not fit in memory, a refusal that says
         what would."""
         def refusal() -> SciArtError | None:
-            if self._guided is None or self._now is None:
-                return None
+            if self._guided is None or self._now is None or len({plan.silent for plan in self.plans}) > 1:
+                return None  # other sets of LoRAs may still fit one by one
             set_gates = functools.partial(self._set_gates, 1)
             return self._guided.too_many(self._now, self._mixer.rows_called, set_gates)
 

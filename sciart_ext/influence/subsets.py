@@ -45,6 +45,14 @@ class Question:
         return sorted(wanted, key=order)
 
 
+@dataclass(frozen=True)
+class Unfinished:
+    """The answer to a question whose pictures were cancelled: how many are made, of how many."""
+
+    made: int
+    of: int
+
+
 def ask(count: int, subsets: str = "all", orders: int | None = None, seed: int = 0) -> Question:
     """The question about so many LoRAs. Up to four are answered exactly; more from so many random orders of them
     (`ORDERS` by default), unless all sets are no more pictures.

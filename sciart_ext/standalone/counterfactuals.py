@@ -11,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import SciArtError
 from ..guidance.guide import Guide
+from ..influence.batches import in_batches
 from ..influence.runs import Run
 from ..influence.word_maps import WordMaps, columns_of
 from ..lora.file import LoraFile
@@ -55,6 +57,10 @@ class SetRows(Rows):
     def differ(self) -> bool:
         return len(self.plans) > 1 or super().differ
 
+    def too_many(self, inputs: Tensor) -> SciArtError | None:
+        """Several images may still fit one by one: their error is that of memory."""
+        return super().too_many(inputs) if len(self.plans) == 1 else None
+
     def gates(self, progress: float, row: Row, image: int) -> tuple[float, ...]:
         return self.plans[image].gates(progress, row)
 
@@ -65,8 +71,9 @@ def run_sets(pipe, recipe: Recipe, settings: Settings, loras: Sequence[LoraFile]
     """Makes the runs of these sets that `runs` does not have yet, and puts them in, batch by batch.
 
     A set is a number whose bit k tells whether LoRA k of the recipe acts. recipe: resolved, enabled; loras: its files
-    in the same order. on_step(done, of all steps) reports progress; what it raises ends the work, and a later call with
-    the same `runs` goes on. Sets that differ only in LoRAs of weight 0 are one run. words: of the prompt, whose
+    in the same order. at_once: pictures in a batch, fewer where so many do not fit in memory. on_step(done, of all
+    pictures' steps) reports progress; what it raises ends the work, and a later call with the same `runs` goes on. Sets
+    that differ only in LoRAs of weight 0 are one run. words: of the prompt, whose
     attention is wanted. Raises `SciArtError` for what cannot be made.
     """
     size = check_settings(pipe, settings)
@@ -76,13 +83,19 @@ def run_sets(pipe, recipe: Recipe, settings: Settings, loras: Sequence[LoraFile]
     same = {one: _without_idle(plan, one) for one in sets}
     runs.update({one: runs[acting] for one, acting in same.items() if acting in runs})
     missing = sorted({acting for one, acting in same.items() if one not in runs})
-    batches = [missing[start:start + at_once] for start in range(0, len(missing), at_once)]
-    for number, batch in enumerate(batches):
-        def report(done: int, steps: int, before: int = number * settings.steps) -> None:
-            if on_step is not None:
-                on_step(before + done, len(batches) * steps)
+    done = 0
 
-        runs.update(_run_batch(pipe, recipe, settings, mixture, plan, size, columns, batch, report))
+    def make(batch: Sequence[int]) -> dict[int, Run]:
+        def report(step: int, steps: int) -> None:
+            if on_step is not None:
+                on_step(done * steps + step * len(batch), len(missing) * steps)
+
+        nonlocal done
+        made = _run_batch(pipe, recipe, settings, mixture, plan, size, columns, batch, report)
+        done += len(batch)
+        return made
+
+    in_batches(missing, at_once, make, runs)
     runs.update({one: runs[acting] for one, acting in same.items()})
 
 

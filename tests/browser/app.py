@@ -1,6 +1,7 @@
-"""A plain gradio page with the panel of both tabs and the parts of the host that the panel uses, but no host.
+"""A plain gradio page with the panel of both tabs, the parts of the host that the panel uses, and the tab SciArt, whose
+pictures are invented; but no host.
 
-Run it to try the panel by hand: `python tests/browser/app.py [PORT]`.
+Run it to try them by hand: `python tests/browser/app.py [PORT]`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import json
 import re
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import gradio as gr
@@ -17,11 +19,20 @@ ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
+sys.path.insert(0, str(ROOT / "tests" / "influence"))
+from invented import invented  # noqa: E402
+
 from sciart_ext.errors import SciArtError  # noqa: E402
+from sciart_ext.influence.folder import save_report  # noqa: E402
+from sciart_ext.influence.report import Report, report  # noqa: E402
+from sciart_ext.influence.subsets import Unfinished, ask  # noqa: E402
 from sciart_ext.presets import PresetStore, resolve, suggest  # noqa: E402
 from sciart_ext.ui.panel import PanelActions, PanelChoices, build_panel, plan_preview  # noqa: E402
+from sciart_ext.ui.tab import TabActions, build_tab  # noqa: E402
 
 LORAS = ["child_style", "watercolor-v2", "science_fiction", "수채화", "other <b>&\"quoted\"", "zz last"]
+INFOTEXT = 'a rocket\nSteps: 4, Sampler: Euler a, CFG scale: 6.5, Seed: 7, SciArt: "{}"'
+SECONDS_A_STEP = 0.15
 PARAMETER = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 HOST_SCRIPT = """
 var uiLoadedCallbacks = [];
@@ -80,6 +91,38 @@ def actions(store: PresetStore, loras: list[str]) -> PanelActions:
                         refresh=lambda: loras.append(f"found {len(loras)}"))
 
 
+class InventedPictures:
+    """What the tab asks, answered by invented runs: each of the pictures takes a moment; one can be cancelled."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.interrupted = threading.Event()
+        self.share = 0.0
+
+    def actions(self, loras: list[str]) -> TabActions:
+        return TabActions(last_picture=lambda: INFOTEXT, influence=self.influence, progress=lambda: self.share,
+                          interrupt=self.interrupted.set, save=lambda told: save_report(told, self.folder / "saved"),
+                          loras=lambda: loras, geometry=self.geometry)
+
+    def influence(self, request: dict) -> Report | Unfinished:
+        self.interrupted.clear()
+        if "SciArt" not in request["txt2img"]["infotext"] and "recipe" not in request:
+            raise SciArtError("recipe", "missing; give one, or the infotext of a picture that was made with one")
+        words = request.get("words", ["rocket"])
+        question, runs = ask(2, request["subsets"]), invented(2, words=len(words))
+        for done in range(20):
+            if self.interrupted.wait(SECONDS_A_STEP):
+                return Unfinished(done // 5, 4)
+            self.share = (done + 1) / 20
+        made = {"prompt": "a rocket", "seed": 7, "recipe": request.get("recipe", {}), "summary": ["seed 7"]}
+        return report(["child", "other <b>"], question, runs, words, made)
+
+    def geometry(self, names: list[str]) -> str:
+        if len(names) < 2:
+            raise SciArtError("loras", "geometry compares LoRAs: give two or more")
+        return f"<!doctype html><p>{' and '.join(names)}</p>"
+
+
 def parse_infotext(text: str) -> dict:
     """Prompt, negative prompt and values of an infotext, as the host's paste reads it."""
     *lines, last = text.strip().split("\n")
@@ -98,7 +141,7 @@ def slider(low: float, high: float, value: float, step: float, label: str, elem_
     return gr.Slider(low, high, value, step=step, label=label, elem_id=elem_id, interactive=True)
 
 
-def build_tab(tab: str, panel_actions: PanelActions) -> None:
+def build_host_tab(tab: str, panel_actions: PanelActions) -> None:
     """The host's widgets that the panel reads or writes, under the host's names, and the panel."""
     with gr.Row(elem_id=f"{tab}_toprow"):
         prompt = gr.Textbox(label="Prompt", elem_id=f"{tab}_prompt", lines=3, interactive=True)
@@ -139,10 +182,13 @@ def build_app(store: PresetStore, loras: list[str]) -> gr.Blocks:
     """The page. Our scripts and styles are put into its head, as the host does."""
     # fonts by name: none is fetched from the net
     theme = gr.themes.Default(font=["Source Sans Pro", "sans-serif"], font_mono=["monospace"])
+    sciart = build_tab(InventedPictures(store.user_dir).actions(loras), store)  # before the page, as in the host
     with gr.Blocks(theme=theme, title="SciArt panel") as app, gr.Tabs():
         for tab in ("txt2img", "img2img"):
             with gr.Tab(tab, id=tab):
-                build_tab(tab, actions(store, loras))
+                build_host_tab(tab, actions(store, loras))
+        with gr.Tab("SciArt", id="sciart_tab"):
+            sciart.render()
     original = gr.routes.templates.TemplateResponse
     # in the other order than the host's: it must not matter
     files = sorted((ROOT / "javascript").glob("*.js"), reverse=True)

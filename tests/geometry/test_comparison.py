@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ import torch
 
 from sciart_ext.errors import SciArtError
 from sciart_ext.geometry.comparison import block_label, compare
+from sciart_ext.geometry.page import geometry_page
 from sciart_ext.lora.file import LoraFile, load_lora
 from sciart_ext.lora.kinds import LowRank
 from sciart_ext.world import MODEL
@@ -129,6 +133,28 @@ def test_the_command_gives_every_layer_as_json(capsys, styles):
     layer = data["layers"][5]
     assert len(layer["spectra"]) == 3 and set(layer["angles"]) == {"0-1", "0-2", "1-2"}
     assert data["whole"]["cosines"][0][1] == pytest.approx(float(compare(styles).whole().cosines[0, 1]), abs=1e-6)
+
+
+def test_the_page_is_whole_and_tells_every_pair_and_block(capsys, tmp_path, styles):
+    assert run(*FILES, "--out", tmp_path / "new" / "geometry.html") == 0
+    page = (tmp_path / "new" / "geometry.html").read_text(encoding="utf-8")
+    comparison = compare(styles)
+    drawings = [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", page, re.S)]
+    cells = [cell.find("{*}title").text for cell in drawings[0].iter("{http://www.w3.org/2000/svg}rect")]
+    assert len(drawings) == 5 and len(cells) == 3 * len(comparison.blocks())
+    first = next(iter(comparison.blocks().values()))
+    assert cells[0] == f"child and watercolor, BASE: {float(first.cosines[0, 1]):.3g}"
+    for line in capsys.readouterr().out.splitlines():
+        assert html.escape(line) in page
+    assert not re.search(r'(src|href)="(?!data:)', page)
+
+
+def test_a_page_of_loras_with_nothing_in_common_is_whole():
+    one = lora("one <b>", {"unet_middle_block_1_proj_in": 1})
+    page = geometry_page(compare([one, lora("two", {"unet_input_blocks_1_1_proj_in": 2})]))
+    assert "one &lt;b&gt;" in page and "<b>" not in page
+    for svg in re.findall(r"<svg.*?</svg>", page, re.S):
+        ElementTree.fromstring(svg)
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

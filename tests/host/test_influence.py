@@ -148,6 +148,17 @@ def wait_until(host: HostServer, reached) -> None:
         time.sleep(0.02)
 
 
+def test_what_does_not_fit_in_memory_at_once_is_made_by_halves(host: HostServer) -> None:
+    whole = told(host, words=[])
+    host.post("/probe/room", {"rows": 5})
+    try:
+        split = told(host, words=[])
+    finally:
+        host.post("/probe/reset")
+    for one, other in zip(split["images"], whole["images"]):
+        assert difference(opened(one), opened(other))[0] <= MAX_DIFFERENCE
+
+
 def test_a_failure_on_the_way_is_an_error(host: HostServer) -> None:
     host.post("/probe/fault", {"where": "unet", "at": 2})
     failed = host.post(ROUTE, asked(host, words=[]))

@@ -90,12 +90,12 @@ def test_it_tells_its_progress_and_goes_on_where_it_was_cancelled(tiny):
     before = {name: tensor.clone() for name, tensor in tiny[0].unet.state_dict().items()}
     with pytest.raises(Cancelled):
         made(tiny, runs=runs, at_once=4, on_step=report)
-    assert told == [(step, 8) for step in range(1, 7)] and sorted(runs) == [0, 1, 2, 3]
+    assert told == [(4 * step, 32) for step in range(1, 7)] and sorted(runs) == [0, 1, 2, 3]
     assert all(torch.equal(tensor, before[name]) for name, tensor in tiny[0].unet.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in tiny[0].unet.modules())
     kept, again = runs[3], []
     made(tiny, runs=runs, at_once=4, on_step=lambda done, of: again.append((done, of)))
-    assert again == [(step, 4) for step in range(1, 5)] and runs[3] is kept and sorted(runs) == list(range(8))
+    assert again == [(4 * step, 16) for step in range(1, 5)] and runs[3] is kept and sorted(runs) == list(range(8))
 
 
 def test_a_steered_picture_without_one_of_its_subjects_and_without_its_style(tiny):

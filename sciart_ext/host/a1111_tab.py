@@ -1,0 +1,67 @@
+"""The tab in this host: the pictures it makes, its LoRAs, its folders."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from fastapi import FastAPI, HTTPException
+from modules import call_queue, paths, script_callbacks, shared
+
+from ..errors import SciArtError
+from ..geometry.comparison import compare
+from ..geometry.page import geometry_page
+from ..influence.folder import save_report
+from ..influence.report import Report
+from ..influence.subsets import Unfinished
+from ..lora.file import load_lora
+from ..presets import PresetStore
+from ..ui.tab import TabActions, build_tab
+from . import a1111_influence, a1111_networks
+
+TITLE, ELEMENT = "SciArt", "sciart_tab"
+
+
+def register_tab() -> None:
+    """Adds the tab to the host's page."""
+    script_callbacks.on_ui_tabs(lambda: [(build_tab(tab_actions(), PresetStore()), TITLE, ELEMENT)])
+
+
+def tab_actions() -> TabActions:
+    """The tab's questions, answered by the host."""
+    return TabActions(last_picture=_last_picture, influence=_influence, progress=_progress,
+                      interrupt=shared.state.interrupt, save=_save, loras=a1111_networks.names, geometry=_geometry)
+
+
+def _last_picture() -> str:
+    kept = Path(paths.data_path) / "params.txt"
+    if not kept.is_file():
+        raise SciArtError("picture", "the host has kept none: nothing was made yet, or --no-prompt-history is set")
+    return kept.read_text(encoding="utf-8")
+
+
+def _influence(request: dict) -> Report | Unfinished:
+    from modules.api.api import Api  # it imports the whole page, which is not there yet when scripts are loaded
+
+    # the host's own way from a request to a picture, on an application of its own: --api need not be on
+    api = Api(FastAPI(), call_queue.queue_lock)
+    try:
+        return a1111_influence.explained(api, a1111_influence.InfluenceRequest(**request))
+    except HTTPException as error:
+        raise SciArtError("", str(error)) from None
+
+
+def _progress() -> float:
+    state = shared.state
+    within = state.sampling_step / state.sampling_steps if state.sampling_steps else 0.0
+    return min((max(state.job_no, 0) + within) / max(state.job_count, 1), 1.0)
+
+
+def _save(told: Report) -> Path:
+    folder = Path(shared.opts.outdir_samples or shared.opts.outdir_txt2img_samples).parent / "sciart-influence"
+    return save_report(told, folder / f"{datetime.now():%Y-%m-%d-%H-%M-%S}-{told.made['seed']}")
+
+
+def _geometry(names: list[str]) -> str:
+    loras = [load_lora(a1111_networks.find(name, "loras"), name) for name in names]
+    return geometry_page(compare(loras))

@@ -1,0 +1,36 @@
+"""Runs of many sets of LoRAs, as many at once as fit in memory."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from ..memory import free, is_out_of_memory
+from .runs import Run
+
+
+def in_batches(sets: Iterable[int], at_once: int, make: Callable[[Sequence[int]], Mapping[int, Run]],
+               runs: dict[int, Run]) -> None:
+    """Has the runs of sets made, so many at once, and puts them into `runs`; where a batch does not fit in memory, it
+    and what follows is made by halves. What else `make` raises ends the work."""
+    waiting = list(sets)
+    while waiting:
+        batch = waiting[:at_once]
+        made = _made(make, batch)
+        if made is None:
+            at_once = len(batch) // 2
+        else:
+            runs.update(made)
+            waiting = waiting[len(batch):]
+
+
+def _made(make: Callable[[Sequence[int]], Mapping[int, Run]], batch: Sequence[int]) -> Mapping[int, Run] | None:
+    """None where several do not fit; what they held is freed."""
+    try:
+        return make(batch)
+    except RuntimeError as error:
+        if len(batch) == 1 or not is_out_of_memory(error):
+            raise
+        traceback.clear_frames(error.__traceback__)
+    free()
+    return None

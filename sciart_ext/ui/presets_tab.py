@@ -1,0 +1,97 @@
+"""Presets in the tab: list, edit, save, delete; all of one's own as one JSON file, and back."""
+
+from __future__ import annotations
+
+import html
+import json
+import tempfile
+from pathlib import Path
+
+import gradio as gr
+
+from ..errors import SciArtError
+from ..presets import PresetStore
+
+FILE = "sciart-presets.json"
+
+
+def build_presets(store: PresetStore) -> None:
+    """Inside the current gradio Blocks."""
+    with gr.Row():
+        chosen = gr.Dropdown(choices=[], label="Preset", elem_id="sciart_presets_chosen")
+        look = gr.Button("List the presets", elem_id="sciart_presets_list")
+    name = gr.Textbox(label="Name", elem_id="sciart_presets_name", placeholder="a-z 0-9 _ -")
+    text = gr.Textbox(label="Preset (JSON)", lines=18, elem_id="sciart_presets_text")
+    with gr.Row():
+        save = gr.Button("Save", variant="primary", elem_id="sciart_presets_save")
+        delete = gr.Button("Delete", elem_id="sciart_presets_delete")
+        export = gr.Button("Export mine", elem_id="sciart_presets_export")
+        given = gr.UploadButton("Import", file_types=[".json"], elem_id="sciart_presets_import")
+    file = gr.File(label="Exported", visible=False, elem_id="sciart_presets_file")
+    status = gr.HTML(elem_id="sciart_presets_status")
+
+    def listed(selected: str | None = None):
+        return gr.update(choices=store.names(), value=selected)
+
+    def opened(preset: str | None) -> tuple:
+        if not preset:
+            return gr.update(), gr.update(), ""
+        try:
+            found = store.read(preset, "name")
+        except SciArtError as error:
+            return gr.update(), gr.update(), _told(error)
+        note = " is shipped with SciArt: save it under another name to change it" if found.builtin else ""
+        return preset, json.dumps(found.data, ensure_ascii=False, indent=2), _told(f"{preset}{note}")
+
+    def saved(preset: str, data: str) -> tuple:
+        try:
+            store.save(preset, _json(data))
+        except SciArtError as error:
+            return gr.update(), _told(error)
+        return listed(preset), _told(f"{preset} is saved")
+
+    def deleted(preset: str) -> tuple:
+        try:
+            store.delete(preset)
+        except SciArtError as error:
+            return gr.update(), _told(error)
+        return listed(), _told(f"{preset} is deleted")
+
+    def exported() -> tuple:
+        own = [store.read(preset) for preset in store.names()]
+        data = {preset.name: preset.data for preset in own if not preset.builtin}
+        path = Path(tempfile.mkdtemp(prefix="sciart-")) / FILE
+        path.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        return gr.update(value=str(path), visible=True), _told(f"{len(data)} presets")
+
+    def imported(upload) -> tuple:
+        try:
+            data = _json(Path(upload.name).read_text(encoding="utf-8"))
+            for preset, one in data.items():
+                store.save(preset, one)
+        except (SciArtError, UnicodeDecodeError) as error:
+            return listed(), _told(error if isinstance(error, SciArtError) else SciArtError("file", "not text"))
+        return listed(), _told(f"{len(data)} presets are imported: {', '.join(data)}")
+
+    look.click(listed, outputs=[chosen], show_progress="hidden")
+    chosen.change(opened, [chosen], [name, text, status], show_progress="hidden")
+    save.click(saved, [name, text], [chosen, status], show_progress="hidden")
+    delete.click(deleted, [name], [chosen, status], show_progress="hidden")
+    export.click(exported, outputs=[file, status], show_progress="hidden")
+    given.upload(imported, [given], [chosen, status], show_progress="hidden")
+
+
+def _json(text: str) -> dict:
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise SciArtError("preset", f"not valid JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise SciArtError("preset", f"expected a JSON object, got {type(data).__name__}")
+    return data
+
+
+def _told(what: object) -> str:
+    if isinstance(what, SciArtError):
+        return f'<p class="sciart-error" role="alert">{html.escape(str(what))}</p>'
+    return f"<p>{html.escape(str(what))}</p>"

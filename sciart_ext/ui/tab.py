@@ -1,0 +1,166 @@
+"""The tab *SciArt*: what each LoRA did to a picture, how LoRAs lie to each other, and the presets."""
+
+from __future__ import annotations
+
+import html
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from ..errors import SciArtError
+from ..influence.page import report_page
+from ..influence.report import Report
+from ..influence.subsets import Unfinished
+from ..presets import PresetStore
+from .presets_tab import build_presets
+
+SUBSETS = {"all there is to tell": "all", "each LoRA alone": "solo", "each LoRA left out": "left-out"}
+LOOKS = 0.3
+"""seconds between two looks at the progress"""
+
+
+@dataclass(frozen=True)
+class TabActions:
+    """What the tab may ask of Python. Each raises `SciArtError` where it cannot."""
+
+    last_picture: Callable[[], str]
+    """the infotext of the picture that was made last"""
+    influence: Callable[[dict], Report | Unfinished]
+    """of a request as `/sciart/v1/influence` takes it"""
+    progress: Callable[[], float]
+    """0 to 1, of what is being made"""
+    interrupt: Callable[[], Any]
+    save: Callable[[Report], Path]
+    """as a folder: the path of its page"""
+    loras: Callable[[], list[str]]
+    geometry: Callable[[list[str]], str]
+    """of LoRAs by name: a page"""
+
+
+def build_tab(actions: TabActions, store: PresetStore) -> gr.Blocks:
+    """The tab's content. Asks nothing and changes nothing while building."""
+    with gr.Blocks(analytics_enabled=False) as blocks, gr.Tabs(elem_id="sciart_tabs"):
+        with gr.Tab("Influence", id="sciart_influence"):
+            _build_influence(actions)
+        with gr.Tab("Geometry", id="sciart_geometry"):
+            _build_geometry(actions)
+        with gr.Tab("Presets", id="sciart_presets"):
+            build_presets(store)
+    for component in blocks.blocks.values():
+        component.do_not_save_to_config = True  # the host keeps values of a page's widgets as their defaults
+    return blocks
+
+
+def _build_influence(actions: TabActions) -> None:
+    infotext = gr.Textbox(label="Picture (its infotext)", lines=4, elem_id="sciart_influence_infotext",
+                          placeholder="paste the infotext of a picture that was made with SciArt")
+    with gr.Row():
+        last = gr.Button("The last picture", elem_id="sciart_influence_last")
+        send = gr.Button("Send to txt2img", elem_id="sciart_influence_send")
+    recipe = gr.Textbox(label="Recipe (JSON)", lines=2, elem_id="sciart_influence_recipe",
+                        placeholder="the picture's own; another one is tried on the picture")
+    with gr.Row():
+        subsets = gr.Radio(list(SUBSETS), value=next(iter(SUBSETS)), label="Tell", elem_id="sciart_influence_subsets")
+        words = gr.Textbox(label="Words", elem_id="sciart_influence_words",
+                           placeholder="of the prompt, whose attention is shown: rocket, robot")
+    with gr.Row():
+        run = gr.Button("Explain", variant="primary", elem_id="sciart_influence_run")
+        cancel = gr.Button("Cancel", elem_id="sciart_influence_cancel")
+        save = gr.Button("Save as a folder", elem_id="sciart_influence_save")
+    status = gr.HTML(elem_id="sciart_influence_status")
+    shown = gr.HTML(elem_id="sciart_influence_report")
+    kept = gr.State(None)
+
+    def explain(infotext: str, recipe: str, subsets: str, words: str) -> Iterator[tuple]:
+        try:
+            request = _request(infotext, recipe, subsets, words)
+            with ThreadPoolExecutor(1) as worker:
+                working = worker.submit(actions.influence, request)
+                while not working.done():
+                    yield _progress(actions.progress()), gr.update(), gr.update()
+                    time.sleep(LOOKS)
+                told = working.result()
+        except SciArtError as error:
+            yield _error(error), gr.update(), gr.update()
+            return
+        if isinstance(told, Unfinished):
+            yield (f"<p>Cancelled after {told.made} of {told.of} pictures; <em>Explain</em> goes on from there.</p>",
+                   gr.update(), gr.update())
+            return
+        yield _sentences(told), _framed(report_page(told)), told
+
+    def saved(told: Report | None) -> str:
+        if told is None:
+            return _error(SciArtError("", "nothing to save yet: Explain comes first"))
+        try:
+            return f"<p>Saved: {html.escape(str(actions.save(told)))}</p>"
+        except SciArtError as error:
+            return _error(error)
+
+    def read_last() -> tuple:
+        try:
+            return actions.last_picture(), ""
+        except SciArtError as error:
+            return gr.update(), _error(error)
+
+    run.click(explain, [infotext, recipe, subsets, words], [status, shown, kept], show_progress="hidden")
+    cancel.click(lambda: actions.interrupt() and None, queue=False, show_progress="hidden")
+    save.click(saved, [kept], [status], show_progress="hidden")
+    last.click(read_last, outputs=[infotext, status], show_progress="hidden")
+    send.click(None, [infotext], _js="(text) => { window.sciart.sendToTxt2img(text); return []; }")
+
+
+def _build_geometry(actions: TabActions) -> None:
+    names = gr.Dropdown(choices=[], multiselect=True, label="LoRAs", elem_id="sciart_geometry_loras")
+    with gr.Row():
+        look = gr.Button("List the LoRAs", elem_id="sciart_geometry_list")
+        compare = gr.Button("Compare", variant="primary", elem_id="sciart_geometry_run")
+    status = gr.HTML(elem_id="sciart_geometry_status")
+    shown = gr.HTML(elem_id="sciart_geometry_report")
+
+    def compared(chosen: list[str]) -> tuple:
+        try:
+            return "", _framed(actions.geometry(chosen or []))
+        except SciArtError as error:
+            return _error(error), gr.update()
+
+    look.click(lambda: gr.update(choices=actions.loras()), outputs=[names], show_progress="hidden")
+    compare.click(compared, [names], [status, shown])
+
+
+def _request(infotext: str, recipe: str, subsets: str, words: str) -> dict:
+    """As `/sciart/v1/influence` takes it."""
+    if not infotext.strip():
+        raise SciArtError("picture", "missing; paste its infotext, or take the last picture")
+    request: dict = {"txt2img": {"infotext": infotext}, "subsets": SUBSETS[subsets]}
+    if recipe.strip():
+        try:
+            request["recipe"] = json.loads(recipe)
+        except ValueError as error:
+            raise SciArtError("recipe", f"not valid JSON: {error}") from None
+    if words.strip():
+        request["words"] = [word.strip() for word in words.split(",")]
+    return request
+
+
+def _sentences(told: Report) -> str:
+    return f"<ul>{''.join(f'<li>{html.escape(sentence)}</li>' for sentence in told.sentences())}</ul>"
+
+
+def _progress(share: float) -> str:
+    return (f'<label>Making the pictures <progress max="1" value="{share:.3f}"></progress> {100 * share:.0f} %</label>')
+
+
+def _error(error: SciArtError) -> str:
+    return f'<p class="sciart-error" role="alert">{html.escape(str(error))}</p>'
+
+
+def _framed(page: str) -> str:
+    """A whole page within the tab, with its own styles."""
+    return f'<iframe class="sciart-report" title="report" srcdoc="{html.escape(page)}"></iframe>'

@@ -1,0 +1,151 @@
+"""The tab in a browser: an analysis from a picture to a saved folder, cancel, wrong input, geometry, presets."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from test_panel import address, browser, expect  # noqa: F401  (fixtures)
+
+pytestmark = pytest.mark.browser
+
+RECIPE = '{"loras": [{"name": "child", "weight": 1}]}'
+
+
+@pytest.fixture(params=[1280, 390], ids=["wide", "phone"])
+def page(request, address, browser):  # noqa: F811
+    context = browser.new_context(viewport={"width": request.param, "height": 900})
+    page = context.new_page()
+    page.goto(address)
+    open_tab(page, "SciArt")
+    yield page
+    context.close()
+
+
+def open_tab(page, name):
+    page.locator(".tab-nav button:visible", has_text=name).first.click()
+
+
+def option(page, name):
+    return page.locator(f"ul.options li[aria-label='{name}']")
+
+
+def field(page, name):
+    return page.locator(f"#{name} textarea, #{name} input").first
+
+
+def test_a_picture_is_explained_and_saved(page):
+    page.get_by_role("button", name="The last picture").click()
+    expect(field(page, "sciart_influence_infotext")).to_have_value(
+        'a rocket\nSteps: 4, Sampler: Euler a, CFG scale: 6.5, Seed: 7, SciArt: "{}"')
+    page.get_by_role("button", name="Explain").click()
+    expect(page.locator("#sciart_influence_status progress")).to_be_visible()
+    expect(page.locator("#sciart_influence_status li").first).to_contain_text("child: ", timeout=20_000)
+    report = page.frame_locator("iframe.sciart-report")
+    expect(report.get_by_role("heading", name="What each LoRA did")).to_be_visible()
+    expect(report.locator("li").nth(1)).to_contain_text("other <b>: ")
+    page.get_by_role("button", name="Save as a folder").click()
+    expect(page.locator("#sciart_influence_status.prose")).to_contain_text("Saved: ")
+    assert page.locator("#sciart_influence_status.prose").inner_text().endswith("index.html")
+    inside = page.viewport_size["width"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= inside
+
+
+def test_another_recipe_other_subsets_and_words(page):
+    field(page, "sciart_influence_infotext").fill("a rocket\nSteps: 4, Seed: 7, Size: 64x64")
+    field(page, "sciart_influence_recipe").fill(RECIPE)
+    page.get_by_label("each LoRA alone").check()
+    field(page, "sciart_influence_words").fill("rocket, robot")
+    page.get_by_role("button", name="Explain").click()
+    expect(page.locator("#sciart_influence_status li").first).to_contain_text("child: ΔE ", timeout=20_000)
+    report = page.frame_locator("iframe.sciart-report")
+    expect(report.get_by_text("robot", exact=True).first).to_be_visible()
+    expect(report.locator("pre")).to_contain_text('"name": "child"')
+
+
+def test_it_can_be_cancelled_and_goes_on(page):
+    page.get_by_role("button", name="The last picture").click()
+    expect(field(page, "sciart_influence_infotext")).not_to_have_value("")
+    page.get_by_role("button", name="Explain").click()
+    expect(page.locator("#sciart_influence_status progress")).to_be_visible()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#sciart_influence_status.prose")).to_contain_text("of 4 pictures")
+    page.get_by_role("button", name="Explain").click()
+    expect(page.locator("#sciart_influence_status li").first).to_contain_text("child: ", timeout=20_000)
+
+
+def test_what_is_wrong_is_told(page):
+    status = page.locator("#sciart_influence_status .sciart-error")
+    page.get_by_role("button", name="Save as a folder").click()
+    expect(status).to_contain_text("nothing to save yet")
+    page.get_by_role("button", name="Explain").click()
+    expect(status).to_contain_text("picture: missing")
+    field(page, "sciart_influence_infotext").fill("a rocket\nSteps: 4, Seed: 7, Size: 64x64")
+    page.get_by_role("button", name="Explain").click()
+    expect(status).to_contain_text("recipe: missing")
+    field(page, "sciart_influence_recipe").fill("{")
+    page.get_by_role("button", name="Explain").click()
+    expect(status).to_contain_text("recipe: not valid JSON")
+
+
+def test_its_picture_can_be_sent_to_txt2img(page):
+    page.get_by_role("button", name="The last picture").click()
+    expect(field(page, "sciart_influence_infotext")).not_to_have_value("")
+    page.get_by_role("button", name="Send to txt2img").click()
+    open_tab(page, "txt2img")
+    expect(field(page, "txt2img_seed")).to_have_value("7")
+    expect(page.locator("#txt2img_prompt textarea")).to_have_value("a rocket")
+
+
+def test_loras_are_compared(page):
+    open_tab(page, "Geometry")
+    page.get_by_role("button", name="Compare").click()
+    expect(page.locator("#sciart_geometry_status .sciart-error")).to_contain_text("give two or more")
+    page.get_by_role("button", name="List the LoRAs").click()
+    names = page.locator("#sciart_geometry_loras input")
+    for name in ("child_style", "science_fiction"):
+        names.click()
+        option(page, name).click()
+    page.get_by_role("button", name="Compare").click()
+    expect(page.frame_locator("#sciart_geometry_report iframe").locator("p")).to_have_text(
+        "child_style and science_fiction")
+
+
+def test_presets_are_read_saved_exported_imported_and_deleted(page, tmp_path):
+    open_tab(page, "Presets")
+    status, name = page.locator("#sciart_presets_status.prose"), field(page, "sciart_presets_name")
+    page.get_by_role("button", name="List the presets").click()
+    page.locator("#sciart_presets_chosen input").click()
+    option(page, "two-subjects").click()
+    expect(name).to_have_value("two-subjects")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(status).to_contain_text("shipped with SciArt and cannot be replaced")
+    own = f"mine-{page.viewport_size['width']}"
+    name.fill(own)
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(status).to_contain_text(f"{own} is saved")
+    page.get_by_role("button", name="Export mine").click()
+    with page.expect_download() as download:
+        page.locator("#sciart_presets_file a").first.click()
+    exported = tmp_path / "presets.json"
+    download.value.save_as(exported)
+    assert own in json.loads(exported.read_text(encoding="utf-8"))
+    page.get_by_role("button", name="Delete").click()
+    expect(status).to_contain_text(f"{own} is deleted")
+    page.locator("#sciart_presets_import input, input[type=file]").first.set_input_files(exported)
+    expect(status).to_contain_text("presets are imported")
+    page.get_by_role("button", name="Delete").click()
+    expect(status).to_contain_text(f"{own} is deleted")
+    field(page, "sciart_presets_text").fill("[]")
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(status).to_contain_text("expected a JSON object")
+
+
+def test_every_control_is_reached_by_the_keyboard(page):
+    page.locator("#sciart_influence_infotext textarea").focus()
+    reached = set()
+    for _ in range(16):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.closest('[id^=sciart_]')?.id"))
+    assert {"sciart_influence_last", "sciart_influence_send", "sciart_influence_recipe", "sciart_influence_words",
+            "sciart_influence_run", "sciart_influence_cancel", "sciart_influence_save"} <= reached
