@@ -130,7 +130,7 @@ def _build_geometry(actions: TabActions) -> None:
         except SciArtError as error:
             return _error(error), gr.update()
 
-    look.click(lambda: gr.update(choices=actions.loras()), outputs=[names], show_progress="hidden")
+    look.click(lambda: gr.update(choices=actions.loras()), outputs=[names], queue=False, show_progress="hidden")
     compare.click(compared, [names], [status, shown])
 
 

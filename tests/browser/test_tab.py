@@ -101,11 +101,14 @@ def test_loras_are_compared(page):
     open_tab(page, "Geometry")
     page.get_by_role("button", name="Compare").click()
     expect(page.locator("#sciart_geometry_status .sciart-error")).to_contain_text("give two or more")
-    page.get_by_role("button", name="List the LoRAs").click()
+    with page.expect_response("**/run/predict**"):
+        page.get_by_role("button", name="List the LoRAs").click()
     names = page.locator("#sciart_geometry_loras input")
     for name in ("child_style", "science_fiction"):
-        names.click()
+        names.fill(name)
         option(page, name).click()
+        names.press("Escape")
+        names.blur()
     page.get_by_role("button", name="Compare").click()
     expect(page.frame_locator("#sciart_geometry_report iframe").locator("p")).to_have_text(
         "child_style and science_fiction")
