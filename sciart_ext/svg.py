@@ -122,7 +122,9 @@ def axes(frame: Frame, x_title: str, y_title: str, with_labels: bool = True,
     for step in _step_ticks(frame.steps, frame.right - frame.left, frame.first):
         x = frame.x(step)
         parts.append(f'<line {from_to(x, bottom, x, bottom + 4)} stroke-opacity="0.5"/>')
-        parts.append(text(x, bottom + 16, places[step] if places else str(step + frame.first)))
+        anchor = "end" if places and step == frame.steps - 1 > 0 else "middle"  # a name may be wider than what is left
+        parts.append(text(x + (6 if anchor == "end" else 0), bottom + 16,
+                          places[step] if places else str(step + frame.first), anchor))
     parts.append(text((frame.left + frame.lane + frame.right) / 2, bottom + 32, x_title))
     return [*parts, "</g>"]
 

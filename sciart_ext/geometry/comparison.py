@@ -28,6 +28,8 @@ from .layer import (
 
 RANKS = (1, 4, 16)
 """dimensions of the subspaces whose overlap is told"""
+NOTABLE = 0.05
+"""from how much above chance a share of one LoRA within the other is a conflict"""
 AT_ONCE = 64
 """layers whose Gram matrices are taken apart together"""
 _SIDES = {"input": "IN", "middle": "M", "output": "OUT"}
@@ -117,15 +119,15 @@ class Comparison:
         return _together(self.layers)
 
     def conflicts(self) -> list[Conflict]:
-        """For each pair the block where the second's directions hold most of the first's change, above what chance
-        would; the largest first."""
+        """For each pair the block where the second's directions hold most of the first's change above what chance
+        would, if it is notable; the largest first."""
         found = []
         blocks = self.blocks()
         for a, b in permutations(range(len(self.names)), 2):
             block = max(blocks, key=lambda one: float((blocks[one].removed - blocks[one].chance)[a, b]
                                                       * blocks[one].inner[a, a]))
             shared = blocks[block]
-            if shared.removed[a, b] > 0:
+            if shared.removed[a, b] > shared.chance[a, b] + NOTABLE:
                 found.append(Conflict(self.names[a], self.names[b], block, float(shared.removed[a, b]),
                                       float(shared.chance[a, b]), float(shared.cosines[a, b])))
         return sorted(found, key=lambda conflict: conflict.chance - conflict.removed)

@@ -65,6 +65,7 @@ class GeometryRequest(BaseModel):
 
     loras: List[str] = Field(..., description="two or more, by name or alias")
     weights: List[float] | None = Field(None, description="of each in the mixture; default 1")
+    page: bool = Field(False, description="also the report as one HTML file")
 
 
 class PresetRequest(BaseModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Dict, List
 
 from modules import infotext_utils
@@ -82,8 +82,8 @@ def influence(api, body: InfluenceRequest) -> dict:
     return {"cancelled": False, **as_data(told), **_pictures(told), "page": report_page(told) if body.page else None}
 
 
-def explained(api, body: InfluenceRequest) -> Report | Unfinished:
-    """The same as a report."""
+def explained(api, body: InfluenceRequest, stop: Callable[[], bool] = lambda: False) -> Report | Unfinished:
+    """The same as a report; stop(): whether it is cancelled, beside the host's own interrupt."""
     request = _request(body.txt2img)
     recipe = _recipe(body, request)
     if request.infotext:
@@ -99,9 +99,10 @@ def explained(api, body: InfluenceRequest) -> Report | Unfinished:
 
     def make(batch: Sequence[int]) -> dict[int, Run]:
         done = sum(one in runs for one in missing)
-        watched = Watched(dump_recipe(recipe), tuple(batch), words, done // len(batch), -(-len(missing) // len(batch)))
+        watched = Watched(dump_recipe(recipe), tuple(batch), words, done // len(batch),
+                          -(-len(missing) // len(batch)), stop)
         _make(api, request, seed, watched)
-        if watched.interrupted:
+        if watched.interrupted or stop():
             raise _Interrupted
         return dict(zip(batch, map(Run, watched.trajectories(), watched.pictures, watched.attention())))
 

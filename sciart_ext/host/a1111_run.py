@@ -58,6 +58,8 @@ class Run:
                                lambda hires: self._plan(p.steps, hires), self._plans, self._mixture)
         if watched is not None:
             shared.state.job_no, shared.state.job_count = watched.batch, watched.batches
+            if watched.stop():
+                shared.state.interrupt()
 
     def check_prompt(self) -> None:
         """A note where a LoRA of the recipe is in the prompt too: both act."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -29,8 +31,18 @@ def register_tab() -> None:
 
 def tab_actions() -> TabActions:
     """The tab's questions, answered by the host."""
-    return TabActions(last_picture=_last_picture, influence=_influence, progress=_progress,
-                      interrupt=shared.state.interrupt, save=_save, loras=a1111_networks.names, geometry=_geometry)
+    stopped = threading.Event()
+
+    def interrupt() -> None:
+        stopped.set()  # the host forgets an interrupt when the next picture begins
+        shared.state.interrupt()
+
+    def influence(request: dict) -> Report | Unfinished:
+        stopped.clear()
+        return _influence(request, stopped.is_set)
+
+    return TabActions(last_picture=_last_picture, influence=influence, progress=_progress, interrupt=interrupt,
+                      save=_save, loras=a1111_networks.names, geometry=_geometry)
 
 
 def _last_picture() -> str:
@@ -40,21 +52,23 @@ def _last_picture() -> str:
     return kept.read_text(encoding="utf-8")
 
 
-def _influence(request: dict) -> Report | Unfinished:
+def _influence(request: dict, stop: Callable[[], bool]) -> Report | Unfinished:
     from modules.api.api import Api  # it imports the whole page, which is not there yet when scripts are loaded
 
     # the host's own way from a request to a picture, on an application of its own: --api need not be on
     api = Api(FastAPI(), call_queue.queue_lock)
     try:
-        return a1111_influence.explained(api, a1111_influence.InfluenceRequest(**request))
+        return a1111_influence.explained(api, a1111_influence.InfluenceRequest(**request), stop)
     except HTTPException as error:
         raise SciArtError("", str(error)) from None
 
 
 def _progress() -> float:
     state = shared.state
+    if state.job_count <= 0:  # not begun
+        return 0.0
     within = state.sampling_step / state.sampling_steps if state.sampling_steps else 0.0
-    return min((max(state.job_no, 0) + within) / max(state.job_count, 1), 1.0)
+    return min((max(state.job_no, 0) + within) / state.job_count, 1.0)
 
 
 def _save(told: Report) -> Path:

@@ -6,7 +6,7 @@ It is the script's argument in place of the recipe; over HTTP nobody can send on
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,13 +20,15 @@ from ..plan import PassPlan
 @dataclass
 class Watched:
     """recipe: JSON data; sets: of each image of the batch, the LoRAs that act, by their bits; words: whose attention is
-    wanted; batch, batches: which of how many, for the progress."""
+    wanted; batch, batches: which of how many, for the progress; stop(): whether it was cancelled before the host began.
+    """
 
     recipe: dict
     sets: tuple[int, ...]
     words: tuple[str, ...] = ()
     batch: int = 0
     batches: int = 1
+    stop: Callable[[], bool] = lambda: False
     latents: list[Tensor] = field(default_factory=list)
     """of the first pass: before each step and after the last, (images, c, h, w), float32"""
     word_maps: list[WordMaps] = field(default_factory=list)

@@ -77,6 +77,12 @@ def test_a_conflict_tells_where_most_is_shared_and_what_orthogonal_would_take():
     assert "overlap most in OUT03, the same way (cosine +1.00): orthogonal would remove 100 %" in str(first)
 
 
+def test_unrelated_loras_have_no_conflict():
+    layer = "unet_middle_block_1_proj_in"
+    comparison = compare([lora("one", {layer: 1}, (300, 200)), lora("two", {layer: 2}, (300, 200))])
+    assert comparison.conflicts() == [] and comparison.whole().removed[0, 1] > 0
+
+
 def test_layers_that_only_one_reaches_count_for_norms_and_not_for_overlaps():
     one = lora("one", {"unet_input_blocks_1_1_proj_in": 1, "unet_input_blocks_2_1_proj_in": 2})
     two = lora("two", {"unet_input_blocks_1_1_proj_in": 1})

@@ -177,9 +177,9 @@ def test_what_cannot_be_told_is_refused(host: HostServer, changes, field) -> Non
 
 
 def test_geometry_of_the_hosts_loras(host: HostServer) -> None:
-    reply = host.post("/sciart/v1/geometry", {"loras": ["child", "watercolor"], "weights": [0.7, 0.5]})
+    reply = host.post("/sciart/v1/geometry", {"loras": ["child", "watercolor"], "weights": [0.7, 0.5], "page": True})
     assert reply.status == 200, reply.text
-    assert reply.json["loras"] == ["child", "watercolor"] and len(reply.json["conflicts"]) == 2
+    assert reply.json["loras"] == ["child", "watercolor"] and "How the LoRAs lie" in reply.json["page"]
     assert reply.json["whole"]["cosines"][0][0] == pytest.approx(1)
     for loras, field in ((["child"], "loras"), (["child", "nobody"], "loras[1]")):
         assert host.post("/sciart/v1/geometry", {"loras": loras}).json["detail"]["field"] == field
