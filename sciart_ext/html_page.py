@@ -20,8 +20,8 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem }
 .scroll { overflow-x: auto }
 .pictures td, .pictures th { padding: .25rem; text-align: center; vertical-align: top; font-weight: normal }
-.pictures img { width: 11rem; image-rendering: pixelated; display: block }
-.pictures small { opacity: .7 }
+.pictures img { width: 11rem; image-rendering: pixelated; display: block; margin: auto }
+.pictures small { opacity: .7; display: block; max-width: 11rem; margin: auto }
 .numbers td, .numbers th { padding: .2rem 1rem; text-align: right; font-weight: normal }
 .numbers th:first-child { text-align: left }
 .bar { display: flex; height: 1.6rem; border-radius: .3rem; overflow: hidden; max-width: 44rem; color: #000 }
