@@ -74,7 +74,7 @@ def build_presets(store: PresetStore) -> None:
         return listed(), _told(f"{len(data)} presets are imported: {', '.join(data)}")
 
     look.click(listed, outputs=[chosen], show_progress="hidden")
-    chosen.change(opened, [chosen], [name, text, status], show_progress="hidden")
+    chosen.input(opened, [chosen], [name, text, status], show_progress="hidden")
     save.click(saved, [name, text], [chosen, status], show_progress="hidden")
     delete.click(deleted, [name], [chosen, status], show_progress="hidden")
     export.click(exported, outputs=[file, status], show_progress="hidden")
