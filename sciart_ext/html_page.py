@@ -54,10 +54,14 @@ def picture(image: Image.Image, told: str) -> str:
     cannot see it."""
     shown = image.copy()
     shown.thumbnail((MAX_SIDE, MAX_SIDE))
+    return f'<img src="data:image/png;base64,{base64_png(shown)}" alt="{html.escape(told)}">'
+
+
+def base64_png(image: Image.Image) -> str:
+    """The picture's PNG file as text."""
     buffer = io.BytesIO()
-    shown.save(buffer, "PNG")
-    data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img src="data:image/png;base64,{data}" alt="{html.escape(told)}">'
+    image.save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def pictures_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

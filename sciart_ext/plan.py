@@ -5,7 +5,7 @@ The plan knows no host, no model and no file: gates are numbers, the mixer carri
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .recipe import LoraEntry, Recipe, _Weighted
 from .schedule import step_progress
@@ -40,6 +40,10 @@ class PassPlan:
         if self.compose != "contrastive":
             return ()
         return tuple(k for k, lora in enumerate(self.loras) if lora.subject)
+
+    def with_only(self, one: int) -> PassPlan:
+        """The plan in which only LoRA k acts whose bit k is in `one`."""
+        return replace(self, silent=frozenset(k for k in range(len(self.loras)) if not one >> k & 1))
 
     def rows(self) -> tuple[Row, ...]:
         """The rows of one picture: the mixture's; each subject's own and the negative prompt's for those; the negative

@@ -82,9 +82,9 @@ def colour_grid(rows: Sequence[tuple[str, Sequence[float]]], columns: Sequence[s
     return svg(parts, y + 16, summary)
 
 
-def svg(parts: Sequence[str], height: float, summary: str, kind: str = "sciart-plot") -> str:
+def svg(parts: Sequence[str], height: float, summary: str) -> str:
     """The element around its parts."""
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" class="{kind}" viewBox="0 0 {WIDTH} {height:g}" '
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" class="sciart-plot" viewBox="0 0 {WIDTH} {height:g}" '
             f'role="img" aria-label={attribute(summary)} font-size="11.5" font-family="inherit" '
             f'fill="none" stroke="none">{"".join(parts)}</svg>')
 

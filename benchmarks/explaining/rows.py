@@ -6,7 +6,6 @@ are merged; in a batch rows differ, so that every layer branches.
 
 from __future__ import annotations
 
-import dataclasses
 import statistics
 import time
 from types import SimpleNamespace
@@ -67,8 +66,7 @@ class RowsBench:
 
     @torch.no_grad()
     def _batch(self, sets: range, sampler: str) -> Tensor:
-        plans = [dataclasses.replace(self.plan, silent=frozenset(k for k in range(3) if not one >> k & 1))
-                 for one in sets]
+        plans = [self.plan.with_only(one) for one in sets]
         rows = SetRows(self.pipe, self.mixer, plans, self.prompts, CFG, (self.size, self.size))
         scheduler = make_scheduler(sampler, "Automatic", NOISE_SCHEDULE, [1] * len(sets))
         generators = [torch.Generator("cpu").manual_seed(1) for _ in sets]

@@ -142,14 +142,13 @@ def rank_of_sum(grams: Grams, weights: Sequence[float]) -> Tensor:
     return ((squares > NULL**2 * largest[:, None]) & (largest > 0)[:, None]).sum(-1)
 
 
-def share_within(values: Tensor, shared: SharedDirections, k: int | None = None) -> Tensor:
-    """How much of ‖ΔW_a‖² lies in the k strongest directions of b (all: None), on the left or on the right: what
-    projecting b out of both sides takes from a, 1 − ‖(1 − U_bU_bᵀ) ΔW_a (1 − V_bV_bᵀ)‖² / ‖ΔW_a‖², (layers,).
+def share_within(values: Tensor, shared: SharedDirections) -> Tensor:
+    """How much of ‖ΔW_a‖² lies in the directions of b, on the left or on the right: what projecting b out of both sides
+    takes from a, 1 − ‖(1 − U_bU_bᵀ) ΔW_a (1 − V_bV_bᵀ)‖² / ‖ΔW_a‖², (layers,).
 
     values: a's singular values (layers, r); shared: of a and b.
     """
-    left, right = shared.left[..., :k], shared.right[..., :k]
-    scaled_left, scaled_right = left @ left.mT, right @ right.mT
+    scaled_left, scaled_right = shared.left @ shared.left.mT, shared.right @ shared.right.mT
     # Σᵢⱼ sᵢsⱼ (1 − P)ᵢⱼ (1 − Q)ᵢⱼ, with P, Q the projections seen from a's directions
     both = torch.einsum("li,lij,lj->l", values, scaled_left * scaled_right, values)
     alone = (values.square() * (scaled_left + scaled_right).diagonal(dim1=-2, dim2=-1)).sum(-1)

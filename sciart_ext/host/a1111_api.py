@@ -12,10 +12,8 @@ from modules import script_callbacks
 from pydantic import BaseModel, Field
 
 from ..errors import SciArtError
-from ..geometry.comparison import compare
 from ..geometry.page import geometry_page
 from ..geometry.report import as_data
-from ..lora.file import load_lora
 from ..plan import compile_plan
 from ..plan_plot import plan_png
 from ..presets import PresetStore, resolve
@@ -23,6 +21,7 @@ from ..recipe import Recipe, dump_recipe, parse_recipe
 from ..schedule import MAX_WEIGHT, check_number
 from . import a1111_influence, a1111_networks
 from .a1111_errors import as_request_error
+from .a1111_geometry import compared
 from .a1111_influence import InfluenceRequest
 from .a1111_panel import lora_reports
 
@@ -136,8 +135,7 @@ def geometry(body: GeometryRequest) -> dict:
     """What LoRAs have in common, layer by layer, by block and in all, and where they conflict."""
     weights = None if body.weights is None else [check_number(weight, f"weights[{i}]", -MAX_WEIGHT, MAX_WEIGHT)
                                                  for i, weight in enumerate(body.weights)]
-    paths = [a1111_networks.find(name, f"loras[{i}]") for i, name in enumerate(body.loras)]
-    comparison = compare([load_lora(path, name) for path, name in zip(paths, body.loras)], weights)
+    comparison = compared(body.loras, weights)
     return {**as_data(comparison), "page": geometry_page(comparison) if body.page else None}
 
 

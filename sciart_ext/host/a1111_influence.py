@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import random
 from collections.abc import Callable, Sequence
 from typing import Any, Dict, List
@@ -14,10 +12,10 @@ from PIL import Image
 from pydantic import BaseModel, Field, ValidationError
 
 from ..errors import SciArtError
-from ..heat import heat_sheet
+from ..html_page import base64_png
 from ..influence.batches import in_batches
 from ..influence.page import report_page
-from ..influence.report import Report, as_data, effects_of, report
+from ..influence.report import Report, as_data, heat_sheets, report
 from ..influence.runs import Run
 from ..influence.subsets import ORDERS, SUBSETS, Unfinished, ask
 from ..influence.word_maps import telling_words
@@ -164,15 +162,5 @@ def _made(request, seed: int, recipe: Recipe) -> dict:
 
 def _pictures(told: Report) -> dict:
     """Base64 PNGs: of each set, and sheets of heatmaps on one scale."""
-    sheets = {}
-    for kind, effects in effects_of(told.influence).items():
-        base = told.pictures[0 if kind == "alone" else told.every]
-        heat = effects.heat.numpy()
-        sheets[kind] = _png(heat_sheet([base] * len(heat), heat, told.influence.names, "delta E"))
-    return {"images": [_png(Image.fromarray(told.pictures[one])) for one in told.question.sets], "heatmaps": sheets}
-
-
-def _png(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
+    return {"images": [base64_png(Image.fromarray(told.pictures[one])) for one in told.question.sets],
+            "heatmaps": {kind: base64_png(sheet) for kind, sheet in heat_sheets(told).items()}}

@@ -11,15 +11,14 @@ from fastapi import FastAPI, HTTPException
 from modules import call_queue, paths, script_callbacks, shared
 
 from ..errors import SciArtError
-from ..geometry.comparison import compare
 from ..geometry.page import geometry_page
 from ..influence.folder import save_report
 from ..influence.report import Report
 from ..influence.subsets import Unfinished
-from ..lora.file import load_lora
 from ..presets import PresetStore
 from ..ui.tab import TabActions, build_tab
 from . import a1111_influence, a1111_networks
+from .a1111_geometry import compared
 
 TITLE, ELEMENT = "SciArt", "sciart_tab"
 
@@ -77,5 +76,4 @@ def _save(told: Report) -> Path:
 
 
 def _geometry(names: list[str]) -> str:
-    loras = [load_lora(a1111_networks.find(name, "loras"), name) for name in names]
-    return geometry_page(compare(loras))
+    return geometry_page(compared(names))

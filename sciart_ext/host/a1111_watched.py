@@ -5,7 +5,6 @@ It is the script's argument in place of the recipe; over HTTP nobody can send on
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -38,9 +37,7 @@ class Watched:
 
     def plans(self, plan: PassPlan) -> list[PassPlan]:
         """Of each image: the plan with the LoRAs silent that are not in its set."""
-        everyone = range(len(plan.loras))
-        return [dataclasses.replace(plan, silent=frozenset(k for k in everyone if not one >> k & 1))
-                for one in self.sets]
+        return [plan.with_only(one) for one in self.sets]
 
     def see(self, latents: Tensor) -> None:
         """Keeps latents of the first pass."""
@@ -54,5 +51,5 @@ class Watched:
         """(words, h, w) of each image; None where no words were asked for."""
         if not self.words:
             return [None] * len(self.sets)
-        maps = torch.stack([one.maps() for one in self.word_maps if one.calls]).mean(0)
-        return list(maps.cpu())
+        seen = [one for one in self.word_maps if one.calls]
+        return list((sum(one.maps() * one.calls for one in seen) / sum(one.calls for one in seen)).cpu())

@@ -111,4 +111,4 @@ def _shapley(question: Question, values: Mapping[int, Tensor]) -> tuple[Tensor, 
         found = sampled_shares(values.__getitem__, question.orders)
         return found.shares, found.errors
     shares = exact_shares(torch.stack([values[one] for one in range(len(values))]))
-    return shares, torch.zeros_like(shares)
+    return shares, shares.new_zeros(()).expand_as(shares)

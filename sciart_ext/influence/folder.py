@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..heat import heat_sheet
 from .measures import PHASES
 from .page import report_page
-from .report import Report, as_data, effects_of
+from .report import Report, as_data, effects_of, heat_sheets
 
 
 def save_report(told: Report, folder: Path) -> Path:
@@ -24,10 +23,9 @@ def save_report(told: Report, folder: Path) -> Path:
         Image.fromarray(told.pictures[one]).save(folder / f"{number:02d}_{file_name(told.title(one))}.png")
     maps = {}
     for kind, effects in effects_of(told.influence).items():
-        base = told.pictures[0 if kind == "alone" else told.every]
-        heat = effects.heat.numpy()
-        heat_sheet([base] * len(heat), heat, told.influence.names, "delta E").save(folder / f"heat_{kind}.png")
-        maps[f"heat_{kind}"] = heat
+        maps[f"heat_{kind}"] = effects.heat.numpy()
+    for kind, sheet in heat_sheets(told).items():
+        sheet.save(folder / f"heat_{kind}.png")
     if told.influence.shares is not None:
         maps["shares"] = told.influence.shares.maps.numpy()
         _write_csv(folder / "shares.csv", ["lora", "part", "error", *PHASES], _share_rows(told))

@@ -90,7 +90,7 @@ def _heat(told: Report) -> str:
     """Heatmaps over the picture they changed, all on one scale."""
     maps: list[tuple[str, str, np.ndarray, np.ndarray]] = []
     for kind, effects in effects_of(told.influence).items():
-        base = told.pictures[0 if kind == "alone" else told.every]
+        base = told.background(kind)
         maps += [(kind, BACKGROUNDS[kind][1].format(name), base, heat.numpy())
                  for name, heat in zip(told.influence.names, effects.heat)]
     if told.influence.shares is not None:

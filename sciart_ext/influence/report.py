@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
+from ..heat import heat_sheet
 from .analysis import Effects, Influence, analyse
 from .measures import PHASES
 from .paths import Paths, neighbour_paths, principal_paths
@@ -40,6 +42,10 @@ class Report:
     def final(self) -> int:
         """The largest set there is: all LoRAs, or without a picture of them none."""
         return self.every if self.every in self.pictures else 0
+
+    def background(self, kind: str) -> np.ndarray:
+        """The picture that effects of a kind (`effects_of`) are told against."""
+        return self.pictures[0 if kind == "alone" else self.every]
 
     def sentences(self) -> list[str]:
         """One for each LoRA."""
@@ -94,6 +100,12 @@ def effects_of(influence: Influence) -> dict[str, Effects]:
     """Those that there are, by their names."""
     found = {"alone": influence.alone, "left_out": influence.left_out}
     return {name: effects for name, effects in found.items() if effects is not None}
+
+
+def heat_sheets(told: Report) -> dict[str, Image.Image]:
+    """Heatmaps with a colour bar, by the kind of effects."""
+    return {kind: heat_sheet([told.background(kind)] * len(effects.heat), effects.heat.numpy(), told.influence.names,
+                             "delta E") for kind, effects in effects_of(told.influence).items()}
 
 
 def _grown(attention: Tensor, size: tuple[int, int]) -> Tensor:

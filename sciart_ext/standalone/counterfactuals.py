@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -117,8 +116,7 @@ def _word_columns(pipe, plan: PassPlan, settings: Settings, words: Sequence[str]
 def _run_batch(pipe, recipe: Recipe, settings: Settings, mixture: Mixture, plan: PassPlan, size: tuple[int, int],
                columns: Sequence[Sequence[int]], batch: Sequence[int], on_step: Callable[[int, int], None],
                ) -> dict[int, Run]:
-    everyone = frozenset(range(len(plan.loras)))
-    plans = [dataclasses.replace(plan, silent=frozenset(k for k in everyone if not one >> k & 1)) for one in batch]
+    plans = [plan.with_only(one) for one in batch]
     encoded = [encode_rows(pipe, settings, one, mixture) for one in plans]
     joined = [_joined(same_row) for same_row in zip(*encoded)]
     seen: list[Tensor] = []

@@ -17,14 +17,13 @@ from .generate import Settings
 
 def explain(pipe, recipe: Recipe, settings: Settings, loras: Sequence[LoraFile], question: Question,
             words: Sequence[str] | None = None, at_once: int = AT_ONCE,
-            on_step: Callable[[int, int], None] | None = None, model_name: str = "",
-            runs: dict[int, Run] | None = None) -> Report:
+            on_step: Callable[[int, int], None] | None = None, model_name: str = "") -> Report:
     """What each LoRA of a recipe did. words: whose attention is shown; None: those of the prompt that tell something.
 
-    on_step, at_once, runs: `run_sets`'s; with `runs` kept by the caller, work that was cancelled goes on.
+    on_step, at_once: `run_sets`'s.
     """
     words = telling_words(settings.prompt) if words is None else list(words)
-    runs = {} if runs is None else runs
+    runs: dict[int, Run] = {}
     run_sets(pipe, recipe, settings, loras, question.sets, runs, at_once, on_step, words)
     made = {**asdict(settings), "model": model_name, "recipe": dump_recipe(recipe),
             "summary": [f"seed {settings.seed}", f"{settings.steps} steps of {settings.sampler}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import json
 import tempfile
 from pathlib import Path
@@ -11,6 +10,7 @@ import gradio as gr
 
 from ..errors import SciArtError
 from ..presets import PresetStore
+from .notices import notice
 
 FILE = "sciart-presets.json"
 
@@ -39,30 +39,30 @@ def build_presets(store: PresetStore) -> None:
         try:
             found = store.read(preset, "name")
         except SciArtError as error:
-            return gr.update(), gr.update(), _told(error)
+            return gr.update(), gr.update(), notice(error)
         note = " is shipped with SciArt: save it under another name to change it" if found.builtin else ""
-        return preset, json.dumps(found.data, ensure_ascii=False, indent=2), _told(f"{preset}{note}")
+        return preset, json.dumps(found.data, ensure_ascii=False, indent=2), notice(f"{preset}{note}")
 
     def saved(preset: str, data: str) -> tuple:
         try:
             store.save(preset, _json(data))
         except SciArtError as error:
-            return gr.update(), _told(error)
-        return listed(preset), _told(f"{preset} is saved")
+            return gr.update(), notice(error)
+        return listed(preset), notice(f"{preset} is saved")
 
     def deleted(preset: str) -> tuple:
         try:
             store.delete(preset)
         except SciArtError as error:
-            return gr.update(), _told(error)
-        return listed(), _told(f"{preset} is deleted")
+            return gr.update(), notice(error)
+        return listed(), notice(f"{preset} is deleted")
 
     def exported() -> tuple:
         own = [store.read(preset) for preset in store.names()]
         data = {preset.name: preset.data for preset in own if not preset.builtin}
         path = Path(tempfile.mkdtemp(prefix="sciart-")) / FILE
         path.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-        return gr.update(value=str(path), visible=True), _told(f"{len(data)} presets")
+        return gr.update(value=str(path), visible=True), notice(f"{len(data)} presets")
 
     def imported(upload) -> tuple:
         try:
@@ -70,8 +70,8 @@ def build_presets(store: PresetStore) -> None:
             for preset, one in data.items():
                 store.save(preset, one)
         except (SciArtError, UnicodeDecodeError) as error:
-            return listed(), _told(error if isinstance(error, SciArtError) else SciArtError("file", "not text"))
-        return listed(), _told(f"{len(data)} presets are imported: {', '.join(data)}")
+            return listed(), notice(error if isinstance(error, SciArtError) else SciArtError("file", "not text"))
+        return listed(), notice(f"{len(data)} presets are imported: {', '.join(data)}")
 
     look.click(listed, outputs=[chosen], show_progress="hidden")
     chosen.input(opened, [chosen], [name, text, status], show_progress="hidden")
@@ -89,9 +89,3 @@ def _json(text: str) -> dict:
     if not isinstance(data, dict):
         raise SciArtError("preset", f"expected a JSON object, got {type(data).__name__}")
     return data
-
-
-def _told(what: object) -> str:
-    if isinstance(what, SciArtError):
-        return f'<p class="sciart-error" role="alert">{html.escape(str(what))}</p>'
-    return f"<p>{html.escape(str(what))}</p>"

@@ -18,6 +18,7 @@ from ..influence.page import report_page
 from ..influence.report import Report
 from ..influence.subsets import Unfinished
 from ..presets import PresetStore
+from .notices import notice
 from .presets_tab import build_presets
 
 SUBSETS = {"all there is to tell": "all", "each LoRA alone": "solo", "each LoRA left out": "left-out"}
@@ -87,27 +88,27 @@ def _build_influence(actions: TabActions) -> None:
                     time.sleep(LOOKS)
                 told = working.result()
         except SciArtError as error:
-            yield _error(error), gr.update(), gr.update()
+            yield notice(error), gr.update(), gr.update()
             return
         if isinstance(told, Unfinished):
-            yield (f"<p>Cancelled after {told.made} of {told.of} pictures; <em>Explain</em> goes on from there.</p>",
+            yield (notice(f"Cancelled after {told.made} of {told.of} pictures; Explain goes on from there."),
                    gr.update(), gr.update())
             return
         yield _sentences(told), _framed(report_page(told)), told
 
     def saved(told: Report | None) -> str:
         if told is None:
-            return _error(SciArtError("", "nothing to save yet: Explain comes first"))
+            return notice(SciArtError("", "nothing to save yet: Explain comes first"))
         try:
-            return f"<p>Saved: {html.escape(str(actions.save(told)))}</p>"
+            return notice(f"Saved: {actions.save(told)}")
         except SciArtError as error:
-            return _error(error)
+            return notice(error)
 
     def read_last() -> tuple:
         try:
             return actions.last_picture(), ""
         except SciArtError as error:
-            return gr.update(), _error(error)
+            return gr.update(), notice(error)
 
     run.click(explain, [infotext, recipe, subsets, words], [status, shown, kept], show_progress="hidden")
     cancel.click(lambda: actions.interrupt() and None, queue=False, show_progress="hidden")
@@ -128,7 +129,7 @@ def _build_geometry(actions: TabActions) -> None:
         try:
             return "", _framed(actions.geometry(chosen or []))
         except SciArtError as error:
-            return _error(error), gr.update()
+            return notice(error), gr.update()
 
     look.click(lambda: gr.update(choices=actions.loras()), outputs=[names], queue=False, show_progress="hidden")
     compare.click(compared, [names], [status, shown])
@@ -144,6 +145,8 @@ def _request(infotext: str, recipe: str, subsets: str, words: str) -> dict:
             request["recipe"] = json.loads(recipe)
         except ValueError as error:
             raise SciArtError("recipe", f"not valid JSON: {error}") from None
+        if not isinstance(request["recipe"], dict):
+            raise SciArtError("recipe", f"expected a JSON object, got {type(request['recipe']).__name__}")
     if words.strip():
         request["words"] = [word.strip() for word in words.split(",")]
     return request
@@ -155,10 +158,6 @@ def _sentences(told: Report) -> str:
 
 def _progress(share: float) -> str:
     return (f'<label>Making the pictures <progress max="1" value="{share:.3f}"></progress> {100 * share:.0f} %</label>')
-
-
-def _error(error: SciArtError) -> str:
-    return f'<p class="sciart-error" role="alert">{html.escape(str(error))}</p>'
 
 
 def _framed(page: str) -> str:

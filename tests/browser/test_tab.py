@@ -86,6 +86,9 @@ def test_what_is_wrong_is_told(page):
     field(page, "sciart_influence_recipe").fill("{")
     page.get_by_role("button", name="Explain").click()
     expect(status).to_contain_text("recipe: not valid JSON")
+    field(page, "sciart_influence_recipe").fill("[1]")
+    page.get_by_role("button", name="Explain").click()
+    expect(status).to_contain_text("recipe: expected a JSON object, got list")
 
 
 def test_its_picture_can_be_sent_to_txt2img(page):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -68,6 +70,16 @@ def test_shares_of_its_latents_sum_and_a_lora_of_weight_0_gets_exactly_nothing(t
     residual = shares.sum(0) - (runs[7].trajectory.double() - runs[0].trajectory.double())
     assert residual.abs().max() < 1e-12
     assert (shares[1] == 0).all() and shares[0].abs().max() > 0.01
+
+
+def test_two_files_with_the_same_in_them_get_equal_shares(tiny, tmp_path):
+    for name in ("child", "science"):
+        shutil.copy(tiny[1] / f"{name}.safetensors", tmp_path)
+    shutil.copy(tiny[1] / "child.safetensors", tmp_path / "twin.safetensors")
+    loras = [{"name": name, "weight": 0.6} for name in ("child", "twin", "science")]
+    runs = made((tiny[0], tmp_path), loras=loras)
+    child, twin, science = exact_shares(torch.stack([runs[one].trajectory[-1] for one in range(8)]))
+    assert (child - twin).abs().max() < 1e-4 * child.abs().max() < (child - science).abs().max()
 
 
 def test_batches_of_another_size_give_the_same(tiny):
