@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 
 from ..memory import free, is_out_of_memory
 from .runs import Run
 
 
 def in_batches(sets: Iterable[int], at_once: int, make: Callable[[Sequence[int]], Mapping[int, Run]],
-               runs: dict[int, Run]) -> None:
+               runs: MutableMapping[int, Run]) -> None:
     """Has the runs of sets made, so many at once, and puts them into `runs`; where a batch does not fit in memory, it
     and what follows is made by halves. What else `make` raises ends the work."""
     waiting = list(sets)

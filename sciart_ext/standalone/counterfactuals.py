@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager, nullcontext
 
 import numpy as np
@@ -65,15 +65,15 @@ class SetRows(Rows):
 
 
 def run_sets(pipe, recipe: Recipe, settings: Settings, loras: Sequence[LoraFile], sets: Iterable[int],
-             runs: dict[int, Run], at_once: int = AT_ONCE, on_step: Callable[[int, int], None] | None = None,
+             runs: MutableMapping[int, Run], at_once: int = AT_ONCE, on_step: Callable[[int, int], None] | None = None,
              words: Sequence[str] = ()) -> None:
     """Makes the runs of these sets that `runs` does not have yet, and puts them in, batch by batch.
 
     A set is a number whose bit k tells whether LoRA k of the recipe acts. recipe: resolved, enabled; loras: its files
     in the same order. at_once: pictures in a batch, fewer where so many do not fit in memory. on_step(done, of all
     pictures' steps) reports progress; what it raises ends the work, and a later call with the same `runs` goes on. Sets
-    that differ only in LoRAs of weight 0 are one run. words: of the prompt, whose
-    attention is wanted. Raises `SciArtError` for what cannot be made.
+    that differ only in LoRAs of weight 0 are one run. words: of the prompt, whose attention is wanted. Raises
+    `SciArtError` for what cannot be made.
     """
     size = check_settings(pipe, settings)
     plan = compile_plan(recipe, settings.steps).first
