@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..compose.fusion import Fusion
 from ..errors import SciArtError
-from ..guidance.guide import Guide
+from ..guidance.words import row_prompt
 from ..influence.batches import in_batches
 from ..influence.runs import Run
 from ..influence.word_maps import WordMaps, columns_of
@@ -22,7 +23,6 @@ from ..mixer.targets import diffusers_unet_layers
 from ..plan import PassPlan, Row, compile_plan
 from ..recipe import Recipe
 from .generate import Settings, check_settings, encode_rows, model_parts, sample
-from .guided import row_prompt
 from .prompts import Embeddings, encoders, token_chunks, token_ids
 from .sampling import PromptRow, Rows, decode
 
@@ -44,10 +44,11 @@ class SetRows(Rows):
         with super().acting(), self.words or nullcontext():  # the words' hooks after the LoRAs', to see what they did
             yield
 
-    def predict(self, inputs: Tensor, time: Tensor, progress: float, guide: Guide | None) -> Tensor:
+    def predict(self, inputs: Tensor, time: Tensor, progress: float, fusion: Fusion | None) -> Tensor:
         if self.words is not None:
-            self.words.record(len(inputs))
-        prediction = super().predict(inputs, time, progress, guide)
+            images = len(inputs)
+            self.words.record([[row * images + image for row in self.plan.looking()] for image in range(images)])
+        prediction = super().predict(inputs, time, progress, fusion)
         if self.words is not None:
             self.words.add()
         return prediction
@@ -101,7 +102,7 @@ def run_sets(pipe, recipe: Recipe, settings: Settings, loras: Sequence[LoraFile]
 def _without_idle(plan: PassPlan, one: int) -> int:
     """The set without LoRAs that would do nothing in it."""
     def acts(k: int) -> bool:
-        return plan.te_weights[k] != 0 or any(plan.weights[k].at(progress) for progress in plan.progress())
+        return plan.te_weights[k] != 0 or any(plan.weight(k, progress) for progress in plan.progress())
 
     return sum(1 << k for k in range(len(plan.loras)) if one >> k & 1 and acts(k))
 

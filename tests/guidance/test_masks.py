@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from sciart_ext.guidance.masks import (
-    box_mask,
     fusion_weights,
     masks_from_attention,
     resized,
@@ -105,13 +104,6 @@ def test_masks_are_brought_to_the_latents_size(lead):
     large = resized(masks, (8, 12))
     assert large.shape == (*lead, 8, 12)
     assert torch.equal(large, masks.repeat_interleave(2, -1).repeat_interleave(2, -2))
-
-
-def test_a_box_covers_the_cells_whose_middle_lies_in_it():
-    assert box_mask([0, 0, 0.5, 1], (2, 4)).tolist() == [[True, True, False, False]] * 2
-    assert box_mask([0.5, 0.5, 1, 1], (2, 2)).tolist() == [[False, False], [False, True]]
-    assert box_mask([0.4, 0.4, 0.41, 0.41], (4, 4)).sum() == 1  # never none
-    assert box_mask([0, 0, 1, 1], (3, 5)).all()
 
 
 def test_a_given_box_takes_its_place_and_the_others_keep_out():
