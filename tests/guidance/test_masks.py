@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
+
 import pytest
 import torch
+from PIL import Image
 
+from sciart_ext.compose.mask_picture import PREFIX, compact
 from sciart_ext.guidance.masks import (
     fusion_weights,
     masks_from_attention,
@@ -111,3 +116,15 @@ def test_a_given_box_takes_its_place_and_the_others_keep_out():
     boxed = with_boxes(masks, [None, [0, 0, 0.5, 0.5]])
     assert boxed[:, 1].sum() == 2 * 4 and not (boxed[:, 0] & boxed[:, 1]).any() and boxed.any(1).all()
     assert torch.equal(with_boxes(masks, [None, None]), masks)
+
+
+def test_a_mask_picture_may_take_the_place_of_a_box():
+    masks, maps, box = torch.rand(2, 2, 8, 8) > 0.5, torch.rand(2, 2, 8, 8), [0, 0, 0.5, 0.5]
+    drawn = Image.new("L", (400, 400))
+    drawn.paste(255, (0, 0, 200, 200))
+    file = io.BytesIO()
+    drawn.save(file, "PNG")
+    picture = compact(PREFIX + base64.b64encode(file.getvalue()).decode("ascii"))
+    for of in (with_boxes, within_boxes):
+        assert torch.equal(of(masks, [None, picture]), of(masks, [None, box]))
+    assert torch.equal(told_by_boxes(maps, [picture, None], True), told_by_boxes(maps, [box, None], True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
 
 import numpy as np
@@ -23,9 +24,9 @@ PROMPT = "a red striped rocket and a yellow visor robot in space"
 ROCKET, ROBOT, STYLE = ({"name": name, "weight": weight} for name, weight in
                         (("red-striped-rocket", 1.0), ("yellow-visor-robot", 1.0), ("watercolor", 0.6)))
 LEFT, RIGHT, WHOLE = [0, 0, 0.5, 1], [0.5, 0, 1, 1], [0, 0, 1, 1]
-SIZE = {"width": 128, "height": 128}
+SIZE, STEPS = {"width": 128, "height": 128}, 6
 HIRES = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7,
-         "hr_second_pass_steps": 4}
+         "hr_second_pass_steps": 3}
 
 
 def as_mask(values: np.ndarray) -> str:
@@ -78,7 +79,7 @@ def hosted(tiny: HostServer, recipe=None, prompt=PROMPT, **settings):
 
 
 def asked(tiny: HostServer, recipe=None, prompt=PROMPT, **settings):
-    given = {"negative_prompt": "planet", "steps": 10, "seed": 11, "sampler_name": "Euler", "cfg_scale": 5.0, **SIZE}
+    given = {"negative_prompt": "planet", "steps": STEPS, "seed": 11, "sampler_name": "Euler", "cfg_scale": 5.0, **SIZE}
     return tiny.txt2img(prompt=prompt, **{**given, **settings}, **(with_recipe(for_host(recipe)) if recipe else {}))
 
 
@@ -86,16 +87,22 @@ ONE, MERGED = [{**ROCKET, "region": WHOLE}], {"loras": [ROCKET]}
 EVERYWHERE = {"compose": "regions", "loras": ONE}
 
 
+@functools.lru_cache
+def alone_model():
+    return load_pipeline(MODEL, device="cpu")
+
+
 def alone(recipe, sampler):
-    settings = Settings(PROMPT, negative_prompt="planet", steps=10, seed=11, sampler=sampler, cfg_scale=5.0)
+    settings = Settings(PROMPT, negative_prompt="planet", steps=STEPS, seed=11, sampler=sampler, cfg_scale=5.0)
     recipe = parse_recipe(recipe)
-    return np.asarray(generate(load_pipeline(MODEL, device="cpu"), recipe, settings,
+    return np.asarray(generate(alone_model(), recipe, settings,
                                load_loras(recipe, MODEL / "loras")).image)
 
 
 @pytest.mark.parametrize("sampler", ["Euler", "Heun"])
-@pytest.mark.parametrize("given", RECIPES.values(), ids=RECIPES)
+@pytest.mark.parametrize("given", RECIPES)
 def test_host_and_standalone_compose_to_the_same_picture(tiny, given, sampler):
+    given = RECIPES[given]
     largest, mean = difference(alone(given, sampler), hosted(tiny, given, sampler_name=sampler).pictures[0])
     assert largest <= 3 and mean <= 0.6, f"largest {largest}, mean {mean:.3f}"  # the host cuts values off: 0.5
 
@@ -103,11 +110,11 @@ def test_host_and_standalone_compose_to_the_same_picture(tiny, given, sampler):
 # diffusers rounds the timesteps of the one to whole numbers, and spaces those of the other its own way
 @pytest.mark.parametrize("sampler", [{"sampler_name": "DPM++ 2M", "scheduler": "Karras"}, {"sampler_name": "DDIM"}],
                          ids=["DPM++ 2M Karras", "DDIM"])
-@pytest.mark.parametrize("given", RECIPES.values(), ids=RECIPES)
+@pytest.mark.parametrize("given", ["switch", "composite", "spatial", "regions"])
 def test_where_the_samplers_are_not_quite_the_same_the_pictures_are_near(tiny, given, sampler):
-    picture = hosted(tiny, given, **sampler).pictures[0]
-    assert difference(alone(given, sampler["sampler_name"]), picture)[1] <= 0.8
-    assert difference(hosted(tiny, {"loras": given["loras"][:1]}, **sampler).pictures[0], picture)[1] > 2
+    picture = hosted(tiny, RECIPES[given], **sampler).pictures[0]
+    assert difference(alone(RECIPES[given], sampler["sampler_name"]), picture)[1] <= 1.0
+    assert difference(hosted(tiny, MERGED, **sampler).pictures[0], picture)[1] > 2
 
 
 @pytest.mark.parametrize("sampler", ["Euler a", "DPM++ 2M SDE", "DPM++ SDE", "Heun", "DDIM", "DDIM CFG++", "UniPC",
@@ -140,24 +147,23 @@ def test_infotext_makes_the_picture_again(tiny, given):
 
 @pytest.mark.parametrize("given", ["switch", "composite", "spatial", "regions"])
 def test_batches_are_composed_picture_by_picture(tiny, given):
-    whole = hosted(tiny, RECIPES[given], batch_size=2, n_iter=2)
-    assert len(whole.pictures) == 4
-    for i in (1, 2):
-        alone = hosted(tiny, RECIPES[given], seed=11 + i)
-        assert difference(whole.pictures[i], alone.pictures[0])[1] <= 1.0
+    whole = hosted(tiny, RECIPES[given], batch_size=2)
+    assert len(whole.pictures) == 2
+    for i, picture in enumerate(whole.pictures):
+        assert difference(picture, hosted(tiny, RECIPES[given], seed=11 + i).pictures[0])[1] <= 1.0
 
 
-@pytest.mark.parametrize("given", ["composite", "by row", "spatial", "regions"])
+@pytest.mark.parametrize("given", ["by row", "spatial"])
 def test_without_batching_of_cond_and_uncond_it_is_the_same_picture(tiny, given):
-    for batch in (1, 2):
-        apart = hosted(tiny, RECIPES[given], batch_size=batch, override_settings={"batch_cond_uncond": False})
-        for a, b in zip(apart.pictures, hosted(tiny, RECIPES[given], batch_size=batch).pictures):
-            assert difference(a, b)[1] <= 0.5
+    apart = hosted(tiny, RECIPES[given], batch_size=2, override_settings={"batch_cond_uncond": False})
+    for a, b in zip(apart.pictures, hosted(tiny, RECIPES[given], batch_size=2).pictures):
+        assert difference(a, b)[1] <= 0.5
 
 
 @pytest.mark.parametrize("prompt", ["space " * 80 + PROMPT, "a red striped [rocket:planet:0.5] and a (robot:1.3)"])
 def test_long_and_edited_prompts_are_composed_as_they_are_merged(tiny, prompt):
-    found, merged = (hosted(tiny, one, prompt).pictures[0] for one in (EVERYWHERE, MERGED))
+    padded = {"override_settings": {"pad_cond_uncond": True}}  # rows of one picture are all of one length
+    found, merged = (hosted(tiny, one, prompt, **padded).pictures[0] for one in (EVERYWHERE, MERGED))
     assert difference(found, merged)[1] <= 0.1
 
 
@@ -171,7 +177,7 @@ def test_steps_without_the_negative_prompt_count_the_prompt_alone(tiny):
 def test_the_hires_pass_is_composed_or_merged_by_choice(tiny):
     found, merged = (hosted(tiny, one, **HIRES).pictures[0] for one in (EVERYWHERE, MERGED))
     assert found.shape == (256, 256, 3) and difference(found, merged)[1] <= 0.2
-    for given in ("switch", "composite", "regions"):
+    for given in ("switch", "composite"):
         composed = hosted(tiny, RECIPES[given], **HIRES).pictures[0]
         here = {**RECIPES[given], "composition": {**RECIPES[given].get("composition", {}), "hires": False}}
         assert difference(composed, hosted(tiny, here, **HIRES).pictures[0])[1] > 0.5
@@ -180,25 +186,26 @@ def test_the_hires_pass_is_composed_or_merged_by_choice(tiny):
 @pytest.mark.parametrize("sampler", ["Euler", "DDIM"])
 def test_img2img_is_composed(tiny, sampler):
     start = hosted(tiny).pictures[0]
-    settings = {"prompt": PROMPT, "steps": 10, "seed": 3, "sampler_name": sampler, "denoising_strength": 0.8, **SIZE}
+    settings = {"prompt": PROMPT, "steps": STEPS, "seed": 3, "sampler_name": sampler, "denoising_strength": 0.8, **SIZE}
     made = {name: tiny.img2img(start, **settings, **with_recipe(for_host(given)))
-            for name, given in {**RECIPES, "everywhere": EVERYWHERE, "merged": MERGED}.items()}
+            for name, given in {"switch": RECIPES["switch"], "spatial": RECIPES["spatial"], "everywhere": EVERYWHERE,
+                                "merged": MERGED}.items()}
     assert {answer.status for answer in made.values()} == {200}
     assert difference(made["everywhere"].pictures[0], made["merged"].pictures[0])[1] <= 0.1
-    for one, other in (("switch", "composite"), ("composite", "spatial"), ("spatial", "regions")):
+    for one, other in (("switch", "spatial"), ("switch", "merged"), ("spatial", "merged")):
         assert difference(made[one].pictures[0], made[other].pictures[0])[1] > 0.5
 
 
-@pytest.mark.parametrize("given", ["switch", "composite", "spatial"])
+@pytest.mark.parametrize("given", ["switch", "spatial"])
 def test_a_refiner_goes_on_with_the_same_rows(tiny, given):
     refined = hosted(tiny, RECIPES[given], refiner_checkpoint="refiner", refiner_switch_at=0.5)  # the same model again
     assert "Refiner: refiner" in refined.infotext
     assert difference(hosted(tiny, RECIPES[given]).pictures[0], refined.pictures[0])[1] <= 0.7
 
 
-@pytest.mark.parametrize("given", ["switch", "composite", "spatial", "regions"])
+@pytest.mark.parametrize("given", ["switch", "composite", "regions"])
 def test_influence_is_told_of_composed_pictures(tiny, as_before, given):
-    given, picture = RECIPES[given], {"prompt": PROMPT, "steps": 6, "seed": 2, "sampler_name": "Euler", **SIZE}
+    given, picture = RECIPES[given], {"prompt": PROMPT, "steps": 4, "seed": 2, "sampler_name": "Euler", **SIZE}
     answer = tiny.post("/sciart/v1/influence", {"txt2img": picture, "recipe": for_host(given), "words": ["rocket"]})
     assert answer.status == 200, answer.text
     told = answer.json
