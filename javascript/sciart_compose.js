@@ -1,4 +1,4 @@
-/* How the LoRAs share the picture: merged, or each on its own subject, with the settings of the guidance. */
+/* How the LoRAs share the picture, with the settings of that way. */
 (function() {
     "use strict";
 
@@ -6,7 +6,19 @@
     const dom = sciart.dom ||= {};
     const recipes = sciart.recipes ||= {};
 
-    const COMPOSE = [["merge", "mixed all over the picture"], ["contrastive", "each on its own subject"]];
+    const COMPOSE = [["merge", "mixed all over the picture"], ["switch", "in turn, one at a time"],
+        ["composite", "each on its own, averaged"], ["spatial", "each where it changes most"],
+        ["regions", "each in its region"], ["contrastive", "each on its own subject"]];
+    const COMPOSITION = {
+        switch: [["period", "Turn", 5, 1, "Steps that a LoRA acts before the next one does"]],
+        composite: [],
+        spatial: [
+            ["temperature", "Temperature", 0.01, 0.01, "Lower: the LoRA that changes most there has it to itself"],
+            ["patch", "Patch", 2, 1, "Side of the squares that are weighed, in eighths of a pixel of the picture"],
+            ["recenter", "Base model", 0.5, 0.05, "Its share in what the negative prompt takes away"],
+        ],
+        regions: [["feather", "Soft edges", 0, 0.05, "Their width, as a share of the picture's shorter side"]],
+    };
     const NUMBERS = [
         ["until", "Hold until", 0.3, 0.05, "Share of the steps before which the subjects are held in their places"],
         ["mask_threshold", "Mask threshold", 0.3, 0.05,
@@ -57,23 +69,44 @@
                 ...dom.options(COMPOSE, recipe.compose || "merge"));
             const line = dom.h("div", {class: "sciart-line"}, dom.labelled("LoRAs act", select, "sciart-grow"));
             if (recipe.compose === "contrastive") {
-                line.append(dom.labelled("Strength", this.number("strength", "automatic", 1,
+                line.append(dom.labelled("Strength", this.number("guidance", "strength", "automatic", 1,
                     "How firmly the subjects are held in their places; 0: areas only"), "sciart-small"));
             }
+            if (COMPOSITION[recipe.compose]) line.append(...this.drawComposition(recipe));
             return line;
         }
 
+        drawComposition(recipe) {
+            const fields = COMPOSITION[recipe.compose].map(([key, text, usual, step, title]) =>
+                dom.labelled(text, this.number("composition", key, usual, step, title), "sciart-small"));
+            if (recipe.compose === "switch") fields.push(dom.labelled("Order", this.drawOrder(recipe), "sciart-medium"));
+            const hires = this.box("composition", "hires", this.given(recipe, "composition").hires !== false,
+                (on) => on ? undefined : false);
+            return [...fields, dom.h("label", {class: "sciart-check"}, hires, "in the hires pass too")];
+        }
+
+        drawOrder(recipe) {
+            const {order} = this.given(recipe, "composition");
+            const input = dom.h("input", {type: "text", value: Array.isArray(order) ? order.join(", ") : order,
+                placeholder: "as listed, subjects first", title: "Names of the LoRAs in the order of their turns",
+                "data-field": "composition.order", autocomplete: "off", spellcheck: "false", oninput: () => {
+                    const names = input.value.split(",").map((name) => name.trim()).filter(Boolean);
+                    this.set("composition", "order", names.length ? names : undefined);
+                }});
+            return input;
+        }
+
         drawAdvanced(recipe) {
-            const given = this.given(recipe);
+            const given = this.given(recipe, "guidance");
             const fields = NUMBERS.map(([key, text, usual, step, title]) =>
-                dom.labelled(text, this.number(key, usual, step, title), "sciart-small"));
+                dom.labelled(text, this.number("guidance", key, usual, step, title), "sciart-small"));
             fields.push(...TEXTS.map(([key, text, usual, title]) => dom.labelled(text, this.text(key, usual, title),
                 "sciart-grow")));
-            const masks = this.box("masks", given.masks !== false, (on) => on ? undefined : false);
-            const regions = this.box("regions", given.regions === "attention", (on) => on ? "attention" : undefined);
-            const hires = this.box("hires", given.hires !== false, (on) => on ? undefined : false);
-            const offload = this.box("offload", given.offload === true, (on) => on || undefined);
-            const show = this.box("show", given.show === true, (on) => on || undefined);
+            const masks = this.box("guidance", "masks", given.masks !== false, (on) => on ? undefined : false);
+            const regions = this.box("guidance", "regions", given.regions === "attention", (on) => on ? "attention" : undefined);
+            const hires = this.box("guidance", "hires", given.hires !== false, (on) => on ? undefined : false);
+            const offload = this.box("guidance", "offload", given.offload === true, (on) => on || undefined);
+            const show = this.box("guidance", "show", given.show === true, (on) => on || undefined);
             const used = Object.keys(given).some((key) => key !== "strength");
             return dom.h("details", {class: "sciart-fold", open: used}, dom.h("summary", {}, "Advanced"),
                 dom.h("div", {class: "sciart-line"}, ...fields),
@@ -84,38 +117,42 @@
                 dom.h("label", {class: "sciart-check"}, show, "show the areas beside the result"));
         }
 
-        box(key, checked, valueOf) {
-            const input = dom.h("input", {type: "checkbox", checked, "data-field": `guidance.${key}`,
-                oninput: () => this.set(key, valueOf(input.checked))});
+        box(group, key, checked, valueOf) {
+            const input = dom.h("input", {type: "checkbox", checked, "data-field": `${group}.${key}`,
+                oninput: () => this.set(group, key, valueOf(input.checked))});
             return input;
         }
 
-        number(key, usual, step, title) {
-            const input = dom.h("input", {type: "number", min: 0, step, value: this.given(this.panel.recipe)[key],
-                placeholder: usual, title, "data-field": `guidance.${key}`,
-                oninput: () => this.set(key, input.value === "" ? undefined : Number(input.value))});
+        number(group, key, usual, step, title) {
+            const input = dom.h("input", {type: "number", min: 0, step, value: this.given(this.panel.recipe, group)[key],
+                placeholder: usual, title, "data-field": `${group}.${key}`,
+                oninput: () => this.set(group, key, input.value === "" ? undefined : Number(input.value))});
             return input;
         }
 
         text(key, usual, title) {
-            const input = dom.h("input", {type: "text", value: asText(this.given(this.panel.recipe)[key]),
+            const input = dom.h("input", {type: "text", value: asText(this.given(this.panel.recipe, "guidance")[key]),
                 placeholder: usual, title, "data-field": `guidance.${key}`,
-                oninput: () => this.set(key, key === "refine" ? asTimes(input.value) : input.value.trim() || undefined)});
+                oninput: () => this.set("guidance", key,
+                    key === "refine" ? asTimes(input.value) : input.value.trim() || undefined)});
             return input;
         }
 
-        given(recipe) {
-            return recipes.isObject(recipe.guidance) ? recipe.guidance : {};
+        given(recipe, group) {
+            return recipes.isObject(recipe[group]) ? recipe[group] : {};
         }
 
         choose(compose) {
-            this.panel.edit((recipe) => recipe.compose = compose === "merge" ? undefined : compose);
+            this.panel.edit((recipe) => {
+                recipe.compose = compose === "merge" ? undefined : compose;
+                recipe.composition = undefined;  // of another way, it would change nothing
+            });
         }
 
-        set(key, value) {
-            const guidance = {...this.given(this.panel.recipe), [key]: value};
-            if (value === undefined) delete guidance[key];
-            this.panel.recipe.guidance = Object.keys(guidance).length ? guidance : undefined;
+        set(group, key, value) {
+            const settings = {...this.given(this.panel.recipe, group), [key]: value};
+            if (value === undefined) delete settings[key];
+            this.panel.recipe[group] = Object.keys(settings).length ? settings : undefined;
             this.panel.write();
         }
     };

@@ -5,7 +5,7 @@
     const sciart = window.sciart ||= {};
     const recipes = sciart.recipes ||= {};
 
-    const RECIPE_KEYS = ["enabled", "preset", "roles", "loras", "compose", "guidance"];
+    const RECIPE_KEYS = ["enabled", "preset", "roles", "loras", "compose", "composition", "guidance"];
     const LORA_KEYS = ["name", "role", "weight", "schedule", "curve", "subject", "trigger", "region", "te_weight", "blocks",
         "apply_to", "hires"];
     const LORA_DEFAULTS = {curve: "linear", apply_to: "both"};

@@ -29,9 +29,13 @@
             this.drawSubject(), this.drawMore());
         }
 
-        /** What the LoRA is about; where all LoRAs act all over the picture nobody asks. */
+        /** What the LoRA is about and where it acts; where all LoRAs act all over the picture nobody asks. */
         drawSubject() {
-            if (this.panel.recipe.compose !== "contrastive") return null;
+            const {compose} = this.panel.recipe;
+            if (compose !== "contrastive") {
+                return compose === "regions" || this.lora.region !== undefined
+                    ? dom.h("div", {class: "sciart-line"}, ...this.drawRegion("everywhere")) : null;
+            }
             const field = (key, placeholder, title) => {
                 const input = dom.h("input", {type: "text", value: this.lora[key], placeholder, title,
                     "data-field": key, autocomplete: "off",
@@ -43,19 +47,25 @@
                     "Words of the prompt that this LoRA is about"), "sciart-medium"),
                 dom.labelled("Trigger words", field("trigger", "before the subject",
                     "Words that go before the subject in this LoRA's own prompt"), "sciart-medium"),
-                dom.labelled("Region", this.drawRegion(), "sciart-medium"));
+                ...this.drawRegion("found by itself"));
         }
 
-        drawRegion() {
+        /** A box that is typed, or a picture that is white where the LoRA acts. */
+        drawRegion(placeholder) {
             const {region} = this.lora;
-            const input = dom.h("input", {type: "text", value: Array.isArray(region) ? region.join(" ") : region,
-                placeholder: "found by itself", "data-field": "region", autocomplete: "off",
-                title: "Box where the subject is: left, top, right and bottom as shares of the picture, 0 0 0.5 1",
+            const told = (value) => sciart.masks.isMask(value) ? sciart.masks.NAME : value;
+            const input = dom.h("input", {type: "text", value: Array.isArray(region) ? region.join(" ") : told(region),
+                placeholder, "data-field": "region", autocomplete: "off",
+                title: "Box: left, top, right and bottom as shares of the picture, 0 0 0.5 1",
                 oninput: () => {
                     const numbers = input.value.split(/[\s,]+/).filter(Boolean);
                     this.set("region", numbers.length ? numbers.map((text) => isNaN(text) ? text : Number(text)) : undefined);
                 }});
-            return input;
+            const mask = sciart.masks.chooser((text) => {
+                input.value = told(text);
+                this.set("region", text);
+            });
+            return [dom.labelled("Region", input, "sciart-medium"), dom.labelled("or a mask", mask, "sciart-medium")];
         }
 
         drawName(title) {

@@ -5,6 +5,7 @@ The plan knows no host, no model and no file: gates are numbers, the mixer carri
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from .recipe import LoraEntry, Recipe, _Weighted
@@ -16,10 +17,18 @@ class Row:
     """One row of the batch per picture; without more said, the mixture's, where every LoRA acts."""
 
     uncond: bool = False
-    subject: int | None = None
-    """the index of the LoRA whose own row it is: of those with a subject, only this one acts"""
+    own: int | None = None
+    """the index of the LoRA whose own row it is: of those with rows of their own, only this one acts"""
     plain: bool = False
-    """no LoRA with a subject acts"""
+    """no LoRA with rows of its own acts"""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A row with the prompt and the row with the negative prompt that belongs to it: one prediction."""
+
+    cond: Row = Row()
+    uncond: Row = Row(uncond=True)
 
 
 @dataclass(frozen=True)
@@ -31,40 +40,89 @@ class PassPlan:
     te_weights: tuple[float, ...]
     steps: int
     compose: str = "merge"
+    turns: tuple[int, ...] = ()
+    """of compose switch: indices of the LoRAs in the order in which they act"""
+    period: int = 1
+    """of compose switch: steps of a turn"""
     silent: frozenset[int] = frozenset()
     """indices of LoRAs that do not act, while everything else stays as if they did: counterfactuals"""
 
     @property
-    def subjects(self) -> tuple[int, ...]:
+    def own(self) -> tuple[int, ...]:
         """Indices of the LoRAs that have rows of their own."""
-        if self.compose != "contrastive":
-            return ()
-        return tuple(k for k, lora in enumerate(self.loras) if lora.subject)
+        loras = enumerate(self.loras)
+        if self.compose == "contrastive":
+            return tuple(k for k, lora in loras if lora.subject)
+        if self.compose == "regions":
+            return tuple(k for k, lora in loras if lora.region)
+        if self.compose == "spatial" or (self.compose == "composite" and len(self.loras) > 1):
+            return tuple(k for k, _ in loras)
+        return ()
+
+    @property
+    def subjects(self) -> tuple[int, ...]:
+        """Indices of the LoRAs that are steered to their subjects."""
+        return self.own if self.compose == "contrastive" else ()
 
     def with_only(self, one: int) -> PassPlan:
         """The plan in which only LoRA k acts whose bit k is in `one`."""
         return replace(self, silent=frozenset(k for k in range(len(self.loras)) if not one >> k & 1))
 
+    def pairs(self) -> tuple[Pair, ...]:
+        """What one picture's prediction is made of. Where not all of it counts, the first is what does."""
+        if not self.own:
+            return (Pair(),)
+        if self.compose == "contrastive":
+            return (Pair(), *(Pair(Row(own=k), Row(uncond=True, plain=True)) for k in self.own))
+        base = () if self.compose == "composite" else (Pair(Row(plain=True), Row(uncond=True, plain=True)),)
+        return (*base, *(Pair(self._own_row(k), self._own_row(k, uncond=True)) for k in self.own))
+
+    def _own_row(self, k: int, uncond: bool = False) -> Row:
+        """LoRA k's; where it does not act in it, the one without LoRAs of their own, which others may share."""
+        acts = self.loras[k].apply_to in ("both", "uncond" if uncond else "cond")
+        return Row(uncond=uncond, own=k) if acts else Row(uncond=uncond, plain=True)
+
     def rows(self) -> tuple[Row, ...]:
-        """The rows of one picture: the mixture's; each subject's own and the negative prompt's for those; the negative
-        prompt's for the mixture."""
-        own = (*(Row(subject=k) for k in self.subjects), Row(uncond=True, plain=True)) if self.subjects else ()
-        return (Row(), *own, Row(uncond=True))
+        """The rows of one picture, each once: those with the prompt, then the others, the first pair's last."""
+        pairs = self.pairs()
+        return (*dict.fromkeys(pair.cond for pair in pairs),
+                *reversed(dict.fromkeys(pair.uncond for pair in pairs)))
 
     def encoded_rows(self) -> tuple[Row, ...]:
         """Rows whose prompts are needed: `rows`, and where there are subjects the plain one, for the look ahead."""
         return (*self.rows(), Row(plain=True)) if self.subjects else self.rows()
 
+    def looking(self) -> tuple[int, ...]:
+        """Which of `rows`, by number, look at the prompt for the picture: where they look is where words are seen."""
+        if self.compose == "contrastive":
+            return (0,)
+        pairs = self.pairs()[1 if self.compose == "spatial" else 0:]
+        return tuple(dict.fromkeys(self.rows().index(pair.cond) for pair in pairs))
+
+    def weight(self, k: int, progress: float) -> float:
+        """LoRA k's weight at `progress` in a row where it acts; 0 while another has its turn."""
+        if self.compose == "switch" and self._whose_turn(progress) != k:
+            return 0.0
+        return self.weights[k].at(progress)
+
+    def _whose_turn(self, progress: float) -> int:
+        """The first turn is one step longer, as in the reference (maszhongming/Multi-LoRA-Composition): it switches
+        after a step whose number, from 0, is a multiple of the period and not 0."""
+        step = round(progress * (self.steps - 1))
+        return self.turns[max(step - 1, 0) // self.period % len(self.turns)]
+
     def gates(self, progress: float, row: Row = Row()) -> tuple[float, ...]:
         """One gate per LoRA at `progress` in this row."""
-        return tuple(weight.at(progress) if self._acts(k, row) else 0.0 for k, weight in enumerate(self.weights))
+        return tuple(self.weight(k, progress) if self._acts(k, row) else 0.0 for k in range(len(self.loras)))
 
     def te_gates(self, row: Row = Row()) -> tuple[float, ...]:
-        """One gate per LoRA while this row's prompt is encoded."""
+        """One gate per LoRA while this row's prompt is encoded. Of composite all rows read the same, as in the
+        reference: text encoders see all LoRAs."""
+        row = Row(uncond=row.uncond) if self.compose == "composite" else row
         return tuple(weight if self._acts(k, row) else 0.0 for k, weight in enumerate(self.te_weights))
 
     def _acts(self, k: int, row: Row) -> bool:
-        if k in self.silent or (k in self.subjects and (row.plain or row.subject not in (None, k))):
+        if k in self.silent or (k in self.own and (row.plain or row.own not in (None, k))):
             return False
         return self.loras[k].apply_to in ("both", "uncond" if row.uncond else "cond")
 
@@ -75,7 +133,7 @@ class PassPlan:
     @property
     def rows_differ(self) -> bool:
         """Whether the gates of the rows differ."""
-        return bool(self.subjects) or any(lora.apply_to != "both" for lora in self.loras)
+        return len({tuple(self._acts(k, row) for k in range(len(self.loras))) for row in self.rows()}) > 1
 
     def changes(self) -> int:
         """How many times over the pass the gates change; at least 1."""
@@ -93,7 +151,7 @@ class Plan:
     def acting(self, one: int) -> int:
         """The set of LoRAs, bit k for LoRA k, without those that do nothing in it at any step of any pass."""
         def acts(k: int) -> bool:
-            return any(each.te_weights[k] or any(each.weights[k].at(progress) for progress in each.progress())
+            return any(each.te_weights[k] or any(each.weight(k, progress) for progress in each.progress())
                        for each in (self.first, self.hires) if each is not None)
 
         return sum(1 << k for k in range(len(self.first.loras)) if one >> k & 1 and acts(k))
@@ -106,19 +164,38 @@ class Plan:
 def compile_plan(recipe: Recipe, steps: int, hires_steps: int = 0) -> Plan:
     """The plan of a recipe whose entries are resolved (`presets.resolve`), for so many steps a pass."""
     loras = tuple(recipe.loras)
-    te_weights = tuple(_first_given(lora.te_weight, lora.largest()) for lora in loras)
-    first = PassPlan(loras, loras, te_weights, steps, recipe.compose)
+    turns, period = _turns(recipe), recipe.composition.period
+    te_weights = _te_weights(loras, recipe.compose, turns)
+    first = PassPlan(loras, loras, te_weights, steps, recipe.compose, turns, period)
     if not hires_steps:
         return Plan(first)
     end = step_progress(steps - 1, steps)
+    stays = recipe.guidance.hires if recipe.compose == "contrastive" else recipe.composition.hires
+    compose = recipe.compose if stays else "merge"
     weights, hires_te = [], []
-    for lora, te_weight in zip(loras, te_weights):
+    for lora, te_weight in zip(loras, _te_weights(loras, compose, turns)):
         own = lora.hires
         given = own is not None and own.at(0.0) is not None
         weights.append(own if given else _Weighted(weight=lora.at(end)))
         hires_te.append(_first_given(own.te_weight if own else None, te_weight))
-    compose = recipe.compose if recipe.guidance.hires else "merge"
-    return Plan(first, PassPlan(loras, tuple(weights), tuple(hires_te), hires_steps, compose))
+    return Plan(first, PassPlan(loras, tuple(weights), tuple(hires_te), hires_steps, compose, turns, period))
+
+
+def _turns(recipe: Recipe) -> tuple[int, ...]:
+    """Indices of the LoRAs in the order given, or as they are listed, those with a subject first."""
+    if recipe.composition.order is not None and recipe.loras:
+        labels = [lora.label for lora in recipe.loras]
+        return tuple(map(labels.index, recipe.composition.order))
+    return tuple(sorted(range(len(recipe.loras)), key=lambda k: not recipe.loras[k].subject))
+
+
+def _te_weights(loras: Sequence[LoraEntry], compose: str, turns: Sequence[int]) -> tuple[float, ...]:
+    """Of switch the prompt is encoded once, with the LoRA that acts first, as in the reference; others take part where
+    their recipe says so."""
+    def usual(k: int) -> float:
+        return 0.0 if compose == "switch" and k != turns[0] else loras[k].largest()
+
+    return tuple(_first_given(lora.te_weight, usual(k)) for k, lora in enumerate(loras))
 
 
 def _first_given(value: float | None, default: float) -> float:
@@ -132,7 +209,7 @@ def _pass_table(plan: PassPlan) -> dict:
         "progress": [round(p, 6) for p in progress],
         "loras": [
             {"name": lora.label, "apply_to": lora.apply_to, "te_weight": te_weight,
-             "blocks": dict(lora.blocks), "weights": [round(weight.at(p), 6) for p in progress]}
-            for lora, weight, te_weight in zip(plan.loras, plan.weights, plan.te_weights)
+             "blocks": dict(lora.blocks), "weights": [round(plan.weight(k, p), 6) for p in progress]}
+            for k, (lora, te_weight) in enumerate(zip(plan.loras, plan.te_weights))
         ],
     }

@@ -145,7 +145,11 @@ def resolve(recipe: Recipe, store: PresetStore) -> Recipe:
         recipe = parse_recipe({**store.read(recipe.preset).data["recipe"], **given})
     bindings = {**store.bindings(), **recipe.roles}
     loras = [_bind(lora, f"loras[{i}]", bindings) for i, lora in enumerate(recipe.loras)]
-    return parse_recipe({**dump_recipe(recipe.copy(exclude={"preset", "roles", "loras"})), "loras": loras})
+    data = dump_recipe(recipe.copy(exclude={"preset", "roles", "loras"}))
+    if recipe.composition.order is not None:
+        names = {lora.label: bound["name"] for lora, bound in zip(recipe.loras, loras)}
+        data["composition"]["order"] = [names.get(label, label) for label in recipe.composition.order]
+    return parse_recipe({**data, "loras": loras})
 
 
 def suggest(role: str, names: Iterable[str]) -> list[str]:

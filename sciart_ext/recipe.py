@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, List, Literal, Optional
+from typing import Any, Dict, List, Literal, Optional, Union
 
+from .compose.mask_picture import compact
+from .compose.settings import CompositionSettings
 from .errors import SciArtError, did_you_mean
 from .guidance.settings import GuidanceSettings
 from .schedule import MAX_WEIGHT, check_number, check_points, points_to_text, weight_at
@@ -74,14 +76,17 @@ class LoraEntry(_Weighted):
     subject: Optional[str] = Field(None, min_length=1, description="words of the prompt this LoRA is about")
     trigger: Optional[str] = Field(
         None, min_length=1, description="words put before the subject in this LoRA's own prompt")
-    region: Optional[List[float]] = Field(
-        None, description="box [x0, y0, x1, y1] where its subject is, as shares of the picture; default: found")
+    region: Optional[Union[List[float], str]] = Field(
+        None, description="where its subject is (contrastive; default: found) or where it acts (regions): a box "
+                          "[x0, y0, x1, y1], shares of the picture, or a mask, a PNG as a data URL, white inside")
     hires: Optional[HiresWeights] = Field(None, description="weights of the hires pass")
 
     @validator("region", pre=True)
     def _box(cls, value):
         if value is None:
             return None
+        if isinstance(value, str):
+            return compact(value)
         if not isinstance(value, (list, tuple)) or len(value) != 4:
             raise SciArtError("", f"expected four numbers [x0, y0, x1, y1], got {value!r}")
         x0, y0, x1, y1 = (check_number(number, "", 0.0, 1.0) for number in value)
@@ -113,7 +118,10 @@ class Recipe(Strict):
     roles: Dict[str, str] = Field({}, description="role to LoRA name, for this recipe")
     loras: List[LoraEntry] = Field([], max_items=MAX_LORAS)
     combine: Literal["linear"] = Field("linear", description="how deltas are joined in weight space")
-    compose: Literal["merge", "contrastive"] = Field("merge", description="how the LoRAs share the picture")
+    compose: Literal["merge", "switch", "composite", "spatial", "regions", "contrastive"] = Field(
+        "merge", description="how the LoRAs share the picture")
+    composition: CompositionSettings = Field(
+        CompositionSettings(), description="of compose switch, composite, spatial and regions")
     guidance: GuidanceSettings = Field(GuidanceSettings(), description="of compose contrastive")
     execution: Literal["auto", "merge", "branch"] = Field(
         "auto", description="how layers are computed: the picture is the same, time and memory differ")
@@ -167,11 +175,27 @@ def _check_entries(recipe: Recipe) -> None:
             raise SciArtError(f"{where}.name", f"{lora.label!r} is listed twice; one entry per LoRA")
         if lora.trigger and not lora.subject:
             raise SciArtError(f"{where}.trigger", "needs a subject to stand before; give subject too")
-        if lora.region and not lora.subject:
-            raise SciArtError(f"{where}.region", "needs a subject, which is to be there; give subject too")
+        # what a preset says of compose is not known yet
+        if lora.region and not lora.subject and recipe.compose != "regions" and recipe.preset is None:
+            raise SciArtError(f"{where}.region", "needs a subject, which is to be there; give subject too, or compose "
+                                                 "regions")
         seen.add(lora.label)
-    if recipe.compose == "contrastive" and recipe.loras and not any(lora.subject for lora in recipe.loras):
-        raise SciArtError("loras[0].subject", "missing; compose contrastive needs a LoRA with a subject")
+    needed = {"contrastive": "subject", "regions": "region"}.get(recipe.compose)
+    if needed and recipe.loras and not any(getattr(lora, needed) for lora in recipe.loras):
+        raise SciArtError(f"loras[0].{needed}", f"missing; compose {recipe.compose} needs a LoRA with a {needed}")
+    if recipe.composition.order is not None and recipe.loras:
+        _check_order(recipe.composition.order, [lora.label for lora in recipe.loras])
+
+
+def _check_order(order: List[str], labels: List[str]) -> None:
+    for i, name in enumerate(order):
+        if name not in labels:
+            raise SciArtError(f"composition.order[{i}]",
+                              f"no LoRA {name!r} in the recipe; {did_you_mean(name, labels)}")
+    left_out = [label for label in labels if label not in order]
+    if left_out:
+        raise SciArtError("composition.order", f"{', '.join(left_out)} never acts; accepted: each LoRA of the recipe "
+                                               "once")
 
 
 def is_off(value: object) -> bool:
@@ -231,6 +255,6 @@ def _cause(errors: Any) -> Optional[BaseException]:
 
 def _fields_at(location: tuple) -> list[str]:
     """Names of the fields that are accepted where the unknown field at `location` stands."""
-    nested = {"hires": HiresWeights, "guidance": GuidanceSettings}
+    nested = {"hires": HiresWeights, "guidance": GuidanceSettings, "composition": CompositionSettings}
     model = next((nested[part] for part in location[:-1] if part in nested), LoraEntry if location[1:] else Recipe)
     return list(model.__fields__)

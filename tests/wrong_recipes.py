@@ -19,6 +19,11 @@ def _hires(**values):
     return _loras(hires=values)
 
 
+def _composed(**settings):
+    return {**_loras(), "composition": settings}
+
+
+PNG = "data:image/png;base64,"
 TOO_MANY = {"loras": [{"name": f"n{i}", "weight": 1} for i in range(33)]}
 
 WRONG = [
@@ -35,13 +40,31 @@ WRONG = [
     ("enabled is a text", {**_loras(), "enabled": "yes"}, "enabled", "expected true or false, got 'yes'"),
     ("enabled is a number", {**_loras(), "enabled": 1}, "enabled", "expected true or false, got 1"),
     ("an unknown way to combine", {**_loras(), "combine": "ties"}, "combine", "accepted: 'linear'"),
-    ("an unknown way to compose", {**_loras(), "compose": "blend"}, "compose", "accepted: 'merge', 'contrastive'"),
+    ("an unknown way to compose", {**_loras(), "compose": "blend"}, "compose", "accepted: 'merge', 'switch', "),
     ("contrastive without a subject", {**_loras(), "compose": "contrastive"}, "loras[0].subject", "missing"),
     ("a trigger without a subject", _loras(trigger="red"), "loras[0].trigger", "needs a subject"),
     ("a region without a subject", _loras(region=[0, 0, 1, 1]), "loras[0].region", "needs a subject"),
     ("a region of three numbers", _loras(subject="x", region=[0, 0, 1]), "loras[0].region", "four numbers"),
     ("a region turned round", _loras(subject="x", region=[0.5, 0, 0.2, 1]), "loras[0].region", "x0 < x1"),
     ("a region outside", _loras(subject="x", region=[0, 0, 2, 1]), "loras[0].region", "out of range"),
+    ("a region that is no picture", _loras(region="left"), "loras[0].region", "begins with 'left'"),
+    ("a broken picture", _loras(region=PNG + "AAAA"), "loras[0].region", "cannot be read"),
+    ("a picture that is not base64", _loras(region=PNG + "?"), "loras[0].region", "cannot be read"),
+    ("regions without a region", {**_loras(), "compose": "regions"}, "loras[0].region", "missing; compose regions"),
+    ("an unknown composition", _composed(perod=2), "composition.perod", "did you mean 'period'?"),
+    ("a period of half a step", _composed(period=0.5), "composition.period", "a whole number from 1 to 1000, got 0.5"),
+    ("a period of none", _composed(period=0), "composition.period", "from 1 to 1000"),
+    ("a patch that is true", _composed(patch=True), "composition.patch", "from 1 to 64, got True"),
+    ("a temperature of 0", _composed(temperature=0), "composition.temperature", "out of range"),
+    ("too much of the base model", _composed(recenter=1.5), "composition.recenter", "from 0 to 1"),
+    ("a feather wider than the half", _composed(feather=0.6), "composition.feather", "from 0 to 0.5"),
+    ("hires as a number", _composed(hires=1), "composition.hires", "true or false, got 1"),
+    ("an order in words", _composed(order="child"), "composition.order", "a list of LoRA names"),
+    ("an order of none", _composed(order=[]), "composition.order", "a list of LoRA names"),
+    ("an order with one twice", _composed(order=["child", "child"]), "composition.order", "each LoRA once"),
+    ("an order of others", _composed(order=["chlid"]), "composition.order[0]", "did you mean 'child'?"),
+    ("an order that lacks one", {**_composed(order=["child"]), "loras": [CHILD, {**CHILD, "name": "b"}]},
+     "composition.order", "b never acts"),
     ("an empty subject", _loras(subject=""), "loras[0].subject", "at least 1 char"),
     ("an unknown guidance", {**_loras(), "guidance": {"power": 1}}, "guidance.power", "unknown field"),
     ("a negative strength", {**_loras(), "guidance": {"strength": -1}}, "guidance.strength", "out of range"),

@@ -1,4 +1,4 @@
-"""Pictures of the tiny model by the hundred: one prompt, many seeds, LoRAs by recipe or composed as a paper did."""
+"""Pictures of the tiny model by the hundred: one prompt, many seeds, LoRAs by recipe."""
 
 from __future__ import annotations
 
@@ -11,21 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sciart_ext.compose.ways import fusion_of
 from sciart_ext.guidance.guide import Guide
 from sciart_ext.guidance.sheet import Seen
 from sciart_ext.lora.file import LoraFile, load_lora
-from sciart_ext.mixer.mixture import Mixture, bind
+from sciart_ext.mixer.mixture import bind
 from sciart_ext.plan import compile_plan
 from sciart_ext.recipe import Recipe, parse_recipe
 from sciart_ext.standalone.generate import Settings, encode_rows, model_parts, workload
 from sciart_ext.standalone.guided import enter_guide
 from sciart_ext.standalone.models import load_pipeline
-from sciart_ext.standalone.prompts import encode
 from sciart_ext.standalone.samplers import make_scheduler
 from sciart_ext.standalone.sampling import Rows, denoise
 
 COMPOSITIONS = ("merge", "switch", "composite")
-SWITCH_PERIOD = 5
 STEPS, CFG = 20, 6.0
 
 
@@ -50,12 +49,10 @@ class Pictures:
 
     def make(self, prompt: str, seeds: Sequence[int], weights: Mapping[str, float] | None = None,
              compose: str = "merge") -> np.ndarray:
-        """LoRAs by name with constant weights, merged, or composed as in arXiv 2402.16843 (`composed`)."""
-        weights = {name.replace(" ", "-"): weight for name, weight in (weights or {}).items()}
-        if compose != "merge":
-            return self.composed(prompt, seeds, weights, compose)
-        entries = [{"name": name, "weight": weight} for name, weight in weights.items()]
-        return self.by_recipe(prompt, seeds, parse_recipe({"enabled": bool(entries), "loras": entries}))[0]
+        """LoRAs by name with constant weights, merged or composed (`COMPOSITIONS`)."""
+        entries = [{"name": name.replace(" ", "-"), "weight": weight} for name, weight in (weights or {}).items()]
+        recipe = parse_recipe({"enabled": bool(entries), "loras": entries, "compose": compose})
+        return self.by_recipe(prompt, seeds, recipe)[0]
 
     @torch.no_grad()
     def by_recipe(self, prompt: str, seeds: Sequence[int], recipe: Recipe) -> tuple[np.ndarray, list[Guided]]:
@@ -74,41 +71,10 @@ class Pictures:
                 stack.enter_context(mixture.unet)
                 guide = (enter_guide(stack, self.pipe, plan, prompt, recipe.guidance, len(chosen))
                          if plan.subjects else None)
-                made.append(self._decoded(denoise(scheduler, rows, noise, [], guide)))
+                fusion = guide or fusion_of(plan, recipe.composition)
+                made.append(self._decoded(denoise(scheduler, rows, noise, [], fusion)))
             guided += _of_each(guide) if guide else []
         return np.concatenate(made), guided
-
-    @torch.no_grad()
-    def composed(self, prompt: str, seeds: Sequence[int], weights: Mapping[str, float], compose: str) -> np.ndarray:
-        """Switch and composite as maszhongming/Multi-LoRA-Composition carries them out.
-
-        Text encoders see the LoRAs that act at the first step, for both prompts; the first LoRA of switch acts one
-        step longer than the others.
-        """
-        entries = [{"name": name, "weight": weight} for name, weight in weights.items()]
-        mixture = bind(model_parts(self.pipe), [self.loras[name] for name in weights],
-                       parse_recipe({"loras": entries}).loras, "tiny", "branch")
-        own = [tuple(w if i == j else 0.0 for j, w in enumerate(weights.values())) for i in range(len(weights))]
-        with mixture.encoding(own[0] if compose == "switch" else tuple(weights.values())):
-            cond, uncond = (encode(self.pipe, text, 1).tokens for text in (prompt, ""))
-        passes = list(_passes(compose, own))
-        return np.concatenate([self._decoded(self._composed(mixture, torch.cat([uncond, cond]), chosen, passes))
-                               for chosen in self._batches(seeds)])
-
-    def _composed(self, mixture: Mixture, text: Tensor, seeds: Sequence[int], passes: list[list[tuple]]) -> Tensor:
-        scheduler = make_scheduler("DDIM", "Automatic", self.pipe.scheduler.config, 0)
-        scheduler.set_timesteps(STEPS)
-        latents = self._noise(seeds)
-        text = text.repeat_interleave(len(seeds), 0)
-        with mixture.unet:
-            for time, gates in zip(scheduler.timesteps, passes):
-                predictions = []
-                for one in gates:
-                    mixture.unet.set_gates([one])
-                    predictions.append(self.pipe.unet(torch.cat([latents, latents]), time, text).sample)
-                uncond, cond = (sum(predictions) / len(predictions)).chunk(2)
-                latents = scheduler.step(uncond + CFG * (cond - uncond), time, latents).prev_sample
-        return latents
 
     def _batches(self, seeds: Sequence[int]) -> Iterator[Sequence[int]]:
         for start in range(0, len(seeds), self.batch):
@@ -128,12 +94,3 @@ def _of_each(guide: Guide) -> Iterator[Guided]:
     images = len(guide.words)
     losses = list(zip(*guide.losses)) or [()] * images
     return map(Guided, losses, guide.seen() or [None] * images)
-
-
-def _passes(compose: str, own: list[tuple]) -> Iterator[list[tuple[float, ...]]]:
-    """For each step, the gates of each UNet call whose predictions are averaged."""
-    for step in range(STEPS):
-        if compose == "composite":
-            yield own
-        else:
-            yield [own[max(step - 1, 0) // SWITCH_PERIOD % len(own)]]

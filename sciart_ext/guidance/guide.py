@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..compose.fusion import Fusion, Weights
 from ..errors import SciArtError
 from ..memory import unless_too_large
 from ..schedule import step_progress
@@ -34,16 +35,16 @@ LOSS_SCALES = (2.0**12, 2.0**6, 1.0)
 """powers of two: in single precision they change nothing"""
 
 
-class Guide:
+class Guide(Fusion):
     """Guides one batch of images, each with a row of the mixture's prompt, then each subject's own.
 
     The model is called with the mixture's rows first. by_image: whether all rows of one image follow one another, the
-    own rows' negative prompt after those, or all images of one row. boxes: of each subject, or None where it is to be
-    found.
+    own rows' negative prompt after those, or all images of one row. boxes: the region of each subject, or None where it
+    is to be found.
     """
 
     def __init__(self, settings: GuidanceSettings, maps: AttentionMaps, subjects: Sequence[Subject],
-                 boxes: Sequence[Sequence[float] | None], by_image: bool = False):
+                 boxes: Sequence[Sequence[float] | str | None], by_image: bool = False):
         self.settings = settings
         self.maps = maps
         self.boxes = boxes
@@ -196,8 +197,8 @@ class Guide:
         return SciArtError("guidance.strength", "out of memory in the gradient that an update needs; accepted: "
                                                 f"{', '.join(ways_out)}")
 
-    def weights(self, size: tuple[int, int], progress: float) -> Tensor:
-        """Fusion weights (images, rows, h, w) for latents of this (h, w)."""
+    def weights(self, cond: Tensor, progress: float, noise: Callable[[Tensor], Tensor]) -> Weights:
         if self.masks is None:
             raise RuntimeError("SciArt: the look ahead, which finds the masks, has not been")
-        return fusion_weights(self.masks, self._opacities(progress))
+        weights = fusion_weights(self.masks, self._opacities(progress))
+        return Weights(weights, weights)

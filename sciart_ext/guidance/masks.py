@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..compose.region import region_cells
+
 
 def masks_from_attention(maps: Tensor, threshold: float) -> Tensor:
     """maps (…, subjects, h, w), not negative → bool, the same shape: where each subject is, no two at one place.
@@ -30,39 +32,23 @@ def smoothed(maps: Tensor) -> Tensor:
     return F.conv2d(padded, (kernel[:, None] * kernel / 16)[None, None]).view(maps.shape)
 
 
-def box_mask(box: Sequence[float], size: tuple[int, int]) -> Tensor:
-    """box x0 y0 x1 y1, shares of the picture → bool (h, w): the cells whose middle lies in it, at least one."""
-    height, width = size
-    x0, y0, x1, y1 = box
-    columns = _inside(x0, x1, width)
-    rows = _inside(y0, y1, height)
-    return rows[:, None] & columns[None]
-
-
-def _inside(low: float, high: float, count: int) -> Tensor:
-    middles = (torch.arange(count) + 0.5) / count
-    inside = (middles >= low) & (middles < high)
-    inside[min(int((low + high) / 2 * count), count - 1)] = True
-    return inside
-
-
-def told_by_boxes(maps: Tensor, boxes: Sequence[Sequence[float] | None], whole: bool) -> Tensor:
+def told_by_boxes(maps: Tensor, boxes: Sequence[Sequence[float] | str | None], whole: bool) -> Tensor:
     """maps (images, subjects, h, w), where a subject with a box has that, as large as its map was at most, or, if it is
     not all over the box, its map inside of it."""
-    told = [None if box is None else box_mask(box, tuple(maps.shape[-2:])).to(maps) for box in boxes]
+    told = [None if box is None else region_cells(box, tuple(maps.shape[-2:])).to(maps) for box in boxes]
     return torch.stack([one if box is None else box * (one.amax((-2, -1), keepdim=True) if whole else one)
                         for one, box in zip(maps.unbind(1), told)], 1)
 
 
-def within_boxes(masks: Tensor, boxes: Sequence[Sequence[float] | None]) -> Tensor:
+def within_boxes(masks: Tensor, boxes: Sequence[Sequence[float] | str | None]) -> Tensor:
     """bool masks (images, subjects, h, w), of subjects with a box only what lies in it."""
-    return torch.stack([mask if box is None else mask & box_mask(box, tuple(masks.shape[-2:])).to(masks.device)
+    return torch.stack([mask if box is None else mask & region_cells(box, tuple(masks.shape[-2:])).to(masks.device)
                         for mask, box in zip(masks.unbind(1), boxes)], 1)
 
 
-def with_boxes(masks: Tensor, boxes: Sequence[Sequence[float] | None]) -> Tensor:
+def with_boxes(masks: Tensor, boxes: Sequence[Sequence[float] | str | None]) -> Tensor:
     """bool masks (images, subjects, h, w), where subjects with a box have that instead, and the others keep out."""
-    given = [None if box is None else box_mask(box, tuple(masks.shape[-2:])).to(masks.device) for box in boxes]
+    given = [None if box is None else region_cells(box, tuple(masks.shape[-2:])).to(masks.device) for box in boxes]
     taken = torch.stack([box for box in given if box is not None]).any(0) if any(boxes) else None
     return torch.stack([masks[:, k] if taken is None else masks[:, k] & ~taken if box is None
                         else box.expand(masks[:, k].shape) for k, box in enumerate(given)], 1)

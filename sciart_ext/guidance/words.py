@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SciArtError, did_you_mean
-from ..plan import PassPlan
+from ..plan import PassPlan, Row
 
 CHUNK = 77
 """columns of the text embedding per chunk of the prompt: begin mark, 75 tokens, end mark"""
@@ -49,6 +49,17 @@ def mixed_prompt(subjects: Sequence[Subject], prompt: str) -> str:
         return next((one.full for one in subjects if one.words.lower() == words and one.mention in (None, number)),
                     as_it_is)
     return _retold(subjects, prompt, told)
+
+
+def row_prompt(plan: PassPlan, row: Row, prompt: str, negative_prompt: str) -> str:
+    """What a row's cross-attention reads: the prompt, with every subject's trigger in the mixture's row, and everywhere
+    the LoRA's own in its row."""
+    if row.uncond or row.plain or not plan.subjects:
+        return negative_prompt if row.uncond else prompt
+    subjects = subjects_in(plan)
+    if row.own is None:
+        return mixed_prompt(subjects, prompt)
+    return own_prompt(subjects[plan.subjects.index(row.own)], subjects, prompt)
 
 
 def _retold(subjects: Sequence[Subject], prompt: str, told: Callable[[str, int, str], str]) -> str:

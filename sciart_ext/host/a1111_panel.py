@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..compose.unread import unread
 from ..presets import PresetStore, resolve, suggest
 from ..recipe import Recipe
 from ..ui.panel import PanelActions, PanelChoices, plan_preview
@@ -37,4 +38,4 @@ def _preview(store: PresetStore, recipe_text: str, steps: int, hires_steps: int)
         lora_paths(resolved)
         return resolved
 
-    return plan_preview(recipe_text, steps, hires_steps, resolve_and_find)
+    return plan_preview(recipe_text, steps, hires_steps, resolve_and_find, unread)

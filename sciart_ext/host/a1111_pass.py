@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from modules import sd_samplers_timesteps, shared
 
+from ..compose.ways import fusion_of
 from ..errors import SciArtError
 from ..evaluations import EvaluationPattern, progress_of_sigma
 from ..guidance.words import mixed_prompt, subjects_in
@@ -19,7 +20,8 @@ from ..mixer.cost import Workload
 from ..plan import Row
 from ..schedule import step_progress
 from .a1111_errors import as_request_error
-from .a1111_guided import Evaluation, GuidedPass
+from .a1111_fused import Evaluation, FusedPass
+from .a1111_guided import GuidedPass
 from .a1111_model import model_parts
 from .a1111_session import loaded_model
 from .a1111_tokens import Tokens
@@ -45,7 +47,7 @@ class Pass:
         self._stack = ExitStack()
         self._mixing = ExitStack()
         self._mixer = None
-        self._guided: GuidedPass | None = None
+        self._fused: FusedPass | None = None
         self._now: Evaluation | None = None
 
     def __enter__(self) -> Pass:
@@ -63,8 +65,8 @@ class Pass:
 
     def __exit__(self, *exception) -> None:
         try:
-            if self._guided is not None:
-                self.run.keep(self._guided.guide)
+            if isinstance(self._fused, GuidedPass):
+                self.run.keep(self._fused.guide)
             self._mixing.close()
         finally:
             self._stack.close()
@@ -75,13 +77,13 @@ class Pass:
         return len({plan.silent for plan in self.plans}) > 1
 
     def sample(self, sampling: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """The sampler's run, which gives latents; where it is guided and does not fit in memory, a refusal that says
-        what would."""
+        """The sampler's run, which gives latents; where LoRAs have rows of their own and these do not fit in memory, a
+        refusal that says what would."""
         def refusal() -> SciArtError | None:
-            if self._guided is None or self._now is None or self._sets_differ:
+            if self._fused is None or self._now is None or self._sets_differ:
                 return None  # other sets of LoRAs may still fit one by one
             set_gates = functools.partial(self._set_gates, 1)
-            return self._guided.too_many(self._now, self._mixer.rows_called, set_gates)
+            return self._fused.too_many(self._now, self._mixer.rows_called, set_gates)
 
         try:
             latents = unless_too_large(sampling, refusal)
@@ -94,7 +96,7 @@ class Pass:
     def _mix(self) -> None:
         mixture = self.run.mixture()
         self._mixer = mixture.unet if mixture else None
-        self._guided = self._words = None
+        self._fused = self._words = None
         if self._mixer is None:
             return
         rows = len(self.latent) * len(self.plan.rows())
@@ -102,19 +104,22 @@ class Pass:
         self._mixer.choose(Workload(calls, self.plan.changes(), rows, *self.latent.shape[-2:],
                                     rows_differ=self.plan.rows_differ or self._sets_differ))
         self._mixing.enter_context(self._mixer)
-        if self.plan.subjects:
-            self._guide()
+        if self.plan.own:
+            self._fuse()
         if self._watched is not None and self._watched.words:
             self._watch_words(self._watched.words)
 
-    def _guide(self) -> None:
-        hires = getattr(self.run.p, "is_hr_pass", False)
+    def _fuse(self) -> None:
+        encoded = self.run.prompts.encoded[getattr(self.run.p, "is_hr_pass", False)]
         try:
-            self._guided = GuidedPass(self._mixing, self.sampler, self.plan, self.run.recipe.guidance,
-                                      self.run.prompts.encoded[hires])
+            if self.plan.subjects:
+                self._fused = GuidedPass(self._mixing, self.sampler, self.plan, self.run.recipe.guidance, encoded)
+            else:
+                fusion = fusion_of(self.plan, self.run.recipe.composition)
+                self._fused = FusedPass(self.sampler, self.plan, encoded, fusion)
         except SciArtError as error:
             raise as_request_error(error) from None
-        self._mixing.enter_context(_replaced(self.denoiser, "combine_denoised", self._guided.combine))
+        self._mixing.enter_context(_replaced(self.denoiser, "combine_denoised", self._fused.combine))
 
     def _watch_words(self, words: Sequence[str]) -> None:
         model = loaded_model()
@@ -130,17 +135,16 @@ class Pass:
 
     def _follow_model(self, original: Callable[[], None]) -> None:
         """The refiner has been loaded: leave the old UNet, mix in the new one."""
-        before = self._guided
+        before = self._fused
         self._mixing.close()
         original()
         self._mix()
         if self._mixer is not None:
             self._mixer.set_gates(self._rows)
-        if self._words is not None:
-            self._words.record(len(self.plans), self._rows_per_image)
-        if self._guided is not None:
-            self._guided.follow(before)
-            self.sampler.sampler_extra_args["cond"] = self._guided.needed()
+        self._record_words()
+        if self._fused is not None:
+            self._fused.follow(before)
+            self.sampler.sampler_extra_args["cond"] = self._fused.needed()
 
     def _before_evaluation(self, denoiser, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         given = {**dict(zip(("x", "sigma"), args)), **kwargs}
@@ -150,21 +154,29 @@ class Pass:
         self._now = now
         if self._watched is not None and self._is_first_of_step(denoiser.step):
             self._watched.see(now.x)
-        if self._guided is not None:
-            self._guided.begin(progress)
+        if self._fused is not None:
+            self._fused.begin(progress, now)
             if self._is_first_of_step(denoiser.step):
                 set_gates = functools.partial(self._set_gates, len(now.cond.batch))
-                self._guided.update(now, self.pattern.step(denoiser.step), self.steps, set_gates)
-            kwargs = {**kwargs, "cond": self._guided.needed()}
+                self._fused.update(self.pattern.step(denoiser.step), self.steps, set_gates)
+            kwargs = {**kwargs, "cond": self._fused.needed()}
+            *rows, last = self._fused.rows()
+            told = [plan.gates(progress, row) for plan in self.plans for row in rows]
+        else:
+            last = Row(uncond=True)
+            told = [plan.gates(progress) for plan, image in zip(self.plans, now.cond.batch) for _ in image]
         # InstructPix2Pix evaluates every picture twice more without its prompt, other models once
-        without = [plan.gates(progress, Row(uncond=True)) for plan in self.plans] * (2 if _is_edit(denoiser) else 1)
-        told = self._rows_of_prompts(now.cond, progress)
+        without = [plan.gates(progress, last) for plan in self.plans] * (2 if _is_edit(denoiser) else 1)
         self._rows, self._rows_per_image = told + without, len(told) // len(self.plans)
         if self._mixer is not None:
             self._mixer.set_gates(self._rows)
-        if self._words is not None:
-            self._words.record(len(self.plans), self._rows_per_image)
+        self._record_words()
         return args, kwargs
+
+    def _record_words(self) -> None:
+        if self._words is not None:
+            self._words.record([[image * self._rows_per_image + row for row in self.plan.looking()]
+                                for image in range(len(self.plans))])
 
     def _after_evaluation(self, *_) -> None:
         if self._words is not None:
@@ -173,13 +185,6 @@ class Pass:
     def _set_gates(self, images: int, rows: Sequence[Row], progress: float) -> None:
         """For a call with these rows of each of the first so many images."""
         self._mixer.set_gates([plan.gates(progress, row) for plan in self.plans[:images] for row in rows])
-
-    def _rows_of_prompts(self, cond, progress: float) -> list[tuple[float, ...]]:
-        """The gates of every row that reads a prompt, image by image."""
-        if self._guided is None:
-            return [plan.gates(progress) for plan, image in zip(self.plans, cond.batch) for _ in image]
-        rows = self.plan.rows()[:-1] if self._guided.guide.is_fusing(progress) else [Row()]
-        return [plan.gates(progress, row) for plan in self.plans for row in rows]
 
     def _is_first_of_step(self, evaluation: int) -> bool:
         return evaluation == 0 or self.pattern.step(evaluation) > self.pattern.step(evaluation - 1)

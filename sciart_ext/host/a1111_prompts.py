@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +9,7 @@ from modules import prompt_parser, sd_samplers_cfg_denoiser, shared
 from torch import Tensor
 
 from ..errors import SciArtError
-from ..guidance.words import mixed_prompt, own_prompt, subjects_in
+from ..guidance.words import row_prompt
 from ..mixer.mixture import Mixture
 from ..plan import PassPlan, Row
 from ..recipe import INFOTEXT_KEY
@@ -21,11 +20,12 @@ Conditioning = prompt_parser.MulticondLearnedConditioning
 
 @dataclass(frozen=True)
 class EncodedRows:
-    """The conditionings of a guided pass, and what they were made of."""
+    """The conditionings of a pass in which LoRAs have rows of their own, and what they were made of."""
 
     joined: Conditioning
-    """AND parts of one, per image: the mixture's, each subject's own, the negative prompt of those"""
-    plain: Conditioning
+    """AND parts of one, per image: the plan's rows but the last, which is the host's own negative prompt"""
+    plain: Conditioning | None
+    """of contrastive guidance: the prompt as it was given, without any subject's LoRA"""
     prompts: tuple[str, ...]
     """as they were given, per image"""
     steps: int
@@ -33,7 +33,7 @@ class EncodedRows:
 
     @property
     def mixture(self) -> Conditioning:
-        """The mixture's part alone."""
+        """The first part alone."""
         return Conditioning(self.joined.shape, [image[:1] for image in self.joined.batch])
 
     @property
@@ -54,11 +54,12 @@ class Prompts:
         self.p = p
         self.files = files
         self.encoded: dict[bool, EncodedRows] = {}
-        """of a guided pass, as they were encoded last; of the first and the hires pass"""
+        """of a pass in which LoRAs have rows of their own, as they were encoded last; of the first and the hires pass
+        """
         self._plan = plan
         self._plans = plans
         self._mixture = mixture
-        self._negative: dict[bool, list] = {}
+        self._negatives: dict[bool, list] = {}
         self._original = p.get_conds_with_caching
         self._ended = False
 
@@ -74,32 +75,39 @@ class Prompts:
 
     def _encode_all(self, function: Callable, prompts, steps, caches, extra_network_data, hires_steps=None):
         hires = hires_steps is not None
-        plan, uncond = self._plan(hires), getattr(prompts, "is_negative_prompt", False)
+        first, plan, uncond = self._plan(False), self._plan(hires), getattr(prompts, "is_negative_prompt", False)
+        known: dict[tuple, Conditioning | list] = {}
 
-        def encode(prompts, row: Row, caches=None):
+        def encode(row: Row, caches=None):
+            texts = _retold(prompts, lambda text: row_prompt(first, row, text, text))
             gates = [one.te_gates(row) for one in self._plans(plan, len(prompts))]
-            if len(set(gates)) == 1:
-                return self._encode(gates[0], function, prompts, steps, caches or [[None, None]], extra_network_data,
-                                    hires_steps)
-            return _side_by_side([self._encode(own, function, _retold([text], str, prompts), steps, [[None, None]],
-                                               extra_network_data, hires_steps) for own, text in zip(gates, prompts)])
+            key = tuple(texts), tuple(gates)
+            if key not in known:
+                known[key] = encoded(texts, gates, caches or [[None, None]])
+            return known[key]
 
-        subjects = subjects_in(self._plan(False))
-        if self._ended or not subjects or self._mixture() is None:
-            return encode(prompts, Row(uncond=uncond), caches)
+        def encoded(texts, gates, caches):
+            if len(set(gates)) == 1:
+                return self._encode(gates[0], function, texts, steps, caches, extra_network_data, hires_steps)
+            return _side_by_side([self._encode(own, function, _retold([text], str, texts), steps, [[None, None]],
+                                               extra_network_data, hires_steps) for own, text in zip(gates, texts)])
+
+        if self._ended or not first.own or self._mixture() is None:
+            return encode(Row(uncond=uncond), caches)
         if uncond:  # the host encodes these first
-            self._negative[hires] = encode(prompts, Row(uncond=True, plain=True))
-            return encode(prompts, Row(uncond=True), caches)
-        mixture = encode(_retold(prompts, functools.partial(mixed_prompt, subjects)), Row(), caches)
-        if not plan.subjects:  # a hires pass in which the LoRAs are merged
-            return mixture
-        own = [encode(_retold(prompts, functools.partial(own_prompt, subject, subjects)), Row(subject=k))
-               for k, subject in zip(plan.subjects, subjects)]
+            *others, last = (row for row in plan.rows() if row.uncond)
+            self._negatives[hires] = [encode(row) for row in others]
+            return encode(last, caches)
+        parts = [encode(row, caches if i == 0 else None)
+                 for i, row in enumerate(row for row in plan.rows() if not row.uncond)]
+        if not plan.own:  # a hires pass in which the LoRAs are merged
+            return parts[0]
         try:
-            rows = _joined([mixture, *own], self._negative[hires])
+            rows = _joined(parts, self._negatives[hires], plan.compose)
         except SciArtError as error:
             raise as_request_error(error) from None
-        self.encoded[hires] = EncodedRows(rows, encode(prompts, Row(plain=True)), tuple(prompts), steps, hires_steps)
+        plain = encode(Row(plain=True)) if plan.subjects else None
+        self.encoded[hires] = EncodedRows(rows, plain, tuple(prompts), steps, hires_steps)
         return rows
 
     def _encode(self, gates: Sequence[float], function: Callable, prompts, steps, caches, data, hires_steps):
@@ -125,12 +133,14 @@ def _side_by_side(images: Sequence):
     return [image[0] for image in images]
 
 
-def _joined(parts: Sequence[Conditioning], negative: Sequence[Sequence]) -> Conditioning:
-    """AND parts of one, per image; negative: what the host makes of the negative prompt, per image its schedule."""
+def _joined(parts: Sequence[Conditioning], negatives: Sequence[Sequence[Sequence]], compose: str) -> Conditioning:
+    """AND parts of one, per image; negatives: what the host makes of the negative prompt in some rows, per image its
+    schedule."""
     if any(len(image) > 1 for part in parts for image in part.batch):
-        raise SciArtError("compose", "contrastive does not work with AND in the prompt; accepted: merge")
-    batch = [[*(image[0] for image in images), prompt_parser.ComposableScheduledPromptConditioning(schedule)]
-             for *images, schedule in zip(*(part.batch for part in parts), negative)]
+        raise SciArtError("compose", f"{compose} does not work with AND in the prompt; accepted: merge, switch")
+    scheduled = prompt_parser.ComposableScheduledPromptConditioning
+    batch = [[*(part.batch[i][0] for part in parts), *(scheduled(negative[i]) for negative in negatives)]
+             for i in range(len(parts[0].batch))]
     return Conditioning(parts[0].shape, [_of_one_length(image) for image in batch])
 
 

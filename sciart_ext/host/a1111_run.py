@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from modules import sd_unet, shared
 
+from ..compose.unread import unread
 from ..errors import SciArtError
 from ..guidance.guide import Guide
 from ..guidance.sheet import Seen, subject_sheet
@@ -17,6 +18,7 @@ from ..plan import PassPlan, compile_plan
 from ..presets import PresetStore, resolve
 from ..recipe import INFOTEXT_KEY, Recipe, parse_recipe, recipe_to_text
 from .a1111_errors import as_request_error
+from .a1111_fused import check_can_compose
 from .a1111_guided import check_can_guide
 from .a1111_pass import Pass
 from .a1111_prompts import Prompts
@@ -34,13 +36,14 @@ class Run:
         self.p = p
         self.watched = watched
         self.recipe: Recipe = resolve(parse_recipe(argument), PresetStore())
+        check_can_compose(self.recipe.compose)
         if self.recipe.compose == "contrastive":
             check_can_guide()
         self.sampled = False
         self.seen: list[list[Seen]] = []
         """what guidance saw in each call of a sampler, of each image"""
         p.extra_generation_params[INFOTEXT_KEY] = recipe_to_text(self.recipe)
-        for note in session.mixture(loaded_model(), self.recipe).notes:
+        for note in [*session.mixture(loaded_model(), self.recipe).notes, *unread(self.recipe)]:
             self.note(note)
         self.prompts = Prompts(p, [fingerprint(path) for path in lora_paths(self.recipe)],
                                lambda hires: self.plan(p.steps, hires), self.plans, self.mixture)

@@ -28,7 +28,7 @@ class WordMaps:
         self._columns = [list(one) for one in columns]
         self._stack = ExitStack()
         self._sum: Tensor | float = 0.0
-        self._rows = 1
+        self._rows: Sequence[Sequence[int]] = []
         self.calls = 0
 
     def __enter__(self) -> WordMaps:
@@ -39,16 +39,17 @@ class WordMaps:
     def __exit__(self, *exception) -> None:
         self._stack.close()
 
-    def record(self, images: int, rows: int = 1) -> None:
-        """The next call's first rows are the images', so many of each, the first of them with the prompt."""
+    def record(self, rows: Sequence[Sequence[int]]) -> None:
+        """What the next call, or the next few, will show: of each image, the rows that look for it, by number; of
+        several the mean."""
         self._rows = rows
         for maps in self._levels:
-            maps.record(images * rows)
+            maps.record(1 + max(row for image in rows for row in image))
 
     def add(self) -> None:
         """Takes what that call has shown: each word's mean over its tokens, heads and layers, at the finest grid."""
-        found = [torch.stack([maps.maps()[::self._rows][..., columns].mean(-1) for columns in self._columns], 1)
-                 for maps in self._levels]
+        seen = [torch.stack([maps.maps()[list(rows)].mean(0) for rows in self._rows]) for maps in self._levels]
+        found = [torch.stack([maps[..., columns].mean(-1) for columns in self._columns], 1) for maps in seen]
         size = found[0].shape[-2:]
         self._sum = self._sum + sum(nn.functional.interpolate(one, size, mode="bilinear") for one in found) / len(found)
         self.calls += 1

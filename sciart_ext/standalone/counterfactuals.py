@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..compose.fusion import Fusion
 from ..errors import SciArtError
-from ..guidance.guide import Guide
+from ..guidance.words import row_prompt
 from ..influence.batches import in_batches, missing_of
 from ..influence.runs import Run
 from ..influence.word_maps import WordMaps, columns_of
@@ -22,7 +23,6 @@ from ..mixer.targets import diffusers_unet_layers
 from ..plan import PassPlan, Row, compile_plan
 from ..recipe import Recipe
 from .generate import Settings, check_settings, encode_rows, model_parts, sample
-from .guided import row_prompt
 from .prompts import Embeddings, encoders, token_chunks, token_ids
 from .sampling import PromptRow, Rows, decode
 
@@ -44,10 +44,11 @@ class SetRows(Rows):
         with super().acting(), self.words or nullcontext():  # the words' hooks after the LoRAs', to see what they did
             yield
 
-    def predict(self, inputs: Tensor, time: Tensor, progress: float, guide: Guide | None) -> Tensor:
+    def predict(self, inputs: Tensor, time: Tensor, progress: float, fusion: Fusion | None) -> Tensor:
         if self.words is not None:
-            self.words.record(len(inputs))
-        prediction = super().predict(inputs, time, progress, guide)
+            images = len(inputs)
+            self.words.record([[row * images + image for row in self.plan.looking()] for image in range(images)])
+        prediction = super().predict(inputs, time, progress, fusion)
         if self.words is not None:
             self.words.add()
         return prediction

@@ -14,9 +14,12 @@ from PIL import Image
 from torch import Tensor
 
 from .. import __version__
+from ..compose.unread import unread
+from ..compose.ways import fusion_of
 from ..errors import SciArtError, did_you_mean
 from ..guidance.guide import Guide
 from ..guidance.sheet import subject_sheet
+from ..guidance.words import row_prompt
 from ..lora.file import LoraFile, load_lora
 from ..memory import unless_too_large
 from ..mixer.cost import Workload
@@ -24,7 +27,7 @@ from ..mixer.mixture import Mixture, Part, all_layers, bind
 from ..mixer.targets import Target, clip_layers, diffusers_unet_layers
 from ..plan import PassPlan, compile_plan
 from ..recipe import Recipe, recipe_to_text
-from .guided import enter_guide, row_prompt
+from .guided import enter_guide
 from .infotext import infotext
 from .prompts import count_chunks, emphasis_note, encode, encoders
 from .samplers import make_scheduler, quiet_sampling
@@ -95,7 +98,7 @@ def generate(pipe, recipe: Recipe, settings: Settings, loras: list[LoraFile], mo
     plan = compile_plan(recipe.copy(update={"loras": entries}), settings.steps).first
     mixture = bind(model_parts(pipe), loras, entries, model_name or "the model", recipe.execution,
                    recipe.memory_limit)
-    notes = list(mixture.notes)
+    notes = [*mixture.notes, *unread(recipe)]
     notes += filter(None, [emphasis_note(f"{settings.prompt} {settings.negative_prompt}")])
     started = time.perf_counter()
     rows = Rows(pipe, mixture.unet, plan, encode_rows(pipe, settings, plan, mixture), settings.cfg_scale,
@@ -112,7 +115,8 @@ def sample(pipe, recipe: Recipe, settings: Settings, rows: Rows, images: int = 1
            on_step: Callable[[int, int], None] | None = None, watch: Callable[[Tensor], None] | None = None,
            ) -> tuple[Tensor, Guide | None]:
     """Latents (images, c, h, w) of images that all begin with the seed's noise and add the same on their way, and what
-    guided them. on_step, watch: `denoise`'s. Raises `SciArtError` where guiding does not fit in memory."""
+    guided them. on_step, watch: `denoise`'s. Raises `SciArtError` where rows beside the mixture's do not fit in memory.
+    """
     scheduler = make_scheduler(settings.sampler, settings.scheduler, pipe.scheduler.config, [settings.seed] * images)
     width, height = (side // pipe.vae_scale_factor for side in rows.size)
     generators = [torch.Generator("cpu").manual_seed(settings.seed) for _ in range(images)]
@@ -124,8 +128,9 @@ def sample(pipe, recipe: Recipe, settings: Settings, rows: Rows, images: int = 1
         stack.enter_context(rows.acting())
         guide = (enter_guide(stack, pipe, rows.plan, settings.prompt, recipe.guidance, images) if rows.plan.subjects
                  else None)
-        sampling = functools.partial(denoise, scheduler, rows, noise, generators, guide, on_step, watch)
-        return unless_too_large(sampling, functools.partial(rows.too_many, noise)) if guide else sampling(), guide
+        fusion = guide or fusion_of(rows.plan, recipe.composition)
+        sampling = functools.partial(denoise, scheduler, rows, noise, generators, fusion, on_step, watch)
+        return unless_too_large(sampling, functools.partial(rows.too_many, noise)) if fusion else sampling(), guide
 
 
 def check_settings(pipe, settings: Settings) -> tuple[int, int]:

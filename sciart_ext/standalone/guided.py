@@ -1,4 +1,4 @@
-"""Contrastive guidance on a diffusers pipeline: the rows' prompts and where the subjects' words are in them."""
+"""Contrastive guidance on a diffusers pipeline: where the subjects' words are, and whose attention is read."""
 
 from __future__ import annotations
 
@@ -8,21 +8,10 @@ from contextlib import ExitStack
 from ..guidance.attention import AttentionMaps
 from ..guidance.guide import Guide
 from ..guidance.settings import GuidanceSettings
-from ..guidance.words import mixed_prompt, own_prompt, subjects_in, words_of
+from ..guidance.words import mixed_prompt, subjects_in, words_of
 from ..mixer.targets import diffusers_unet_layers
-from ..plan import PassPlan, Row
+from ..plan import PassPlan
 from .prompts import encoders, token_chunks, token_ids
-
-
-def row_prompt(plan: PassPlan, row: Row, prompt: str, negative_prompt: str) -> str:
-    """What a row's cross-attention reads: the prompt, with every subject's trigger in the mixture's row, and everywhere
-    the LoRA's own in its row."""
-    if row.uncond or row.plain or not plan.subjects:
-        return negative_prompt if row.uncond else prompt
-    subjects = subjects_in(plan)
-    if row.subject is None:
-        return mixed_prompt(subjects, prompt)
-    return own_prompt(subjects[plan.subjects.index(row.subject)], subjects, prompt)
 
 
 def enter_guide(stack: ExitStack, pipe, plan: PassPlan, prompt: str, settings: GuidanceSettings,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
 import diffusers
+from torch import Tensor
 
 from ..errors import SciArtError, did_you_mean
 
@@ -66,6 +68,13 @@ def sampler_step(evaluation: int, order: int) -> int:
     Schedulers of order 2 evaluate twice in a step, but once in the last one.
     """
     return evaluation // order
+
+
+def alpha_at(alphas: Tensor, time: float) -> float:
+    """The cumulative α at a training time, which schedules by noise level put between two: linear in log σ there."""
+    below = min(int(time), len(alphas) - 2)
+    first, second = (math.log((1 - alpha) / alpha) for alpha in alphas[below:below + 2].tolist())
+    return 1 / (1 + math.exp(first + (time - below) * (second - first)))
 
 
 def _split(sampler: str, schedule: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""The denoising loop on a diffusers pipeline: every row with its own prompt and gates, guided where a guide is."""
+"""The denoising loop on a diffusers pipeline: every row with its own prompt and gates, fused and perhaps guided."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..compose.fusion import Fusion, fused
 from ..errors import SciArtError
 from ..guidance.guide import Guide
 from ..memory import rows_that_fit, too_many_rows
@@ -19,7 +20,7 @@ from ..mixer.mixer import Mixer
 from ..plan import PassPlan, Row
 from ..schedule import step_progress
 from .prompts import Embeddings
-from .samplers import sampler_step
+from .samplers import alpha_at, sampler_step
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,11 @@ class Rows:
         self.prediction_type = pipe.scheduler.config.prediction_type
         self.mixer = mixer
         self.plan = plan
-        self.plain = next((row for row in rows if row.row == Row(plain=True)), None)
-        self.cond = [row for row in rows if not row.row.uncond and row is not self.plain]
-        self.uncond = [row for row in rows if row.row.uncond] if cfg_scale > 1 else []
-        """the own rows' where there are any, and in the end the mixture's"""
+        by_row = {row.row: row for row in rows}
+        self.plain = by_row.get(Row(plain=True))
+        self.cond = [by_row[row] for row in plan.rows() if not row.uncond]
+        self.uncond = [by_row[row] for row in plan.rows() if row.uncond] if cfg_scale > 1 else []
+        """those of the plan's first pair in the end"""
         self.cfg_scale = cfg_scale
         self.size = size
 
@@ -80,19 +82,27 @@ class Rows:
         """One gate per LoRA in this row of this image."""
         return self.plan.gates(progress, row)
 
-    def predict(self, inputs: Tensor, time: Tensor, progress: float, guide: Guide | None) -> Tensor:
+    def predict(self, inputs: Tensor, time: Tensor, progress: float, fusion: Fusion | None) -> Tensor:
         """The prediction (images, c, h, w) after fusion and classifier-free guidance."""
-        fusing = guide is not None and guide.is_fusing(progress)
+        fusing = fusion is not None and fusion.is_fusing(progress)
         rows = [*self.cond, *self.uncond] if fusing else [self.cond[0], *self.uncond[-1:]]
         found = self.call(inputs, time, progress, rows)
-        if guide is not None:
-            guide.evaluated()
-        mixture = self._with_cfg(found[0], found[-1])
+        if fusion is not None:
+            fusion.evaluated()
         if not fusing:
-            return mixture
-        own = self._with_cfg(found[1:len(self.cond)], found[-2])
-        weights = guide.weights(tuple(inputs.shape[-2:]), progress).to(mixture).transpose(0, 1).unsqueeze(2)
-        return weights[0] * mixture + (weights[1:] * own).sum(0)
+            return self._with_cfg(found[0], found[-1])
+        pairs, by_row = self.plan.pairs(), {row.row: one for row, one in zip(rows, found)}
+        cond = torch.stack([by_row[pair.cond] for pair in pairs], 1)
+        uncond = torch.stack([by_row[pair.uncond] for pair in pairs], 1) if self.uncond else cond
+        weights = fusion.weights(cond, progress, functools.partial(self._noise, inputs, time))
+        return self._with_cfg(*fused(cond, uncond, weights))
+
+    def _noise(self, inputs: Tensor, time: Tensor, predictions: Tensor) -> Tensor:
+        """Predicted noise of the model's predictions (images, pairs, c, h, w), up to a factor."""
+        if self.prediction_type != "v_prediction":
+            return predictions
+        alpha = alpha_at(self.alphas, float(time))
+        return alpha**0.5 * predictions + (1 - alpha) ** 0.5 * inputs.unsqueeze(1)
 
     def denoised(self, inputs: Tensor, time: int, progress: float) -> Tensor:
         """What the plain row alone makes of variance preserving latents at a training time: they without noise."""
@@ -105,7 +115,7 @@ class Rows:
 
     @torch.no_grad()
     def too_many(self, inputs: Tensor) -> SciArtError:
-        """The refusal of guiding these inputs (images, c, h, w), which have not fitted; finds out what would."""
+        """The refusal of all rows of these inputs (images, c, h, w), which have not fitted; finds out what would."""
         images, time, most = len(inputs), torch.tensor(0, device=inputs.device), self.mixer.rows_called
         fitting = rows_that_fit(lambda rows: self.call(inputs[:1].expand(rows, -1, -1, -1), time, 0.0, self.cond[:1]),
                                 most)
@@ -117,7 +127,7 @@ class Rows:
 
 
 @torch.no_grad()
-def denoise(scheduler, rows: Rows, noise: Tensor, generators: Sequence[torch.Generator], guide: Guide | None = None,
+def denoise(scheduler, rows: Rows, noise: Tensor, generators: Sequence[torch.Generator], fusion: Fusion | None = None,
             on_step: Callable[[int, int], None] | None = None,
             watch: Callable[[Tensor], None] | None = None) -> Tensor:
     """Latents (images, c, h, w) from unit noise; generators: of each image, for the noise that samplers add.
@@ -125,6 +135,7 @@ def denoise(scheduler, rows: Rows, noise: Tensor, generators: Sequence[torch.Gen
     on_step(done, steps): progress; watch(latents): at the start and after each step.
     """
     steps = rows.plan.steps
+    guide = fusion if isinstance(fusion, Guide) else None
     scheduler.set_timesteps(steps, device=noise.device)
     latents = noise * scheduler.init_noise_sigma
     takes = inspect.signature(scheduler.step).parameters
@@ -146,7 +157,7 @@ def denoise(scheduler, rows: Rows, noise: Tensor, generators: Sequence[torch.Gen
                     inputs = updated
             if evaluation + 1 == len(scheduler.timesteps):
                 guide.watch(progress)
-        prediction = rows.predict(inputs, time, progress, guide)
+        prediction = rows.predict(inputs, time, progress, fusion)
         latents = scheduler.step(prediction, time, latents, **options).prev_sample
         last = evaluation + 1 == len(scheduler.timesteps)
         if last or sampler_step(evaluation + 1, scheduler.order) > step:

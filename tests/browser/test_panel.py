@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+from PIL import Image
+
+from sciart_ext.compose.mask_picture import mask_values
+from sciart_ext.recipe import parse_recipe
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
@@ -324,6 +328,59 @@ def test_each_lora_gets_its_subject_once_they_are_to_act_on_their_own(page):
     page.panel.locator("[data-field=compose]").select_option(label="mixed all over the picture")
     expect(page.field(0, "subject")).to_have_count(0)
     assert "compose" not in page.recipe()
+
+
+def choose_compose(page, text):
+    page.panel.locator("[data-field=compose]").select_option(label=text)
+
+
+def test_each_way_to_compose_shows_its_own_settings(page):
+    page.open().add("child_style", weight="1")
+    page.add("watercolor-v2", weight="1")
+    choose_compose(page, "in turn, one at a time")
+    page.panel.locator("[data-field='composition.period']").fill("3")
+    page.panel.locator("[data-field='composition.order']").fill("watercolor-v2, child_style")
+    assert json.loads(page.received())["composition"] == {"period": 3, "order": ["watercolor-v2", "child_style"]}
+    expect(page.error).to_be_empty()
+    page.panel.locator("[data-field='composition.order']").fill("watercolor-v2")
+    expect(page.error).to_contain_text("composition.order: child_style never acts")
+    choose_compose(page, "each where it changes most")
+    expect(page.error).to_be_empty()  # what another way was set by is gone
+    expect(page.panel.locator("[data-field='composition.period']")).to_have_count(0)
+    page.panel.locator("[data-field='composition.temperature']").fill("0.1")
+    page.panel.locator("[data-field='composition.hires']").uncheck()
+    assert json.loads(page.received())["composition"] == {"temperature": 0.1, "hires": False}
+    choose_compose(page, "each on its own, averaged")
+    assert page.recipe()["compose"] == "composite" and "composition" not in page.recipe()
+    expect(page.error).to_be_empty()
+
+
+def test_a_region_is_a_box_or_a_mask_picture(page, tmp_path):
+    page.open().add("child_style", weight="1")
+    page.add("watercolor-v2", weight="1")
+    choose_compose(page, "each in its region")
+    expect(page.error).to_contain_text("loras[0].region: missing")
+    page.field(0, "region").fill("0 0 0.5 1")
+    page.panel.locator("[data-field='composition.feather']").fill("0.1")
+    drawn = Image.new("L", (900, 600))
+    drawn.paste(255, (450, 0, 900, 600))
+    drawn.save(tmp_path / "right.png")
+    page.field(1, "mask").set_input_files(tmp_path / "right.png")
+    expect(page.field(1, "region")).to_have_value("mask picture")
+    expect(page.error).to_be_empty()
+    recipe = parse_recipe(json.loads(page.received()))
+    assert recipe.loras[0].region == [0, 0, 0.5, 1] and recipe.composition.feather == 0.1
+    mask = mask_values(recipe.loras[1].region)
+    assert mask.shape == (43, 64) and (mask[:, :31] == 0).all() and (mask[:, 33:] == 1).all()
+    (tmp_path / "notes.png").write_text("no picture", encoding="utf-8")
+    page.field(1, "mask").set_input_files(tmp_path / "notes.png")
+    expect(page.error).to_contain_text("loras[1].region: got a text that begins with 'notes.png (no picture)'")
+    page.field(1, "region").fill("")
+    expect(page.error).to_be_empty()
+    choose_compose(page, "mixed all over the picture")
+    expect(page.error).to_contain_text("loras[0].region: needs a subject")
+    page.field(0, "region").fill("")  # still there to be taken away
+    expect(page.error).to_be_empty()
 
 
 def test_every_widget_has_a_name_and_is_reached_by_keyboard(page):

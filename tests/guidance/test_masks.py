@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
+
 import pytest
 import torch
+from PIL import Image
 
+from sciart_ext.compose.mask_picture import PREFIX, compact
 from sciart_ext.guidance.masks import (
-    box_mask,
     fusion_weights,
     masks_from_attention,
     resized,
@@ -107,15 +111,20 @@ def test_masks_are_brought_to_the_latents_size(lead):
     assert torch.equal(large, masks.repeat_interleave(2, -1).repeat_interleave(2, -2))
 
 
-def test_a_box_covers_the_cells_whose_middle_lies_in_it():
-    assert box_mask([0, 0, 0.5, 1], (2, 4)).tolist() == [[True, True, False, False]] * 2
-    assert box_mask([0.5, 0.5, 1, 1], (2, 2)).tolist() == [[False, False], [False, True]]
-    assert box_mask([0.4, 0.4, 0.41, 0.41], (4, 4)).sum() == 1  # never none
-    assert box_mask([0, 0, 1, 1], (3, 5)).all()
-
-
 def test_a_given_box_takes_its_place_and_the_others_keep_out():
     masks = torch.ones(2, 2, 4, 4, dtype=torch.bool)
     boxed = with_boxes(masks, [None, [0, 0, 0.5, 0.5]])
     assert boxed[:, 1].sum() == 2 * 4 and not (boxed[:, 0] & boxed[:, 1]).any() and boxed.any(1).all()
     assert torch.equal(with_boxes(masks, [None, None]), masks)
+
+
+def test_a_mask_picture_may_take_the_place_of_a_box():
+    masks, maps, box = torch.rand(2, 2, 8, 8) > 0.5, torch.rand(2, 2, 8, 8), [0, 0, 0.5, 0.5]
+    drawn = Image.new("L", (400, 400))
+    drawn.paste(255, (0, 0, 200, 200))
+    file = io.BytesIO()
+    drawn.save(file, "PNG")
+    picture = compact(PREFIX + base64.b64encode(file.getvalue()).decode("ascii"))
+    for of in (with_boxes, within_boxes):
+        assert torch.equal(of(masks, [None, picture]), of(masks, [None, box]))
+    assert torch.equal(told_by_boxes(maps, [picture, None], True), told_by_boxes(maps, [box, None], True))

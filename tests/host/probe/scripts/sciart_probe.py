@@ -4,6 +4,7 @@ GET  /probe/state   digests of all weights, hooks, and attributes of every modul
 POST /probe/fault   {"where": ..., "at": n}: arms one fault, fired once at the n-th call from now (n >= 1)
 POST /probe/room    {"rows": n, "gradient": true}: until told otherwise, calls of the UNet with more rows, or with
                     gradient where that is false, run out of memory; {} for as much room as there is
+POST /probe/kind    {"cond_stage_key": "edit"}: the loaded model passes for InstructPix2Pix; {} for what it is
 POST /probe/unet    {"label": ...}: a replaced UNet of that name, null for none
 POST /probe/reset   disarms, clears the interrupt and skip flags and the host's cache of prompt embeddings
 """
@@ -184,10 +185,22 @@ def replace_unet(payload: dict) -> dict:
     return {}
 
 
+def pass_for(payload: dict) -> dict:
+    """Pretends that the loaded model reads its conditions as another kind does; on the instance, taken off again."""
+    model = shared.sd_model
+    if vars(model).get("probed_key") is None:
+        model.probed_key = model.cond_stage_key
+    model.cond_stage_key = payload.get("cond_stage_key", model.probed_key)
+    if not payload:
+        del model.probed_key
+    return {}
+
+
 def add_routes(_demo, app: FastAPI) -> None:
     app.add_api_route("/probe/state", state, methods=["GET"])
     app.add_api_route("/probe/fault", arm, methods=["POST"])
     app.add_api_route("/probe/room", limit, methods=["POST"])
+    app.add_api_route("/probe/kind", pass_for, methods=["POST"])
     app.add_api_route("/probe/unet", replace_unet, methods=["POST"])
     app.add_api_route("/probe/reset", reset, methods=["POST"])
 

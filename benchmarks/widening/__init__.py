@@ -1,0 +1,1 @@
+"""What SciArt takes in beyond its first shape, measured beside who else does it."""

@@ -1,0 +1,32 @@
+"""Each LoRA with a region counts there and nowhere else."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ..guidance.masks import fusion_weights
+from .fusion import Fusion, Weights
+from .region import region_mask
+
+
+class ByRegion(Fusion):
+    """The first pair of rows is what no region covers, each other one a region's; where regions overlap they share.
+
+    regions: boxes or compact mask pictures; feather: width of their edges, as a share of the picture's shorter side.
+    """
+
+    def __init__(self, regions: Sequence[Sequence[float] | str], feather: float = 0.0):
+        self.regions = regions
+        self.feather = feather
+        self._of_size = functools.lru_cache(maxsize=2)(self._masks)
+
+    def weights(self, cond: Tensor, progress: float, noise: Callable[[Tensor], Tensor]) -> Weights:
+        weights = fusion_weights(self._of_size(tuple(cond.shape[-2:])))[None]
+        return Weights(weights, weights)
+
+    def _masks(self, size: tuple[int, int]) -> Tensor:
+        return torch.stack([region_mask(region, size, self.feather) for region in self.regions])

@@ -1,0 +1,123 @@
+"""LoRAs with rows of their own in the host: AND parts of its own batch, which become one where the host joins them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from modules import prompt_parser, sd_samplers_timesteps, shared
+from torch import Tensor
+
+from ..compose.fusion import Fusion, fused
+from ..errors import SciArtError
+from ..memory import rows_that_fit, too_many_rows
+from ..plan import Pair, PassPlan, Row
+from .a1111_prompts import Conditioning, EncodedRows
+
+SetGates = Callable[[Sequence[Row], float], None]
+"""(rows, progress): for the next call, which has these rows of every image"""
+
+
+def check_can_compose(compose: str) -> None:
+    """Raises `SciArtError` where the host's settings or model leave no room for rows of single LoRAs."""
+    if compose in ("merge", "switch"):
+        return
+    if shared.sd_model.cond_stage_key == "edit":
+        raise SciArtError("compose", f"{compose} does not work with InstructPix2Pix models; accepted: merge, switch")
+    if shared.sd_model.model.conditioning_key == "crossattn-adm":
+        raise SciArtError("compose", f"{compose} does not work with unCLIP models; accepted: merge, switch")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the host's denoiser is called with."""
+
+    x: Tensor
+    sigma: Tensor
+    cond: object
+    cond_scale: float
+    image_cond: Tensor
+
+    @staticmethod
+    def of(given: Mapping[str, object]) -> Evaluation:
+        """From the denoiser's arguments by name, of which it has more."""
+        return Evaluation(**{field.name: given[field.name] for field in fields(Evaluation)})
+
+
+class FusedPass:
+    """One call of a sampler whose rows are fused, on the model that is loaded now."""
+
+    def __init__(self, sampler, plan: PassPlan, encoded: EncodedRows, fusion: Fusion):
+        self.denoiser = sampler.model_wrap_cfg
+        self.is_vp = isinstance(sampler, sd_samplers_timesteps.CompVisSampler)
+        self.plan = plan
+        self.encoded = encoded
+        self.fusion = fusion
+        self.progress = 0.0
+        self.now: Evaluation | None = None
+
+    def follow(self, before: FusedPass) -> None:
+        """Goes on where the refiner took over."""
+        self.begin(before.progress, before.now)
+
+    def begin(self, progress: float, now: Evaluation) -> None:
+        """To be called before each evaluation: how far the pass is, and what the denoiser is called with."""
+        self.progress = progress
+        self.now = now
+
+    def update(self, step: int, steps: int, set_gates: SetGates) -> None:
+        """What is to be done before this step (0-based) of so many."""
+
+    def rows(self) -> tuple[Row, ...]:
+        """The rows of each image in this evaluation, the host's own for the negative prompt last."""
+        return self.plan.rows() if self.fusion.is_fusing(self.progress) else (Pair().cond, Pair().uncond)
+
+    def needed(self) -> Conditioning:
+        """What the evaluation is to be called with: where other rows do not count, the first alone."""
+        return self.encoded.joined if self.fusion.is_fusing(self.progress) else self.encoded.mixture
+
+    def combine(self, original: Callable, x_out: Tensor, conds_list, uncond, cond_scale: float) -> Tensor:
+        """In place of the host's own joining of AND parts: the rows by their weights, then CFG."""
+        self.fusion.evaluated()
+        if not self.fusion.is_fusing(self.progress):
+            return original(x_out, conds_list, uncond, cond_scale)
+        images, rows, pairs = len(conds_list), self.plan.rows(), self.plan.pairs()
+        found = torch.cat([x_out[:-images].unflatten(0, (images, -1)), x_out[-images:].unsqueeze(1)], 1)
+        told, without = (found[:, [rows.index(row) for row in one]] for one in
+                         ([pair.cond for pair in pairs], [pair.uncond for pair in pairs]))
+        cond, without = fused(told, without, self.fusion.weights(told, self.progress, self._noise))
+        if self.denoiser.need_last_noise_uncond:  # CFG++ goes on from this one
+            self.denoiser.last_noise_uncond = without
+        return without + (cond - without) * cond_scale
+
+    def too_many(self, now: Evaluation, rows: int, set_gates: SetGates) -> SciArtError:
+        """The refusal of an evaluation that has not fitted in memory with so many rows in a call; finds out what would.
+        """
+        first, images = self.encoded.mixture, len(self.encoded.prompts)
+
+        def call(count: int) -> None:
+            set_gates(self.plan.rows()[:1], self.progress)
+            x, sigma, image = (tensor[:1].expand(count, *tensor.shape[1:])
+                               for tensor in (now.x, now.sigma, now.image_cond))
+            self._model(Conditioning(first.shape, first.batch[:1] * count), sigma, image)(x)
+
+        with torch.no_grad():
+            fitting = rows_that_fit(call, rows)
+        each, merged = (len(self.plan.rows()), images * 2) if shared.opts.batch_cond_uncond else (1, images)
+        ways_out = [(images, "the setting `Batch cond/uncond` off"), (merged, "compose merge")]
+        if self.encoded.hires_steps is not None:
+            field = "guidance" if self.plan.subjects else "composition"
+            ways_out.append((merged, f"{field}.hires false"))
+        return too_many_rows(rows, fitting, images, each, ways_out)
+
+    def _noise(self, predictions: Tensor) -> Tensor:
+        """Predicted noise of the model's predictions (images, pairs, c, h, w), up to a factor: k-diffusion's are
+        latents without it."""
+        return predictions if self.is_vp else self.now.x.unsqueeze(1) - predictions
+
+    def _model(self, conditioning: Conditioning, sigma: Tensor, image: Tensor) -> Callable[[Tensor], Tensor]:
+        """The host's inner model on latents (images, …), with one part of the conditioning for each."""
+        _, text = prompt_parser.reconstruct_multicond_batch(conditioning, self.denoiser.step)
+        given = {**(text if isinstance(text, dict) else {"c_crossattn": [text]}), "c_concat": [image]}
+        return lambda x: self.denoiser.inner_model(x, sigma, cond=given)
