@@ -1,0 +1,1 @@
+"""How far SciArt reaches: file formats."""
