@@ -204,6 +204,7 @@ def _as_json(value: object) -> object:
 
 
 _OFT = {"lora_dim": 8, "alpha": 1.0}
+_PATTERN = r"attentions\.\d+\.proj_in"
 _OLD_GLORA = {"a1.weight": "a2.weight", "a2.weight": "a1.weight", "b1.weight": "b2.weight", "b2.weight": "b1.weight"}
 CASES: dict[str, Case] = {
     "lora": Case("LyCORIS", "linear", lycoris("LoConModule")),
@@ -247,8 +248,8 @@ CASES: dict[str, Case] = {
     "norm, layer norm": Case("LyCORIS", "layer norm", lycoris("NormModule")),
     "peft lora": Case("PEFT", "linear", peft("LoraConfig", r=RANK, lora_alpha=6)),
     "peft rslora": Case("PEFT", "linear", peft("LoraConfig", r=RANK, lora_alpha=6, use_rslora=True)),
-    "peft patterns": Case("PEFT", "linear", peft("LoraConfig", r=2, lora_alpha=6, rank_pattern={"proj_in": RANK},
-                                                 alpha_pattern={r"attentions\.\d+\.proj_in": 3})),
+    "peft patterns": Case("PEFT", "linear", peft("LoraConfig", r=2, lora_alpha=6, rank_pattern={_PATTERN: RANK},
+                                                 alpha_pattern={_PATTERN: 3})),
     "peft bias": Case("PEFT", "linear", peft("LoraConfig", r=RANK, lora_alpha=6, lora_bias=True)),
     **{f"peft dora, {layer}": Case("PEFT", layer, peft("LoraConfig", r=RANK, lora_alpha=6, use_dora=True))
        for layer in ("linear", "square", "convolution", "square convolution")},

@@ -93,7 +93,7 @@ class NormDifference(Difference):
 
 
 class BiasDifference(Difference):
-    """Of the bias of a layer of any kind."""
+    """Of the bias of a layer of any kind, even of one that has none: the host gives it one, once, and then fails."""
 
     kind: ClassVar[str] = "biases"
 
