@@ -113,7 +113,11 @@ def lycoris(name: str, renamed: dict[str, str] | None = None, prefix: str = "lor
         parts = {"diff": own.weight, "diff_b": own.bias} if name == "FullModule" else \
             own.custom_state_dict() or own.state_dict()
         state = {f"{stem}.{(renamed or {}).get(part, part)}": tensor.clone() for part, tensor in parts.items()}
-        return Reference(layer, state, None, *_change(layer, own))
+        if name == "FullModule":  # its forward wants the whole network
+            change = [value.detach().double() for value in own.get_diff_weight()]
+        else:
+            change = _change(layer, own)
+        return Reference(layer, state, None, *change)
 
     return build
 
