@@ -18,6 +18,7 @@ from ..memory import unless_too_large
 from ..mixer.cost import Workload
 from ..plan import Row
 from ..schedule import step_progress
+from .a1111_embeddings import known_words
 from .a1111_errors import as_request_error
 from .a1111_guided import Evaluation, GuidedPass
 from .a1111_model import model_parts
@@ -110,8 +111,9 @@ class Pass:
     def _guide(self) -> None:
         hires = getattr(self.run.p, "is_hr_pass", False)
         try:
-            self._guided = GuidedPass(self._mixing, self.sampler, self.plan, self.run.recipe.guidance,
-                                      self.run.prompts.encoded[hires])
+            with known_words(self.run.mixture()):
+                self._guided = GuidedPass(self._mixing, self.sampler, self.plan, self.run.recipe.guidance,
+                                          self.run.prompts.encoded[hires])
         except SciArtError as error:
             raise as_request_error(error) from None
         self._mixing.enter_context(_replaced(self.denoiser, "combine_denoised", self._guided.combine))
@@ -122,7 +124,8 @@ class Pass:
         prompt = self.run.p.prompts[0]
         prompt = mixed_prompt(subjects_in(self.plan), prompt) if self.plan.subjects else prompt
         try:
-            columns = columns_of(words, prompt, tokens.of_words, tokens.chunks(prompt))
+            with known_words(self.run.mixture()):
+                columns = columns_of(words, prompt, tokens.of_words, tokens.chunks(prompt))
         except SciArtError as error:
             raise as_request_error(error) from None
         self._words = self._mixing.enter_context(WordMaps(unet.root, unet.layers, columns))

@@ -111,6 +111,10 @@ def _take_embeddings(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, 
             raise SciArtError(path.name, f"{key} has shape {tuple(vectors.shape)}; a bundled embedding is "
                                          "bundle_emb.WORD.PART with two dimensions")
         found.setdefault(word, {})[part] = vectors
+    for word, parts in found.items():
+        if len(parts) > 1 and parts.keys() != {"clip_l", "clip_g"}:
+            raise SciArtError(path.name, f"the embedding {word!r} has {', '.join(sorted(parts))}; accepted: one part, "
+                                         "or clip_l and clip_g")
     return found
 
 
