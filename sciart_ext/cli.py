@@ -154,9 +154,10 @@ def _loras(args: argparse.Namespace) -> None:
         print(json.dumps(reports, ensure_ascii=False, indent=2))
         return
     for report in reports:
-        ranks = ", ".join(report["ranks"])
-        print(f"{report['file']}: {report['kind']} for {report['base']}, rank {ranks}, {report['unet_layers']} UNet "
-              f"and {report['text_encoder_layers']} text encoder layers, {report['megabytes']} MB")
+        ranks = f"rank {', '.join(report['ranks'])}, " if report["ranks"] else ""
+        words = "".join(f", embedding {word!r}" for word in report.get("embeddings", []))
+        print(f"{report['file']}: {report['kind']} for {report['base']}, {ranks}{report['unet_layers']} UNet "
+              f"and {report['text_encoder_layers']} text encoder layers, {report['megabytes']} MB{words}")
         for line in report.get("fit", []):
             print(f"  {line}")
 

@@ -78,6 +78,20 @@ def test_where_rows_differ_nothing_is_merged():
     assert choose(dataclasses.replace(CONSTANT, rows_differ=True)) == set()
 
 
+def test_layers_without_thin_factors_merge_however_small_their_grid_and_however_often_gates_change():
+    assert SMALL_GRID not in choose(EVERY_STEP)
+    merged = choose_merged(SHAPES, EVERY_STEP, SD1_LEVELS, UNLIMITED, whole={SMALL_GRID, TIME})
+    assert merged == choose(EVERY_STEP) | {SMALL_GRID, TIME}
+    differ = dataclasses.replace(EVERY_STEP, rows_differ=True)
+    assert choose_merged(SHAPES, differ, SD1_LEVELS, UNLIMITED, whole=set(SHAPES)) == set()
+
+
+def test_under_a_memory_limit_layers_without_thin_factors_come_first():
+    shapes = {LARGE_GRID: (320, 320, 2), LARGE_GRID.replace("attn1", "attn2"): (320, 320, 2)}
+    for whole in shapes:
+        assert choose_merged(shapes, CONSTANT, SD1_LEVELS, 320 * 320 * 2, whole={whole}) == {whole}
+
+
 def test_nothing_is_chosen_where_nothing_is_there():
     assert choose(CONSTANT, shapes={}) == set()
 

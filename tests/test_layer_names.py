@@ -116,7 +116,7 @@ def test_every_layer_has_a_name_of_its_own(names):
 def test_every_dialect_leads_to_the_layer_of_the_model(names, layout):
     with torch.device("meta"):
         layers = diffusers_unet_layers(tiny_unet(layout))
-    assert len(layers) == len(names)
+    assert sum(not target.is_norm for target in layers.values()) == len(names)
     for name in names:
         canonical = layer_name(f"unet.{name}")
         assert canonical in layers
@@ -137,6 +137,27 @@ def test_a_target_is_the_module_of_its_name(layout):
         assert target.can_branch
 
 
+NORMS = {"down_blocks.0.resnets.0.norm1": "input_blocks_1_0_in_layers_0", "conv_norm_out": "out_0",
+         "mid_block.resnets.1.norm2": "middle_block_2_out_layers_0", "up_blocks.1.attentions.0.norm":
+         "output_blocks_3_1_norm", "down_blocks.1.attentions.1.transformer_blocks.0.norm3":
+         "input_blocks_5_1_transformer_blocks_0_norm3"}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_norms_have_the_names_of_ldm_too(name):
+    unet = tiny_unet("sd1")
+    target = diffusers_unet_layers(unet)[f"unet_{NORMS[name]}"]
+    assert target.module is unet.get_submodule(name)
+    assert target.weight() is target.module.weight and target.bias().weight() is target.module.bias
+    assert layer_name("lora_unet_" + name.replace(".", "_")) == f"unet_{NORMS[name]}"
+
+
+def test_every_parameter_of_the_unet_can_be_reached(layout):
+    unet = tiny_unet(layout)
+    reached = {id(target.weight()) for one in diffusers_unet_layers(unet).values() for target in (one, one.bias())}
+    assert {name for name, parameter in unet.named_parameters() if id(parameter) not in reached} == set()
+
+
 def test_names_that_are_canonical_stay_as_they_are(names):
     for name in names:
         canonical = unet_name(name.replace(".", "_"))
@@ -146,9 +167,10 @@ def test_names_that_are_canonical_stay_as_they_are(names):
 def test_the_text_models_have_transformers_names():
     expected = {f"te1_text_model_encoder_layers_{n}_{name}" for n in range(2) for name in (
         "self_attn_q_proj", "self_attn_k_proj", "self_attn_v_proj", "self_attn_out_proj", "mlp_fc1", "mlp_fc2")}
-    assert set(clip_layers(tiny_clip(), "te1")) == expected
-    assert set(open_clip_layers(TinyOpenClip(), "te1")) == expected
-    for name in expected:
+    norms = {f"te1_text_model_encoder_layers_{n}_layer_norm{i}" for n in range(2) for i in (1, 2)}
+    assert set(clip_layers(tiny_clip(), "te1")) == expected | norms | {"te1_text_model_final_layer_norm"}
+    assert set(open_clip_layers(TinyOpenClip(), "te1")) == expected | norms
+    for name in expected | norms:
         flat = name.removeprefix("te1_")
         assert layer_name(f"lora_te_{flat}") == layer_name(f"lora_te1_{flat}") == name
         assert layer_name(f"lora_te2_{flat}") == name.replace("te1_", "te2_")

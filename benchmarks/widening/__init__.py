@@ -1,1 +1,1 @@
-"""What SciArt takes in beyond its first shape, measured beside who else does it."""
+"""How far SciArt reaches: file formats, ways to combine and to compose, beside who else does it."""

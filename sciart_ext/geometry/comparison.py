@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..errors import SciArtError
 from ..lora.file import LoraFile
+from .exact_factors import check_comparable, exact_factors, factors_rank, has_directions
 from .grams import Grams, layer_grams, together
 from .layer import (
     cosines,
@@ -137,17 +138,20 @@ def compare(loras: Sequence[LoraFile], weights: Sequence[float] | None = None,
             on_layer: Callable[[int, int], None] | None = None) -> Comparison:
     """The geometry of two or more LoRAs; weights: λ of each in the sum, 1 by default; on_layer(done, layers): progress.
 
-    Raises `SciArtError` where there are fewer than two, or where two are made for different models.
+    Of weights alone: biases and norms have no directions. Raises `SciArtError` where there are fewer than two, where
+    two are made for different models, or where one has no delta of its own (DoRA, IA3, OFT, BOFT, GLoRA).
     """
     if len(loras) < 2:
         raise SciArtError("loras", "geometry compares LoRAs: give two or more")
     weights = tuple(float(weight) for weight in weights or [1.0] * len(loras))
     if len(weights) != len(loras):
         raise SciArtError("weights", f"{len(weights)} weights for {len(loras)} LoRAs; give one for each")
-    names = sorted({name for lora in loras for name in lora.layers}, key=_depth)
+    check_comparable(loras)
+    names = sorted({name for lora in loras for name, delta in lora.layers.items() if has_directions(name, delta)},
+                   key=_depth)
     groups: dict[tuple, list[str]] = {}
     for name in names:
-        ranks = tuple(lora.layers[name].rank if name in lora.layers else 0 for lora in loras)
+        ranks = tuple(factors_rank(lora.layers[name]) if name in lora.layers else 0 for lora in loras)
         groups.setdefault(ranks, []).append(name)
     layers: dict[str, LayerShared] = {}
     for group in groups.values():
@@ -164,7 +168,7 @@ def compare(loras: Sequence[LoraFile], weights: Sequence[float] | None = None,
 
 def _read(name: str, loras: Sequence[LoraFile]) -> Grams:
     try:
-        return layer_grams([lora.layers.get(name) for lora in loras])
+        return layer_grams([exact_factors(lora.layers[name]) if name in lora.layers else None for lora in loras])
     except ValueError as error:
         bases = ", ".join(f"{lora.name} ({lora.base})" for lora in loras)
         raise SciArtError("loras", f"made for different models: {bases}; {name}: {error}") from None

@@ -6,6 +6,7 @@ through BᵢᵀBⱼ and AᵢAⱼᵀ, ranks × ranks each. So a layer is read onc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -33,7 +34,8 @@ def layer_grams(deltas: Sequence[LowRank | None]) -> Grams:
     given = [delta for delta in deltas if delta is not None]
     shapes = {(delta.up.shape[0], tuple(delta.down.shape[1:]) if delta.down.dim() == 4 else (delta.down.shape[1], 1, 1))
               for delta in given}
-    if len(shapes) != 1:
+    # kernels may be within the inputs, as LoHa has them
+    if len({(out, math.prod(inputs)) for out, inputs in shapes}) != 1:
         raise ValueError(f"deltas of one layer need one shape, got {sorted(shapes)}")
     parts, start = [], 0
     for delta in deltas:

@@ -19,6 +19,7 @@ from ..memory import unless_too_large
 from ..mixer.cost import Workload
 from ..plan import Row
 from ..schedule import step_progress
+from .a1111_embeddings import known_words
 from .a1111_errors import as_request_error
 from .a1111_fused import Evaluation, FusedPass
 from .a1111_guided import GuidedPass
@@ -113,7 +114,8 @@ class Pass:
         encoded = self.run.prompts.encoded[getattr(self.run.p, "is_hr_pass", False)]
         try:
             if self.plan.subjects:
-                self._fused = GuidedPass(self._mixing, self.sampler, self.plan, self.run.recipe.guidance, encoded)
+                with known_words(self.run.mixture()):
+                    self._fused = GuidedPass(self._mixing, self.sampler, self.plan, self.run.recipe.guidance, encoded)
             else:
                 fusion = fusion_of(self.plan, self.run.recipe.composition)
                 self._fused = FusedPass(self.sampler, self.plan, encoded, fusion)
@@ -127,7 +129,8 @@ class Pass:
         prompt = self.run.p.prompts[0]
         prompt = mixed_prompt(subjects_in(self.plan), prompt) if self.plan.subjects else prompt
         try:
-            columns = columns_of(words, prompt, tokens.of_words, tokens.chunks(prompt))
+            with known_words(self.run.mixture()):
+                columns = columns_of(words, prompt, tokens.of_words, tokens.chunks(prompt))
         except SciArtError as error:
             raise as_request_error(error) from None
         self._words = self._mixing.enter_context(WordMaps(unet.root, unet.layers, columns))

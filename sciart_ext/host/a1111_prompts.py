@@ -13,6 +13,7 @@ from ..guidance.words import row_prompt
 from ..mixer.mixture import Mixture
 from ..plan import PassPlan, Row
 from ..recipe import INFOTEXT_KEY
+from .a1111_embeddings import known_words
 from .a1111_errors import as_request_error
 
 Conditioning = prompt_parser.MulticondLearnedConditioning
@@ -111,13 +112,13 @@ class Prompts:
         return rows
 
     def _encode(self, gates: Sequence[float], function: Callable, prompts, steps, caches, data, hires_steps):
-        """What the host makes of the prompts, with these text-encoder gates."""
-        mixture = self._mixture() if any(gates) and not self._ended else None
-        if mixture is None or not mixture.text_encoders:
+        """What the host makes of the prompts, with these text-encoder gates and the words of the LoRAs' embeddings."""
+        mixture = self._mixture() if not self._ended else None
+        if mixture is None or not (mixture.embeddings or (mixture.text_encoders and any(gates))):
             return self._original(function, prompts, steps, caches, data, hires_steps)
         # The host's cache knows nothing of text encoders that changed: its key must say so.
         key = {**(data or {}), INFOTEXT_KEY: list(zip(self.files, gates))}
-        with mixture.encoding(gates):
+        with known_words(mixture), mixture.encoding(gates):
             return self._original(function, prompts, steps, caches, key, hires_steps)
 
 

@@ -17,6 +17,7 @@ from ..mixer.mixture import Mixture
 from ..plan import PassPlan, compile_plan
 from ..presets import PresetStore, resolve
 from ..recipe import INFOTEXT_KEY, Recipe, parse_recipe, recipe_to_text
+from .a1111_embeddings import notes_on_embeddings
 from .a1111_errors import as_request_error
 from .a1111_fused import check_can_compose
 from .a1111_guided import check_can_guide
@@ -53,11 +54,14 @@ class Run:
                 shared.state.interrupt()
 
     def check_prompt(self) -> None:
-        """A note where a LoRA of the recipe is in the prompt too: both act."""
+        """A note where a LoRA of the recipe is in the prompt too: both act; and where an embedding cannot be used. Not
+        before the host has loaded the prompt's own LoRAs, and let go of those of the last."""
         prompted = {params.items[0] for params in (self.p.extra_network_data or {}).get("lora", []) if params.items}
         for lora in self.recipe.loras:
             if lora.name in prompted:
                 self.note(f"{lora.name} is also in the prompt as <lora:{lora.name}:…>: both weights act")
+        for note in notes_on_embeddings(session.mixture(loaded_model(), self.recipe)):
+            self.note(note)
 
     def before_sampling(self, x: torch.Tensor) -> None:
         """Takes part in the sampling that the host is about to start with latent x (rows, channels, h, w)."""

@@ -2,52 +2,60 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from ..errors import SciArtError
-from .kinds import LowRank, low_rank, name_foreign
-from .names import parse_key
+from .adapter_metadata import apply_adapter_metadata
+from .base_model import guess_base
+from .foreign import name_foreign
+from .kinds import BIAS, Delta, kind_of, read_layer
+from .names import Key, layer_name, parse_key, split_key
 from .reading import DTYPES, read_header, read_tensors
 
-_CONTEXT_WIDTHS = {768: "SD1", 1024: "SD2", 2048: "SDXL"}
-_METADATA_BASES = {"sdxl": "SDXL", "sd_v2": "SD2", "sd_v1": "SD1"}
+KNOWN = "LoRA, LoCon, LoHa, LoKr, DoRA, IA3, OFT, BOFT, GLoRA, full and norm differences"
+_EMBEDDING = "bundle_emb."
 
 
 @dataclass(frozen=True)
 class LoraFile:
-    """One LoRA: `layers` maps canonical layer names to deltas."""
+    """One LoRA: `layers` maps canonical layer names to deltas, `NAME.bias` to those of biases. `embeddings`: vectors
+    (tokens, width) of textual inversions bundled with it, by their word and then by what the file calls them
+    (`string_to_param.*`; SDXL: `clip_l`, `clip_g`)."""
 
     name: str
     path: Path
     kind: str
     base: str
-    layers: dict[str, LowRank]
+    layers: dict[str, Delta]
+    embeddings: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all factors."""
-        return sum(m.numel() * m.element_size() for delta in self.layers.values() for m in (delta.down, delta.up))
+        """Bytes of all that is in memory of it."""
+        return sum(m.numel() * m.element_size() for delta in self.layers.values() for m in delta.tensors)
 
     def report(self) -> dict:
-        """What the file is: kind, base model, ranks, number of layers in the UNet and the text encoders."""
-        ranks = Counter(delta.rank for delta in self.layers.values())
+        """What the file is: kind, base model, ranks (of what has one), number of layers in the UNet and the text
+        encoders, words of bundled embeddings."""
+        ranks = Counter(delta.rank for name, delta in self.layers.items() if delta.rank)
+        reached = {name[:-len(BIAS)] if name.endswith(BIAS) else name for name in self.layers}
         return {
             "name": self.name, "file": self.path.name, "kind": self.kind, "base": self.base,
-            "rank": max(ranks), "ranks": {str(rank): count for rank, count in sorted(ranks.items())},
-            "unet_layers": sum(name.startswith("unet_") for name in self.layers),
-            "text_encoder_layers": sum(name.startswith("te") for name in self.layers),
+            "rank": max(ranks, default=0), "ranks": {str(rank): count for rank, count in sorted(ranks.items())},
+            "unet_layers": sum(name.startswith("unet_") for name in reached),
+            "text_encoder_layers": sum(name.startswith("te") for name in reached),
             "megabytes": round(self.nbytes / 2**20, 2),
+            **({"embeddings": sorted(self.embeddings)} if self.embeddings else {}),
         }
 
 
 def load_lora(path: Path, name: str | None = None) -> LoraFile:
-    """Reads a LoRA file of kind LoRA or LoCon, from kohya, diffusers or PEFT. Raises `SciArtError` for others."""
+    """Reads a LoRA file from kohya, LyCORIS, diffusers or PEFT. Raises `SciArtError` for what is none."""
     path = Path(path)
     return _assemble(path, name, *read_tensors(path))
 
@@ -67,69 +75,53 @@ def inspect_lora(path: Path, name: str | None = None) -> dict:
 
 
 def _assemble(path: Path, name: str | None, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> LoraFile:
+    embeddings = _take_embeddings(path, tensors)
     grouped: dict[str, dict[str, torch.Tensor]] = {}
+    modules: dict[str, str] = {}
     unknown = []
     for key, tensor in tensors.items():
-        parsed = parse_key(key)
+        parsed = parse_key(key) or _scaling_of_ia3(key, tensors)
         if parsed is None:
             unknown.append(key)
         elif parsed.part in grouped.setdefault(parsed.layer, {}):
             raise SciArtError(path.name, f"{key}: {parsed.layer} occurs twice under different names")
         else:
             grouped[parsed.layer][parsed.part] = tensor
+            modules[parsed.layer] = (split_key(key) or (key,))[0]
     if unknown:
         kind = name_foreign(unknown)
-        known = "supported are LoRA and LoCon from kohya, diffusers and PEFT"
+        known = f"supported are {KNOWN}"
         what = f"{kind} is not supported; {known}" if kind else f"unknown key {unknown[0]!r}; {known}"
         raise SciArtError(path.name, what + (f" ({len(unknown)} such keys)" if len(unknown) > 1 else ""))
-    _apply_adapter_metadata(path, metadata, grouped)
-    layers = {layer: low_rank(path.name, layer, parts) for layer, parts in grouped.items()}
-    kernels = any(delta.down.dim() == 4 and tuple(delta.down.shape[2:]) != (1, 1) for delta in layers.values())
-    return LoraFile(name or path.stem, path, "LoCon" if kernels else "LoRA", guess_base(layers, metadata), layers)
+    if not grouped:
+        raise SciArtError(path.name, "holds embeddings alone; put it among the embeddings")
+    apply_adapter_metadata(path, metadata, grouped, modules)
+    layers = {layer + ending: delta for layer, parts in grouped.items()
+              for ending, delta in read_layer(path.name, layer, parts).items()}
+    return LoraFile(name or path.stem, path, kind_of(layers), guess_base(layers, metadata), layers, embeddings)
 
 
-def guess_base(layers: dict[str, LowRank], metadata: dict[str, str]) -> str:
-    """The base model a LoRA fits: SD1, SD2, SDXL, or unknown; from its shapes, then from its metadata."""
-    if any(layer.startswith("te2_") for layer in layers):
-        return "SDXL"
-    for layer, delta in layers.items():
-        if layer.startswith("unet_") and layer.endswith("attn2_to_k"):
-            width = delta.down.shape[1]
-            if width in _CONTEXT_WIDTHS:
-                return _CONTEXT_WIDTHS[width]
-    version = metadata.get("ss_base_model_version", "")
-    return next((base for prefix, base in _METADATA_BASES.items() if version.startswith(prefix)), "unknown")
+def _take_embeddings(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+    """Takes `bundle_emb.WORD.PART` out of the tensors."""
+    found: dict[str, dict[str, torch.Tensor]] = {}
+    for key in [key for key in tensors if key.startswith(_EMBEDDING)]:
+        word, _, part = key[len(_EMBEDDING):].partition(".")
+        vectors = tensors.pop(key)
+        if not word or not part or vectors.dim() != 2 or 0 in vectors.shape:
+            raise SciArtError(path.name, f"{key} has shape {tuple(vectors.shape)}; a bundled embedding is "
+                                         "bundle_emb.WORD.PART with two dimensions")
+        found.setdefault(word, {})[part] = vectors
+    for word, parts in found.items():
+        if len(parts) > 1 and parts.keys() != {"clip_l", "clip_g"}:
+            raise SciArtError(path.name, f"the embedding {word!r} has {', '.join(sorted(parts))}; accepted: one part, "
+                                         "or clip_l and clip_g")
+    return found
 
 
-def _apply_adapter_metadata(path: Path, metadata: dict[str, str], grouped: dict[str, dict]) -> None:
-    """PEFT keeps alpha in the header, not among the tensors: α/r, or α/√r for rsLoRA (arXiv 2312.03732).
-
-    Files of one model part alone (diffusers' `save_lora_adapter`) write it without the part's name; PEFT itself
-    keeps it in `adapter_config.json` beside `adapter_model.safetensors`.
-    """
-    beside = path.parent / "adapter_config.json"
-    if "lora_adapter_metadata" in metadata:
-        source, text = "lora_adapter_metadata", metadata["lora_adapter_metadata"]
-    elif path.stem == "adapter_model" and beside.is_file():
-        source, text = beside.name, beside.read_text(encoding="utf-8")
-    else:
-        return
-    try:
-        config = json.loads(text)
-    except (ValueError, RecursionError):
-        config = None
-    if not isinstance(config, dict):
-        raise SciArtError(path.name, f"{source} is not a JSON object")
-    for part, prefix in (("unet.", "unet_"), ("text_encoder.", "te1_"), ("text_encoder_2.", "te2_"), ("", "")):
-        own = {key[len(part):]: value for key, value in config.items() if key.startswith(part)}
-        if own.get("rank_pattern") or own.get("alpha_pattern"):
-            raise SciArtError(path.name, f"{part}*: rank and alpha patterns of PEFT are not supported")
-        if "lora_alpha" not in own:
-            continue
-        alpha = own["lora_alpha"]
-        if not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
-            raise SciArtError(path.name, f"{part}lora_alpha is {alpha!r}, not a number")
-        for layer, parts in grouped.items():
-            if layer.startswith(prefix) and "down" in parts and not {"alpha", "scale"} & parts.keys():
-                rank = parts["down"].shape[:1].numel()
-                parts["alpha"] = torch.tensor(float(alpha) * (rank**0.5 if own.get("use_rslora") else 1.0))
+def _scaling_of_ia3(key: str, tensors: Mapping[str, torch.Tensor]) -> Key | None:
+    """IA3's `NAME.weight`, which is one only beside `NAME.on_input`: whole models have keys of this form too."""
+    stem = key[:-len(".weight")]
+    if not key.endswith(".weight") or f"{stem}.on_input" not in tensors:
+        return None
+    layer = layer_name(stem)
+    return Key(layer, "scaling") if layer else None

@@ -1,76 +1,256 @@
-"""The kinds of LoRA files: what a layer's tensors mean, and the names of what is not supported yet.
+"""The kinds of LoRA files: what a layer's tensors mean together.
 
-A kind turns the parts of one layer into a `LowRank`. Other kinds (Tucker, LoHa, LoKr, DoRA, …) are recognised by
-their keys, so that the error can say what the file is.
+The parts of one layer (`names.parse_key`) become its delta, and the delta of its bias where the file has one. A layer
+that mixes kinds, lacks a part or has one too many is refused.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
 
 import torch
+from torch import Tensor
 
 from ..errors import SciArtError
+from .dense import BiasDifference, Dense, Difference, Hadamard, Kronecker, NormDifference
+from .low_rank import LowRank
+from .relative import Butterfly, Decomposed, Generalized, Rotation, Scaling
+
+__all__ = ["BIAS", "MAX_RANK", "Delta", "LowRank", "kind_of", "read_layer"]
 
 MAX_RANK = 4096
+BIAS = ".bias"
+"""what the name of a bias ends with, after that of its layer"""
+Delta = LowRank | Dense
 
 
-class LowRank(NamedTuple):
-    """One layer's delta, ΔW = scale · up · down.
-
-    down: (rank, in) or, for a convolution, (rank, in, kh, kw); up: (out, rank) or (out, rank, 1, 1);
-    scale: alpha / rank, 1 without alpha, or the file's own `.scale` (LoRA paper, arXiv 2106.09685, section 4.1).
-    """
-
-    down: torch.Tensor
-    up: torch.Tensor
-    scale: float
-
-    @property
-    def rank(self) -> int:
-        return self.down.shape[0]
+def read_layer(file: str, layer: str, parts: Mapping[str, Tensor]) -> dict[str, Delta]:
+    """The deltas of one layer of a file, by what their names end with: "" for its weight, `BIAS` for its bias."""
+    given = Parts(file, layer, parts)
+    read = next((read for mark, read in _READERS.items() if mark in parts), _low_rank)
+    deltas = {name: delta for name, delta in read(given).items() if delta is not None}
+    if BIAS not in deltas and "diff_b" in parts:
+        deltas[BIAS] = BiasDifference(given.take("diff_b", (1,)))
+    for name in ("dora_scale", "magnitude"):
+        if name in parts:
+            deltas[""] = _decomposed(given, name, deltas.get(""))
+    given.check_all_taken()
+    return deltas
 
 
-# What other kinds leave in a key: checked in this order, the first that occurs names the file.
-_FOREIGN = (
-    ("model.diffusion_model.", "a whole checkpoint"), ("cond_stage_model.", "a whole checkpoint"),
-    ("hada_w", "LoHa"), ("lokr_w", "LoKr"), ("lora_mid", "LoCon with Tucker decomposition"),
-    ("dora_scale", "DoRA"), ("lora_magnitude_vector", "DoRA"), ("boft_", "BOFT"), ("oft_", "OFT"),
-    (".on_input", "IA3"), (".a1.weight", "GLoRA"), ("w_norm", "norm differences"), ("b_norm", "norm differences"),
-    (".diff", "full differences"), ("bundle_emb", "a bundled embedding"), ("double_blocks", "a Flux LoRA"),
-    ("single_blocks", "a Flux LoRA"), ("joint_blocks", "an SD3 LoRA"), ("emb_params", "an embedding"),
-    ("string_to_param", "an embedding"), ("lora_down.bias", "LoRA with biases"), ("lora_up.bias", "LoRA with biases"),
-)
+def kind_of(layers: Mapping[str, Delta]) -> str:
+    """What a file of these layers is: the kinds of its weights' deltas, the most frequent first."""
+    kinds = [delta.kind for delta in layers.values() if not isinstance(delta, BiasDifference)]
+    names = sorted(set(kinds), key=lambda kind: (-kinds.count(kind), kind))
+    if "LoCon" in names and "LoRA" in names:
+        names = ["LoCon", *(name for name in names if name not in ("LoCon", "LoRA"))]
+    biases = any(isinstance(delta, BiasDifference) for delta in layers.values())
+    trained = {NormDifference.kind, Difference.kind}
+    return ", ".join(names or [BiasDifference.kind]) + (" with biases" if biases and names
+                                                        and not trained & set(names) else "")
 
 
-def name_foreign(keys: list[str]) -> str | None:
-    """What kind of file these unknown keys belong to; None where nothing tells."""
-    for mark, name in _FOREIGN:
-        if any(mark in key for key in keys):
-            return name
-    return None
+class Parts:
+    """The tensors of one layer, of which all must be used."""
+
+    def __init__(self, file: str, layer: str, tensors: Mapping[str, Tensor]):
+        self.file = file
+        self.layer = layer
+        self._tensors = tensors
+        self._taken: set[str] = set()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tensors
+
+    def take(self, name: str, dimensions: tuple[int, ...] = (2, 4)) -> Tensor:
+        """The part of this name, with as many dimensions as are accepted."""
+        tensor = self.may_take(name, dimensions)
+        if tensor is None:
+            raise self.error(f"has no {name} matrix; the file is incomplete", colon=False)
+        return tensor
+
+    def may_take(self, name: str, dimensions: tuple[int, ...] = (2, 4)) -> Tensor | None:
+        """The same, or None where the file has none."""
+        self._taken.add(name)
+        tensor = self._tensors.get(name)
+        if tensor is not None and (tensor.dim() not in dimensions or 0 in tensor.shape):
+            accepted = " or ".join(map(str, dimensions))
+            raise self.error(f"{name} has shape {tuple(tensor.shape)}; accepted: {accepted} dimensions")
+        return tensor
+
+    def number(self, name: str) -> float | None:
+        """The one number that this part is."""
+        self._taken.add(name)
+        tensor = self._tensors.get(name)
+        if tensor is None:
+            return None
+        if tensor.numel() != 1:
+            raise self.error(f"{name} has shape {tuple(tensor.shape)}; accepted: one number")
+        return float(tensor)
+
+    def scale(self, rank: int | None) -> float:
+        """alpha / rank, 1 without alpha or rank; or the file's own `.scale`."""
+        if rank is not None and rank > MAX_RANK:
+            raise self.error(f"rank {rank}; at most {MAX_RANK} is accepted")
+        scale, alpha = self.number("scale"), self.number("alpha")
+        if scale is not None:
+            return scale
+        return alpha / rank if alpha is not None and rank else 1.0
+
+    def check_same(self, *sizes: tuple[str, int]) -> None:
+        """Refuses sizes, each told with its name, that are not all the same."""
+        if len({size for _, size in sizes}) > 1:
+            raise self.error(", ".join(f"{name} {size}" for name, size in sizes))
+
+    def check_all_taken(self) -> None:
+        left = sorted(self._tensors.keys() - self._taken)
+        if left:
+            raise self.error(f"{', '.join(left)} beside {', '.join(sorted(self._tensors.keys() & self._taken))}; "
+                             "no known kind has both")
+
+    def error(self, what: str, colon: bool = True) -> SciArtError:
+        return SciArtError(self.file, f"{self.layer}{':' if colon else ''} {what}")
 
 
-def low_rank(file: str, layer: str, parts: dict[str, torch.Tensor]) -> LowRank:
-    """The delta of one layer from its parts `down`, `up` and perhaps `alpha` or `scale`."""
-    for part in ("down", "up"):
-        if part not in parts:
-            raise SciArtError(file, f"{layer} has no {part} matrix; the file is incomplete")
-    down, up = parts["down"], parts["up"]
-    for name, matrix in (("down", down), ("up", up)):
-        if matrix.dim() not in (2, 4) or 0 in matrix.shape:
-            raise SciArtError(file, f"{layer}: {name} has shape {tuple(matrix.shape)}; accepted: 2 or 4 dimensions")
-    if down.shape[0] != up.shape[1]:
-        raise SciArtError(file, f"{layer}: down has rank {down.shape[0]}, up has rank {up.shape[1]}")
-    if down.shape[0] > MAX_RANK:
-        raise SciArtError(file, f"{layer}: rank {down.shape[0]}; at most {MAX_RANK} is accepted")
-    if up.dim() == 4 and up.shape[2:] != (1, 1):
-        raise SciArtError(file, f"{layer}: up has shape {tuple(up.shape)}; its kernel must be 1 × 1")
-    for name in ("alpha", "scale"):
-        if name in parts and parts[name].numel() != 1:
-            raise SciArtError(file, f"{layer}: {name} has shape {tuple(parts[name].shape)}; accepted: one number")
-    if "scale" in parts:
-        scale = float(parts["scale"])
+def _low_rank(parts: Parts) -> dict[str, Delta | None]:
+    """LoRA and LoCon; a Tucker core (`lora_mid`, rank × rank × kernel) is folded into down, which changes nothing."""
+    down, up, mid = parts.take("down"), parts.take("up"), parts.may_take("mid", (4,))
+    rank = down.shape[0]
+    if mid is None:
+        parts.check_same(("down has rank", rank), ("up has rank", up.shape[1]))
     else:
-        scale = float(parts["alpha"]) / down.shape[0] if "alpha" in parts else 1.0
-    return LowRank(down, up, scale)
+        parts.check_same(("mid takes rank", mid.shape[1]), ("down has rank", rank))
+        parts.check_same(("mid gives rank", mid.shape[0]), ("up has rank", up.shape[1]))
+    scale = parts.scale(rank)
+    if up.dim() == 4 and up.shape[2:] != (1, 1):
+        raise parts.error(f"up has shape {tuple(up.shape)}; its kernel must be 1 × 1")
+    if mid is not None:
+        if down.dim() == 4 and down.shape[2:] != (1, 1):
+            raise parts.error(f"down has shape {tuple(down.shape)}; before mid its kernel must be 1 × 1")
+        down = torch.einsum("nmkl, mj -> njkl", mid.float(), down.flatten(1).float())
+    bias = parts.may_take("up_bias", (1,))
+    return {"": LowRank(down, up, scale), BIAS: None if bias is None else BiasDifference(scale * bias.float())}
+
+
+def _hadamard(parts: Parts) -> dict[str, Delta | None]:
+    w1a, w1b, w2a, w2b = (parts.take(f"hada_{name}") for name in ("w1_a", "w1_b", "w2_a", "w2_b"))
+    cores = [parts.may_take(name, (4,)) for name in ("hada_t1", "hada_t2")]
+    for number, a, b, core in ((1, w1a, w1b, cores[0]), (2, w2a, w2b, cores[1])):
+        inner = (a.shape[1], b.shape[0]) if core is None else (a.shape[0], core.shape[0])
+        parts.check_same((f"hada_w{number}_a has rank", inner[0]), (f"hada_w{number}_b has rank", inner[1]))
+        if core is not None:
+            parts.check_same((f"hada_t{number} has rank", core.shape[1]), (f"hada_w{number}_b has rank", b.shape[0]))
+    delta = Hadamard(w1a, w1b, w2a, w2b, *cores, parts.scale(w1b.shape[0]))
+    sizes = [Hadamard(*half, *half, core, core, 1.0).shape for *half, core in
+             ((w1a, w1b, cores[0]), (w2a, w2b, cores[1]))]
+    if sizes[0][0] != sizes[1][0] or torch.Size(sizes[0][1:]).numel() != torch.Size(sizes[1][1:]).numel():
+        raise parts.error(f"the halves have shapes {sizes[0]} and {sizes[1]}")
+    return {"": delta}
+
+
+def _kronecker(parts: Parts) -> dict[str, Delta | None]:
+    w1, w1a, w1b = (parts.may_take(f"lokr_w1{end}", (2,)) for end in ("", "_a", "_b"))
+    w2, w2b, t2 = (parts.may_take(f"lokr_{name}", (2, 4)) for name in ("w2", "w2_b", "t2"))
+    w2a = parts.may_take("lokr_w2_a", (2,))
+    for number, whole, a, b in ((1, w1, w1a, w1b), (2, w2, w2a, w2b)):
+        if (whole is None) == (a is None and b is None) or (a is None) != (b is None):
+            raise parts.error(f"has neither lokr_w{number} nor lokr_w{number}_a and lokr_w{number}_b, or too much",
+                              colon=False)
+        if a is not None and not (number == 2 and t2 is not None):
+            parts.check_same((f"lokr_w{number}_a has rank", a.shape[1]), (f"lokr_w{number}_b has rank", b.shape[0]))
+    if t2 is not None:
+        if w2a is None or t2.dim() != 4:
+            raise parts.error("lokr_t2 needs lokr_w2_a, lokr_w2_b and four dimensions")
+        parts.check_same(("lokr_t2 has rank", t2.shape[0]), ("lokr_w2_a has rank", w2a.shape[0]))
+        parts.check_same(("lokr_t2 has rank", t2.shape[1]), ("lokr_w2_b has rank", w2b.shape[0]))
+    rank = next((half.shape[0] for half in (w2b, w1b) if half is not None), None)
+    return {"": Kronecker(w1, w1a, w1b, w2, w2a, w2b, t2, parts.scale(rank))}
+
+
+def _rotation(parts: Parts) -> dict[str, Delta | None]:
+    direct = "oft_diag" in parts
+    blocks = parts.take("oft_diag" if direct else "oft_blocks", (3, 4))
+    rescale = parts.may_take("rescale", (1, 2, 3, 4))
+    parts.check_same(("blocks have", blocks.shape[-2]), ("rows and columns", blocks.shape[-1]))
+    if blocks.dim() == 4 and (direct or blocks.shape[-1] % 2):
+        raise parts.error(f"blocks have shape {tuple(blocks.shape)}; accepted: of BOFT an even size, of oft_diag three "
+                          "dimensions")
+    alpha = parts.number("alpha")
+    delta = (Butterfly if blocks.dim() == 4 else Rotation)(blocks, alpha or 0.0, rescale, direct)
+    if rescale is not None:
+        parts.check_same(("blocks have outputs", delta.shape[0]), ("rescale has", rescale.numel()))
+    return {"": delta}
+
+
+def _generalized(parts: Parts) -> dict[str, Delta | None]:
+    """GLoRA, in the two orders that LyCORIS has written: since 3 W·a1·a2 + b1·b2, before W·a2·a1 + b2·b1."""
+    a1, a2, b1, b2 = (parts.take(name) for name in ("a1", "a2", "b1", "b2"))
+    if b1.shape[1] != b2.shape[0] or a1.shape[1] != a2.shape[0] or a1.shape[0] < a1.shape[1]:
+        a1, a2, b1, b2 = a2, a1, b2, b1
+    parts.check_same(("a has rank", a1.shape[1]), ("and", a2.shape[0]))
+    parts.check_same(("b has rank", b1.shape[1]), ("and", b2.shape[0]))
+    parts.check_same(("a takes", a1.shape[0]), ("gives", a2[0].numel()))
+    return {"": Generalized(a1.flatten(1), a2.flatten(1), b1.flatten(1), b2, parts.scale(a1.shape[1]))}
+
+
+def _scaling(parts: Parts) -> dict[str, Delta | None]:
+    factor, on_input = parts.take("scaling", (1, 2, 4)), parts.number("on_input")
+    return {"": Scaling(factor.flatten(), 1 if on_input else 0)}
+
+
+def _scaling_of_peft(parts: Parts) -> dict[str, Delta | None]:
+    """Of a linear layer (out, 1) or (1, in); of a convolution (1, channels, 1, 1), whose side PEFT's own configuration
+    alone tells: outputs, but for layers that it calls feed-forward."""
+    factor = parts.take("ia3", (2, 4))
+    if factor.dim() == 4:
+        raise parts.error("IA3 of PEFT on a convolution does not tell whether it scales inputs or outputs")
+    factor, on_outputs = factor.float().flatten() - 1, factor.shape[1] == 1
+    return {"": Scaling(factor, 0 if on_outputs else 1), BIAS: Scaling(factor, 0) if on_outputs else None}
+
+
+def _difference(parts: Parts) -> dict[str, Delta | None]:
+    value = parts.take("diff", (1, 2, 4))
+    scale = parts.number("scale")
+    parts.number("alpha")  # LyCORIS writes none, others do, and all apply the difference as it is
+    value = value if scale is None else scale * value.float()
+    return {"": NormDifference(value) if value.dim() == 1 else Difference(value)}
+
+
+def _norm(parts: Parts) -> dict[str, Delta | None]:
+    weight, bias = parts.may_take("w_norm", (1,)), parts.may_take("b_norm", (1,))
+    return {"": None if weight is None else NormDifference(weight),
+            BIAS: None if bias is None else BiasDifference(bias)}
+
+
+def _bias_alone(parts: Parts) -> dict[str, Delta | None]:
+    parts.number("alpha")
+    return {BIAS: BiasDifference(parts.take("diff_b", (1,)))}
+
+
+def _decomposed(parts: Parts, name: str, inner: Delta | None) -> Decomposed:
+    """DoRA around a LoRA, LoHa or LoKr.
+
+    LyCORIS' `dora_scale` is (out, 1, …) by outputs or (1, in, …) by inputs. PEFT's magnitudes are by outputs, of a
+    convolution (1, out, 1, 1); diffusers gives its name to LyCORIS' (1, in) too.
+    """
+    magnitude = parts.take(name, (1, 2, 4))
+    if not isinstance(inner, (LowRank, Hadamard, Kronecker)):
+        raise parts.error(f"{name} beside what is no LoRA, LoHa or LoKr")
+    count = magnitude.numel()
+    if count not in magnitude.shape[:2]:
+        raise parts.error(f"{name} has shape {tuple(magnitude.shape)}; accepted: (out, 1, …) or (1, in, …)")
+    by_input = magnitude.dim() > 1 and magnitude.shape[0] == 1 and inner.shape[0] > 1
+    if name == "magnitude" and magnitude.dim() == 4 and count == inner.shape[0]:
+        by_input = False
+    return Decomposed(inner, magnitude.flatten(), 1 if by_input else 0)
+
+
+_READERS: dict[str, Callable[[Parts], dict[str, Delta | None]]] = {
+    "down": _low_rank, "up": _low_rank,
+    **dict.fromkeys(("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"), _hadamard),
+    **dict.fromkeys(("lokr_w1", "lokr_w1_a", "lokr_w2", "lokr_w2_a", "lokr_w1_b", "lokr_w2_b"), _kronecker),
+    "oft_blocks": _rotation, "oft_diag": _rotation,
+    **dict.fromkeys(("a1", "a2", "b1", "b2"), _generalized),
+    "scaling": _scaling, "on_input": _scaling, "ia3": _scaling_of_peft,
+    "diff": _difference, "w_norm": _norm, "b_norm": _norm, "diff_b": _bias_alone,
+}

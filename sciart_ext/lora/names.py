@@ -22,10 +22,18 @@ class Key(NamedTuple):
 _PARTS = (
     (r"(?:\.lora_down|\.lora_A|\.lora_A\.default|\.lora\.down|\.lora_linear_layer\.down|_lora\.down)\.weight", "down"),
     (r"(?:\.lora_up|\.lora_B|\.lora_B\.default|\.lora\.up|\.lora_linear_layer\.up|_lora\.up)\.weight", "up"),
-    (r"\.alpha", "alpha"),
-    (r"\.scale", "scale"),
+    (r"(?:\.lora_up|\.lora_B|\.lora_B\.default|\.lora\.up)\.bias", "up_bias"),
+    (r"\.lora_mid\.weight", "mid"),
+    (r"\.lora_magnitude_vector(?:\.default)?(?:\.weight)?", "magnitude"),
+    (r"\.ia3_l(?:\.default)?", "ia3"),
+    *((rf"\.({names})(?:\.default)?", None) for names in ("hada_(?:w[12]_[ab]|t[12])", "lokr_(?:w[12](?:_[ab])?|t2)")),
+    (r"\.([ab][12])\.weight", None),
+    (r"\.(alpha|scale|dora_scale|oft_blocks|oft_diag|rescale|on_input|diff|diff_b|w_norm|b_norm)", None),
 )
 _PARTS = tuple((re.compile(f"(.+?){pattern}"), part) for pattern, part in _PARTS)
+_PREFIXES = (("lora_unet_", "unet_"), ("oft_unet_", "unet_"), ("lora_te1_", "te1_"), ("lora_te2_", "te2_"),
+             ("lora_te_", "te1_"))
+_UNET_BLOCKS = re.compile(r"(down_blocks|mid_block|up_blocks|input_blocks|middle_block|output_blocks)_")
 
 _RESNET = {"conv1": "in_layers_2", "conv2": "out_layers_3", "norm1": "in_layers_0", "norm2": "out_layers_0",
            "time_emb_proj": "emb_layers_1", "conv_shortcut": "skip_connection"}
@@ -37,22 +45,28 @@ _WHOLE = {"conv_in": "input_blocks_0_0", "conv_out": "out_2", "conv_norm_out": "
 
 def parse_key(key: str) -> Key | None:
     """The canonical layer and part of a LoRA file's key; None for a key of no known form."""
+    stem, part = split_key(key) or ("", "")
+    layer = layer_name(stem)
+    return Key(layer, part) if layer else None
+
+
+def split_key(key: str) -> tuple[str, str] | None:
+    """The layer's name as the file writes it, and the part; None for a key of no known form."""
     for pattern, part in _PARTS:
         match = pattern.fullmatch(key)
         if match:
-            layer = layer_name(match[1])
-            return Key(layer, part) if layer else None
+            return match[1], part or match[2]
     return None
 
 
 def layer_name(stem: str) -> str | None:
     """The canonical name of a layer as kohya, diffusers or PEFT write it; None where the model part is unknown."""
-    for prefix, target in (("lora_unet_", "unet_"), ("lora_te1_", "te1_"), ("lora_te2_", "te2_"),
-                           ("lora_te_", "te1_")):
+    for prefix, target in _PREFIXES:
         if stem.startswith(prefix):
             flat = stem[len(prefix):]
             return target + (unet_name(flat) if target == "unet_" else flat)
     stem = stem[len("base_model.model."):] if stem.startswith("base_model.model.") else stem
+    stem = stem[len("lycoris_"):] if stem.startswith("lycoris_") else stem
     stem = stem.replace(".processor.", ".").replace(".base_layer", "")
     stem = re.sub(r"\.to_out$", ".to_out.0", stem)
     stem = re.sub(r"\.self_attn\.to_(q|k|v|out)(?:\.0)?$", r".self_attn.\1_proj", stem)
@@ -63,7 +77,7 @@ def layer_name(stem: str) -> str | None:
     flat = stem.replace(".", "_")
     if flat.startswith("text_model_"):
         return "te1_" + flat
-    if re.match(r"(down_blocks|mid_block|up_blocks|input_blocks|middle_block|output_blocks)_", flat):
+    if flat in _WHOLE or _UNET_BLOCKS.match(flat):
         return "unet_" + unet_name(flat)
     return None
 

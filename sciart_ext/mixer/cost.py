@@ -2,12 +2,13 @@
 
 With T tokens a call, a weight of m × n and total rank R, a branch costs 2·T·R·(m+n) FLOP a call and touches
 T·(m+n) numbers; a merge costs 2·R·m·n FLOP a change of gates and touches m·n. Both are a number of matrix
-elements times (2·R + k) with the same k, so the comparison needs the elements alone.
+elements times (2·R + k) with the same k, so the comparison needs the elements alone. A delta without thin factors is
+computed at every change of gates where it is merged; where it branches at every call, and then multiplied: T·m·n more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from ..lora.names import level_of
@@ -55,18 +56,22 @@ def tokens(layer: str, work: Workload, levels: int) -> int:
 
 
 def choose_merged(shapes: Mapping[str, tuple[int, int, int]], work: Workload, levels: int,
-                  memory_limit: float) -> set[str]:
+                  memory_limit: float, whole: Collection[str] = ()) -> set[str]:
     """The layers to merge, the others branch.
 
-    shapes: layer → (out, in of the flattened weight, bytes of one element). Where rows differ every layer must
-    branch. Under a memory limit (bytes) the layers that save most per byte are merged.
+    shapes: layer → (out, in of the flattened weight, bytes of one element); whole: layers with a delta that has no thin
+    factors. Where rows differ every layer must branch. Under a memory limit (bytes) the layers that save most per byte
+    are merged.
     """
     if work.rows_differ:
         return set()
     gains = []
     for layer, (m, n, itemsize) in shapes.items():
         merge = work.changes * m * n
-        branch = BRANCH_FACTOR * work.charged_calls * tokens(layer, work, levels) * (m + n)
+        positions = tokens(layer, work, levels)
+        branch = BRANCH_FACTOR * work.charged_calls * positions * (m + n)
+        if layer in whole:
+            branch += work.charged_calls * (1 + positions) * m * n
         if merge < branch:
             gains.append(((branch - merge) / (m * n * itemsize), layer, m * n * itemsize))
     merged, used = set(), 0

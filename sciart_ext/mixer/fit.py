@@ -1,4 +1,4 @@
-"""Whether LoRA files fit a model: which layers match, which do not, and factors in the layer's own shape."""
+"""Whether LoRA files fit a model: which layers match, which do not, and deltas in the layer's own shape."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ from torch import nn
 
 from ..errors import SciArtError
 from ..lora.file import LoraFile
-from ..lora.kinds import LowRank
+from ..lora.kinds import BIAS, Delta
+from ..lora.low_rank import LowRank
 from .targets import Target
+from .whole import Whole
+
+FACTORED_RANK = 64
+"""up to which rank a delta that has exact thin factors is carried out by them, where they are smaller than it"""
 
 
 class Factors(NamedTuple):
@@ -26,23 +31,53 @@ def check_fit(loras: Sequence[LoraFile], layers: Mapping[str, Target], model: st
     """Notes on LoRAs that reach only a part of the model; a LoRA that fits no layer, or has other shapes, raises."""
     notes = []
     for lora in loras:
-        unmatched = [name for name in lora.layers if name not in layers]
-        if len(unmatched) == len(lora.layers):
+        targets = {name: target_of(name, layers) for name in lora.layers}
+        unmatched = [name for name, target in targets.items() if target is None]
+        if len(unmatched) == len(targets):
             raise SciArtError(lora.path.name, f"fits no layer of {model}{_made_for(lora)}; "
                                               f"its first layer is {unmatched[0]}")
-        for name, delta in lora.layers.items():
-            if name in layers and shape_factors(delta, layers[name]) is None:
-                raise SciArtError(lora.path.name, f"{name} has shape {_shape(delta)}, the layer of {model} has "
-                                                  f"{tuple(layers[name].weight().shape)}{_made_for(lora)}")
+        for name, target in targets.items():
+            if target is not None and shape_delta(lora.layers[name], target) is None:
+                raise SciArtError(lora.path.name, f"{name} has shape {lora.layers[name].shape}, the layer of {model} "
+                                                  f"has {_told_shape(target)}{_made_for(lora)}")
         if unmatched:
             notes.append(f"{lora.name}: {len(unmatched)} of {len(lora.layers)} layers are not in {model} and were "
                          f"left out (first: {unmatched[0]})")
     return notes
 
 
+def target_of(name: str, layers: Mapping[str, Target]) -> Target | None:
+    """The weight or bias of this name; None where the model has no such layer."""
+    if name in layers or not name.endswith(BIAS):
+        return layers.get(name)
+    target = layers.get(name[:-len(BIAS)])
+    return target and target.bias()
+
+
+def shape_delta(delta: Delta, target: Target) -> Factors | Whole | None:
+    """The delta as the target's weight takes it, as thin factors where it has them; None where it does not fit."""
+    if isinstance(delta, LowRank):
+        return shape_factors(delta, target)
+    shape = _shape(target)
+    if shape is None:
+        return Whole(delta) if len(delta.shape) == 1 and target.can_branch else None
+    if delta.fits(shape):
+        m, n = shape[0], torch.Size(shape[1:]).numel()
+        if 0 < delta.factored_rank <= FACTORED_RANK and delta.factored_rank * (m + n) < m * n:
+            thin = delta.factored()
+            return Factors(thin.down, thin.up, thin.scale)
+        return Whole(delta)
+    if len(shape) == 4 and shape[1] == 9 and delta.fits((shape[0], 4, *shape[2:])):
+        # Inpainting models take mask and masked picture beside the latent: the LoRA says nothing about them.
+        return Whole(delta, channels=4)
+    return None
+
+
 def shape_factors(delta: LowRank, target: Target) -> Factors | None:
     """The delta's factors as matrices for the target's weight; None where their shapes do not fit."""
     module = target.module
+    if target.is_norm or target.is_bias:
+        return None
     out, inputs = _matrix_shape(target)
     kernel = module.kernel_size if isinstance(module, nn.Conv2d) else (1, 1)
     down, up = delta.down, delta.up.reshape(delta.up.shape[0], -1)
@@ -52,22 +87,31 @@ def shape_factors(delta: LowRank, target: Target) -> Factors | None:
         return None
     channels = inputs // (kernel[0] * kernel[1])
     if channels == 9 and down.shape[1] == 4 and isinstance(module, nn.Conv2d):
-        # Inpainting models take mask and masked picture beside the latent: the LoRA says nothing about them.
+        # the same as for other kinds
         down = torch.nn.functional.pad(down, (0, 0, 0, 0, 0, 5))
     if down.shape[1] != channels:
         return None
     return Factors(down.reshape(down.shape[0], -1), up, delta.scale)
 
 
-def _matrix_shape(target: Target) -> tuple[int, int]:
+def _shape(target: Target) -> tuple[int, ...] | None:
+    """Of the target's own part of its parameter; None for a bias that is not there."""
     weight = target.weight()
+    if weight is None:
+        return None
     rows = weight.shape[0] if target.rows is None else target.rows.stop - target.rows.start
-    return rows, weight[0].numel()
+    return (rows, *weight.shape[1:])
+
+
+def _matrix_shape(target: Target) -> tuple[int, int]:
+    shape = _shape(target)
+    return shape[0], torch.Size(shape[1:]).numel()
+
+
+def _told_shape(target: Target) -> str:
+    shape = _shape(target)
+    return "no bias" if shape is None else str(tuple(target.weight().shape))
 
 
 def _made_for(lora: LoraFile) -> str:
     return f"; it is made for {lora.base}" if lora.base != "unknown" else ""
-
-
-def _shape(delta: LowRank) -> tuple[int, ...]:
-    return (delta.up.shape[0], *delta.down.shape[1:])

@@ -3,12 +3,13 @@
     merge:  W' = W + U·diag(g)·D            branch:  y = W x + U·(g ⊙ (D x))
 
 D stacks the down matrices of all LoRAs by rank, U the up matrices, and g = λ_k · s_k for the ranks of LoRA k
-(LoRA, arXiv 2106.09685, equation 3; the products λ_k·s_k·B_k·A_k are summed, never the factors apart).
+(LoRA, arXiv 2106.09685, equation 3; the products λ_k·s_k·B_k·A_k are summed, never the factors apart). Deltas that have
+no thin factors are added to both (`whole.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from torch import nn
 from .fit import Factors
 from .product import add_times, times
 from .targets import Target
+from .whole import Whole, add_bias_branch, add_norm_branch, add_whole_branch, weighted_sum
 
 # Bounds the memory that the deltas of one batched product take beside the merged weights.
 LAYERS_PER_BATCH = 16
@@ -24,44 +26,91 @@ MERGEABLE = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 class Layer:
-    """The stacked factors of one layer: `down` (ranks, in), `up` (out, ranks), `strength` and `owner` (ranks,)."""
+    """The deltas of one layer: of those with thin factors the stacks `down` (ranks, in), `up` (out, ranks), `strength`
+    and `owner` (ranks,); the others in `wholes`, with `whole_strength` and `whole_owner` (wholes,)."""
 
-    def __init__(self, name: str, target: Target, factors: dict[int, Factors], block_factors: dict[int, float]):
-        dtype = factors[min(factors)].down.dtype
-        for item in factors.values():
-            dtype = torch.promote_types(torch.promote_types(dtype, item.down.dtype), item.up.dtype)
+    def __init__(self, name: str, target: Target, deltas: Mapping[int, Factors | Whole],
+                 block_factors: Mapping[int, float]):
         self.name = name
         self.target = target
-        self.loras = tuple(factors)
-        self.down = torch.cat([item.down.to(dtype) for item in factors.values()])
-        self.up = torch.cat([item.up.to(dtype) for item in factors.values()], dim=1)
+        self.loras = tuple(deltas)
+        factors = {k: item for k, item in deltas.items() if isinstance(item, Factors)}
+        self._stack(factors, block_factors)
+        self.wholes = [item for item in deltas.values() if isinstance(item, Whole)]
+        self.whole_owner = torch.tensor([k for k in deltas if k not in factors], dtype=torch.long)
+        self.whole_strength = torch.tensor([block_factors[k] for k in deltas if k not in factors], dtype=torch.float32)
+        self._row_gates: tuple[object, torch.Tensor, torch.Tensor] | None = None
+        self._moved_to: torch.device | None = None
+
+    def _stack(self, factors: Mapping[int, Factors], block_factors: Mapping[int, float]) -> None:
+        dtype = torch.float32 if not factors else next(iter(factors.values())).down.dtype
+        for item in factors.values():
+            dtype = torch.promote_types(torch.promote_types(dtype, item.down.dtype), item.up.dtype)
+        # without factors: no rank at all
+        self.down = torch.cat([item.down.to(dtype) for item in factors.values()] or [torch.empty(0, 0)])
+        self.up = torch.cat([item.up.to(dtype) for item in factors.values()] or [torch.empty(0, 0)], dim=1)
         ranks = [(k, item.scale * block_factors[k]) for k, item in factors.items() for _ in range(len(item.down))]
-        self.owner = torch.tensor([k for k, _ in ranks])
+        self.owner = torch.tensor([k for k, _ in ranks], dtype=torch.long)
         self.strength = torch.tensor([strength for _, strength in ranks], dtype=torch.float32)
-        self._row_gates: tuple[object, torch.Tensor] | None = None
+
+    @property
+    def matrix_shape(self) -> tuple[int, int]:
+        """(out, in) of the weight, flattened; a vector is one column."""
+        weight = self.target.weight()
+        rows = len(weight) if self.target.rows is None else self.target.rows.stop - self.target.rows.start
+        return rows, weight[0].numel()
+
+    @property
+    def can_merge(self) -> bool:
+        """Whether there is a weight, in a precision in which it can be added to."""
+        weight = self.target.weight()
+        return weight is not None and weight.dtype in MERGEABLE
 
     @property
     def signature(self) -> tuple:
         """Layers of equal signature can be merged in one batched product."""
+        if self.wholes:
+            return (id(self),)
         weight = self.target.weight()
         return (*self.up.shape, self.down.shape[1], self.up.dtype, weight.dtype, weight.device)
 
     def move(self, device: torch.device) -> None:
-        """Brings the factors to the device where the layer is computed."""
-        if self.down.device != device:
+        """Brings the deltas to the device where the layer is computed."""
+        if self._moved_to != device:
             self.down, self.up = self.down.to(device), self.up.to(device)
             self.owner, self.strength = self.owner.to(device), self.strength.to(device)
+            self.wholes = [whole.to(device) for whole in self.wholes]
+            self.whole_owner, self.whole_strength = self.whole_owner.to(device), self.whole_strength.to(device)
+            self._moved_to = device
 
     def gates(self, weights: torch.Tensor) -> torch.Tensor:
         """g for λ of shape (rows, LoRAs): (rows, ranks)."""
         return weights[:, self.owner] * self.strength
 
+    def whole_gates(self, weights: torch.Tensor) -> torch.Tensor:
+        """Of the deltas without thin factors, (rows, wholes)."""
+        return weights[:, self.whole_owner] * self.whole_strength
+
     def add_branch(self, module: nn.Module, x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """y + U·(g ⊙ (D x)); x (rows, …, in) or (rows, in, h, w), weights λ (rows or 1, LoRAs) on x's device."""
+        """y and what the deltas add to it; x (rows, …, in) or (rows, in, h, w), weights λ (rows or 1, LoRAs) on x's
+        device."""
         self.move(x.device)
         if self._row_gates is None or self._row_gates[0] is not weights:
-            self._row_gates = (weights, self.gates(weights))
-        gates = _rows_of(self._row_gates[1], x.shape[0], self.name).to(y.dtype)
+            self._row_gates = (weights, self.gates(weights), self.whole_gates(weights))
+        _, gates, whole_gates = self._row_gates
+        if len(self.owner):
+            y = self._add_factors(module, x, y, _rows_of(gates, x.shape[0], self.name).to(y.dtype))
+        if not self.wholes:
+            return y
+        own, whole_gates = self.target.weight(), _rows_of(whole_gates, x.shape[0], self.name)
+        if self.target.is_bias:
+            return add_bias_branch(module, own, self.wholes, y, whole_gates)
+        if self.target.is_norm:
+            return add_norm_branch(module, own, self.wholes, x, y, whole_gates)
+        return add_whole_branch(module, own, self.wholes, x, y, whole_gates)
+
+    def _add_factors(self, module: nn.Module, x: torch.Tensor, y: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
+        """y + U·(g ⊙ (D x)); gates (rows or 1, ranks)."""
         x, down, up = x.to(y.dtype), self.down.to(y.dtype), self.up.to(y.dtype)
         if isinstance(module, nn.Conv2d):
             # the module's own routine keeps its padding mode (tiling makes it circular)
@@ -80,14 +129,28 @@ def merge(layers: Sequence[Layer], originals: Sequence[torch.Tensor], merged: Se
     """Writes W' of layers of one signature into `merged` (each (out, in)); `originals` are the W, untouched.
 
     weights: λ (1, LoRAs). On a GPU batched products save the launches, on a CPU a product per layer saves passes
-    over memory.
+    over memory. Deltas without thin factors are computed from the originals, one layer after the other.
     """
+    if layers[0].wholes:
+        for layer, original, target in zip(layers, originals, merged):
+            merge_whole(layer, original, target, weights)
+        return
     if not merged[0].is_cuda:
         merge_one_by_one(layers, originals, merged, weights)
         return
     for i in range(0, len(layers), LAYERS_PER_BATCH):
         batch = slice(i, i + LAYERS_PER_BATCH)
         merge_batched(layers[batch], originals[batch], merged[batch], weights)
+
+
+def merge_whole(layer: Layer, original: torch.Tensor, merged: torch.Tensor, weights: torch.Tensor) -> None:
+    """W' = W + U·diag(g)·D + Σ g·ΔW(W), rounded once; merged: (out, in) or the weight's own shape."""
+    total = weighted_sum(layer.wholes, layer.whole_gates(weights)[0].tolist(), original)
+    if len(layer.owner):
+        thin = (layer.up * layer.gates(weights)[0]) @ layer.down.to(torch.promote_types(layer.up.dtype, torch.float32))
+        total = thin.reshape(original.shape) if total is None else total + thin.reshape(original.shape)
+    changed = original if total is None else original.to(total.dtype) + total
+    merged.copy_(changed.reshape(merged.shape))
 
 
 def merge_one_by_one(layers: Sequence[Layer], originals: Sequence[torch.Tensor], merged: Sequence[torch.Tensor],

@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from ..lora.file import LoraFile
+from ..lora.kinds import BIAS
 from ..lora.names import block_of
 from .cost import Workload, choose_merged
-from .fit import shape_factors
-from .layer import MERGEABLE, Layer, merge
+from .fit import shape_delta
+from .layer import Layer, merge
 from .slot import Slot
 from .targets import Target
 
@@ -49,7 +50,7 @@ class Mixer:
             key = (id(layer.target.module), layer.target.parameter)
             self._slots.setdefault(key, Slot(layer.target)).layers.append(layer)
         self._merged_names = {layer.name for layer in self._layers
-                              if execution != "branch" or not layer.target.can_branch}
+                              if (execution != "branch" and layer.can_merge) or not layer.target.can_branch}
         self._rows_differ = False
         self._handles: list = []
         self._rows: list[tuple[float, ...]] = []
@@ -77,16 +78,18 @@ class Mixer:
 
     def touched_bytes(self) -> int:
         """Memory that merged weights take where every layer is merged."""
-        return sum(slot.target.weight().numel() * slot.target.weight().element_size() for slot in self._slots.values())
+        weights = [slot.target.weight() for slot in self._slots.values()]
+        return sum(weight.numel() * weight.element_size() for weight in weights if weight is not None)
 
     def choose(self, work: Workload) -> None:
         """Decides for each layer, for the coming pass, whether it is merged or branches."""
         self._require_closed()
         self._rows_differ = work.rows_differ
-        shapes = {layer.name: (layer.up.shape[0], layer.down.shape[1], layer.target.weight().element_size())
-                  for layer in self._layers if layer.target.weight().dtype in MERGEABLE}
+        shapes = {layer.name: (*layer.matrix_shape, layer.target.weight().element_size())
+                  for layer in self._layers if layer.can_merge}
         if self.execution == "auto":
-            self._merged_names = choose_merged(shapes, work, self._levels, self._limit())
+            whole = {layer.name for layer in self._layers if layer.wholes}
+            self._merged_names = choose_merged(shapes, work, self._levels, self._limit(), whole)
         elif self.execution == "merge" and not work.rows_differ:
             self._merged_names = set(shapes)
         else:
@@ -219,14 +222,15 @@ class Mixer:
                 part = slot.merged[layer.target.rows]
                 merge([layer], [part.clone()], part[None], weights)
         else:
-            shape = slots[0].layers[0].up.shape[0], slots[0].layers[0].down.shape[1]
+            shape = slots[0].layers[0].matrix_shape
             merge([slot.layers[0] for slot in slots], [slot.target.weight() for slot in slots],
                   [slot.merged.view(shape) for slot in slots], weights)
         for slot in slots:
             slot.mark_current(self._uniform)
 
     def _where(self) -> torch.device | None:
-        return self._device or next((layer.target.weight().device for layer in self._layers), None)
+        weights = (layer.target.weight() for layer in self._layers)
+        return self._device or next((weight.device for weight in weights if weight is not None), None)
 
     def _limit(self) -> float:
         if self.memory_limit is not None:
@@ -252,17 +256,18 @@ def _restorer(slots: list[Slot]) -> Callable:
 def _build_layers(targets: Mapping[str, Target], loras: Sequence[LoraFile],
                   blocks: Sequence[Mapping[str, float]]) -> list[Layer]:
     layers = []
-    for name, target in targets.items():
-        factors, block_factors = {}, {}
-        for k, lora in enumerate(loras):
-            block_factor = blocks[k].get(block_of(name), 1.0)
-            if name in lora.layers and block_factor:
-                factors[k] = shape_factors(lora.layers[name], target)
-                block_factors[k] = float(block_factor)
-                if factors[k] is None:
-                    raise ValueError(f"{lora.path.name}: {name} does not fit; check_fit tells before")
-        if factors:
-            layers.append(Layer(name, target, factors, block_factors))
+    for weight_name, weight_target in targets.items():
+        for name, target in ((weight_name, weight_target), (weight_name + BIAS, weight_target.bias())):
+            deltas, block_factors = {}, {}
+            for k, lora in enumerate(loras):
+                block_factor = blocks[k].get(block_of(name), 1.0)
+                if name in lora.layers and block_factor:
+                    deltas[k] = shape_delta(lora.layers[name], target)
+                    block_factors[k] = float(block_factor)
+                    if deltas[k] is None:
+                        raise ValueError(f"{lora.path.name}: {name} does not fit; check_fit tells before")
+            if deltas:
+                layers.append(Layer(name, target, deltas, block_factors))
     return layers
 
 

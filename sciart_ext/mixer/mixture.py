@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -28,11 +28,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Mixture:
-    """The mixers of one model. `notes` says what of the LoRAs found no layer."""
+    """The mixers of one model. `notes` says what of the LoRAs found no layer; `embeddings` are those that come with
+    the LoRAs, by word (`LoraFile.embeddings`; of equal words the first)."""
 
     unet: Mixer
     text_encoders: tuple[Mixer, ...]
     notes: tuple[str, ...]
+    embeddings: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
 
     @contextmanager
     def encoding(self, gates: Sequence[float]) -> Iterator[None]:
@@ -75,4 +77,5 @@ def bind(parts: Mapping[str, Part], loras: Sequence[LoraFile], entries: Sequence
             raise SciArtError("memory_limit_mb", f"execution merge holds {needed / 2**20:.0f} MB of merged weights; "
                                                  "accepted: at least as much, or execution auto or branch")
     encoders = tuple(mixer for name, mixer in mixers.items() if name != "unet" and mixer.layer_names)
-    return Mixture(mixers["unet"], encoders, tuple(notes))
+    embeddings = {word: parts for lora in reversed(loras) for word, parts in lora.embeddings.items()}
+    return Mixture(mixers["unet"], encoders, tuple(notes), embeddings)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from ..lora.names import unet_name
 
+NORMS = (nn.GroupNorm, nn.LayerNorm)
+
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """One weight matrix of a model.
+    """One weight of a model: a matrix, a convolution's kernels, a norm's weight, or a bias.
 
     `module.parameter` holds it, in `rows` of the parameter where several are packed into one (q, k, v of
     `nn.MultiheadAttention`). `bracket` is the module during whose call the weight must be presented.
@@ -32,9 +34,22 @@ class Target:
         """The module whose call makes a lazily updating host refresh this weight."""
         return self.module if self.can_branch else self.bracket
 
+    @property
+    def is_norm(self) -> bool:
+        """Whether it is the weight or bias of a norm."""
+        return isinstance(self.module, NORMS)
+
+    @property
+    def is_bias(self) -> bool:
+        return self.parameter.endswith("bias")
+
     def weight(self) -> nn.Parameter:
-        """The host's own parameter."""
+        """The host's own parameter; None for a bias that the module does not have."""
         return self.module._parameters[self.parameter]
+
+    def bias(self) -> Target:
+        """The bias beside this weight."""
+        return replace(self, parameter=self.parameter.replace("weight", "bias"))
 
 
 def ldm_unet_layers(unet: nn.Module, by_block: bool = False) -> dict[str, Target]:
@@ -46,7 +61,7 @@ def ldm_unet_layers(unet: nn.Module, by_block: bool = False) -> dict[str, Target
         for part in ("input_blocks", "output_blocks"):
             blocks.update({f"{part}.{i}": block for i, block in enumerate(getattr(unet, part))})
     layers = {}
-    for name, module in _matrices(unet):
+    for name, module in _modules(unet):
         bracket = next((block for prefix, block in blocks.items() if name.startswith(prefix + ".")), unet)
         layers["unet_" + unet_name(name.replace(".", "_"))] = Target(module, "weight", bracket)
     return layers
@@ -55,13 +70,13 @@ def ldm_unet_layers(unet: nn.Module, by_block: bool = False) -> dict[str, Target
 def diffusers_unet_layers(unet: nn.Module) -> dict[str, Target]:
     """Layers of diffusers' `UNet2DConditionModel`."""
     return {"unet_" + unet_name(name.replace(".", "_")): Target(module, "weight", unet)
-            for name, module in _matrices(unet)}
+            for name, module in _modules(unet)}
 
 
 def clip_layers(text_model: nn.Module, prefix: str) -> dict[str, Target]:
     """Layers of transformers' CLIP text model; `prefix` is te1 or te2 (SDXL's second)."""
     layers = {}
-    for name, module in _matrices(text_model):
+    for name, module in _modules(text_model):
         flat = name.replace(".", "_")
         flat = flat if flat.startswith("text_model_") else f"text_model_{flat}"
         layers[f"{prefix}_{flat}"] = Target(module, "weight", text_model)
@@ -84,10 +99,14 @@ def open_clip_layers(model: nn.Module, prefix: str) -> dict[str, Target]:
         layers[f"{stem}_self_attn_out_proj"] = Target(block.attn.out_proj, "weight", block.attn)
         layers[f"{stem}_mlp_fc1"] = Target(block.mlp.c_fc, "weight", block.mlp.c_fc)
         layers[f"{stem}_mlp_fc2"] = Target(block.mlp.c_proj, "weight", block.mlp.c_proj)
+        for i, norm in enumerate((block.ln_1, block.ln_2), start=1):
+            layers[f"{stem}_layer_norm{i}"] = Target(norm, "weight", norm)
+    if hasattr(model, "ln_final"):
+        layers[f"{prefix}_text_model_final_layer_norm"] = Target(model.ln_final, "weight", model.ln_final)
     return layers
 
 
-def _matrices(root: nn.Module):
+def _modules(root: nn.Module):
     for name, module in root.named_modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d)):
+        if isinstance(module, (nn.Linear, nn.Conv2d, *NORMS)) and module.weight is not None:
             yield name, module

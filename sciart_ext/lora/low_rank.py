@@ -1,0 +1,48 @@
+"""The delta of two thin factors: LoRA, and LoCon with its kernels."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+
+class LowRank(NamedTuple):
+    """One layer's delta, ΔW = scale · up · down.
+
+    down: (rank, in) or, for a convolution, (rank, in, kh, kw); up: (out, rank) or (out, rank, 1, 1);
+    scale: alpha / rank, 1 without alpha, or the file's own `.scale` (LoRA paper, arXiv 2106.09685, section 4.1).
+    """
+
+    down: torch.Tensor
+    up: torch.Tensor
+    scale: float
+
+    @property
+    def rank(self) -> int:
+        return self.down.shape[0]
+
+    @property
+    def kind(self) -> str:
+        return "LoCon" if self.down.dim() == 4 and tuple(self.down.shape[2:]) != (1, 1) else "LoRA"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of ΔW: (out, in[, kh, kw])."""
+        return (self.up.shape[0], *self.down.shape[1:])
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        return [self.down, self.up]
+
+    def to(self, device: torch.device) -> LowRank:
+        """The same on another device."""
+        return LowRank(self.down.to(device), self.up.to(device), self.scale)
+
+    def of(self, weight: torch.Tensor) -> torch.Tensor:
+        """ΔW in the shape of this weight, in float32 or wider."""
+        dtype = torch.promote_types(torch.promote_types(self.down.dtype, self.up.dtype), torch.float32)
+        return (self.scale * self.up.flatten(1).to(dtype) @ self.down.flatten(1).to(dtype)).reshape(weight.shape)
+
+    def factored(self) -> LowRank:
+        return self
