@@ -55,18 +55,20 @@ def tokens(layer: str, work: Workload, levels: int) -> int:
 
 
 def choose_merged(shapes: Mapping[str, tuple[int, int, int]], work: Workload, levels: int,
-                  memory_limit: float) -> set[str]:
+                  memory_limit: float, dense: bool = False) -> set[str]:
     """The layers to merge, the others branch.
 
-    shapes: layer → (out, in of the flattened weight, bytes of one element). Where rows differ every layer must
-    branch. Under a memory limit (bytes) the layers that save most per byte are merged.
+    shapes: layer → (out, in of the flattened weight, bytes of one element). dense: deltas are not products of
+    factors, so that a branch makes its layer's anew at each call and multiplies with the whole of it. Where rows differ
+    every layer must branch. Under a memory limit (bytes) the layers that save most per byte are merged.
     """
     if work.rows_differ:
         return set()
     gains = []
     for layer, (m, n, itemsize) in shapes.items():
         merge = work.changes * m * n
-        branch = BRANCH_FACTOR * work.charged_calls * tokens(layer, work, levels) * (m + n)
+        positions = tokens(layer, work, levels)
+        branch = BRANCH_FACTOR * work.charged_calls * (m * n + positions * m * n if dense else positions * (m + n))
         if merge < branch:
             gains.append(((branch - merge) / (m * n * itemsize), layer, m * n * itemsize))
     merged, used = set(), 0

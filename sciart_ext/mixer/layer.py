@@ -61,7 +61,7 @@ class Layer:
         self.move(x.device)
         if self._row_gates is None or self._row_gates[0] is not weights:
             self._row_gates = (weights, self.gates(weights))
-        gates = _rows_of(self._row_gates[1], x.shape[0], self.name).to(y.dtype)
+        gates = rows_of(self._row_gates[1], x.shape[0], self.name).to(y.dtype)
         x, down, up = x.to(y.dtype), self.down.to(y.dtype), self.up.to(y.dtype)
         if isinstance(module, nn.Conv2d):
             # the module's own routine keeps its padding mode (tiling makes it circular)
@@ -111,7 +111,7 @@ def merge_batched(layers: Sequence[Layer], originals: Sequence[torch.Tensor], me
     torch._foreach_add_(list(merged), list(delta.unbind()))
 
 
-def _rows_of(gates: torch.Tensor, rows: int, name: str) -> torch.Tensor:
+def rows_of(gates: torch.Tensor, rows: int, name: str) -> torch.Tensor:
     """The gates for x of so many rows: extensions that tile pictures cut every row into the same number of rows."""
     if len(gates) in (1, rows):
         return gates

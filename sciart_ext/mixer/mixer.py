@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from torch import nn
 
+from ..combine.settings import Combination
 from ..lora.file import LoraFile
 from ..lora.names import block_of
+from .combined import combined_layer, merge_combined
 from .cost import Workload, choose_merged
 from .fit import shape_factors
 from .layer import MERGEABLE, Layer, merge
@@ -29,13 +31,14 @@ class Mixer:
     root: the module whose calls take the rows; layers: its layers by canonical name; blocks: per LoRA, factors of
     the UNet's blocks in, mid, out; memory_limit: bytes of merged weights; prime: called with each module before its
     weight is read, for hosts that update weights lazily; device: where the root is computed, if not where its
-    weights lie now. Use as a context: within it, `set_gates` decides what the next calls of the root see.
+    weights lie now; combination: how the LoRAs are joined in a layer, by default linearly. Use as a context:
+    within it, `set_gates` decides what the next calls of the root see.
     """
 
     def __init__(self, root: nn.Module, layers: Mapping[str, Target], loras: Sequence[LoraFile],
                  blocks: Sequence[Mapping[str, float]] = (), execution: str = "auto",
                  memory_limit: float | None = None, prime: Callable[[nn.Module], None] | None = None,
-                 device: torch.device | None = None):
+                 device: torch.device | None = None, combination: Combination | None = None):
         self.root = root
         self.count = len(loras)
         self.execution = execution
@@ -43,7 +46,8 @@ class Mixer:
         self._prime = prime
         self._device = device
         self._levels = _levels(layers)
-        self._layers = _build_layers(layers, loras, list(blocks) or [{}] * len(loras))
+        self._combination = combination
+        self._layers = _build_layers(layers, loras, list(blocks) or [{}] * len(loras), combination)
         self._slots: dict[tuple[int, str], Slot] = {}
         for layer in self._layers:
             key = (id(layer.target.module), layer.target.parameter)
@@ -86,7 +90,8 @@ class Mixer:
         shapes = {layer.name: (layer.up.shape[0], layer.down.shape[1], layer.target.weight().element_size())
                   for layer in self._layers if layer.target.weight().dtype in MERGEABLE}
         if self.execution == "auto":
-            self._merged_names = choose_merged(shapes, work, self._levels, self._limit())
+            dense = self._combination is not None and self._combination.method != "orthogonal"
+            self._merged_names = choose_merged(shapes, work, self._levels, self._limit(), dense)
         elif self.execution == "merge" and not work.rows_differ:
             self._merged_names = set(shapes)
         else:
@@ -204,6 +209,7 @@ class Mixer:
     def _rebuild(self, slots: list[Slot]) -> None:
         first = slots[0].target.weight()
         weights = torch.tensor([self._uniform], device=first.device)
+        write = merge if self._combination is None else merge_combined
         for slot in slots:
             for layer in slot.layers:
                 layer.move(first.device)
@@ -217,10 +223,10 @@ class Mixer:
             slot.merged.copy_(slot.target.weight())
             for layer in slot.layers:
                 part = slot.merged[layer.target.rows]
-                merge([layer], [part.clone()], part[None], weights)
+                write([layer], [part.clone()], part[None], weights)
         else:
             shape = slots[0].layers[0].up.shape[0], slots[0].layers[0].down.shape[1]
-            merge([slot.layers[0] for slot in slots], [slot.target.weight() for slot in slots],
+            write([slot.layers[0] for slot in slots], [slot.target.weight() for slot in slots],
                   [slot.merged.view(shape) for slot in slots], weights)
         for slot in slots:
             slot.mark_current(self._uniform)
@@ -250,7 +256,7 @@ def _restorer(slots: list[Slot]) -> Callable:
 
 
 def _build_layers(targets: Mapping[str, Target], loras: Sequence[LoraFile],
-                  blocks: Sequence[Mapping[str, float]]) -> list[Layer]:
+                  blocks: Sequence[Mapping[str, float]], combination: Combination | None) -> list[Layer]:
     layers = []
     for name, target in targets.items():
         factors, block_factors = {}, {}
@@ -261,8 +267,11 @@ def _build_layers(targets: Mapping[str, Target], loras: Sequence[LoraFile],
                 block_factors[k] = float(block_factor)
                 if factors[k] is None:
                     raise ValueError(f"{lora.path.name}: {name} does not fit; check_fit tells before")
-        if factors:
+        if factors and combination is None:
             layers.append(Layer(name, target, factors, block_factors))
+        elif factors:
+            names = {k: loras[k].path.stem for k in factors}
+            layers.append(combined_layer(name, target, factors, block_factors, combination, names))
     return layers
 
 

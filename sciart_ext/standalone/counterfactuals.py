@@ -78,7 +78,8 @@ def run_sets(pipe, recipe: Recipe, settings: Settings, loras: Sequence[LoraFile]
     size = check_settings(pipe, settings)
     plan = compile_plan(recipe, settings.steps).first
     columns = _word_columns(pipe, plan, settings, words)
-    mixture = bind(model_parts(pipe), loras, recipe.loras, "the model", recipe.execution, recipe.memory_limit)
+    mixture = bind(model_parts(pipe), loras, recipe.loras, "the model", recipe.execution, recipe.memory_limit,
+                   combination=recipe.combination)
     same = {one: _without_idle(plan, one) for one in sets}
     runs.update({one: runs[acting] for one, acting in same.items() if acting in runs})
     missing = sorted({acting for one, acting in same.items() if one not in runs})
