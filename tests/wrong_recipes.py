@@ -34,7 +34,7 @@ WRONG = [
     ("a case-changed field", {**_loras(), "Compose": "merge"}, "Compose", "unknown field"),
     ("enabled is a text", {**_loras(), "enabled": "yes"}, "enabled", "expected true or false, got 'yes'"),
     ("enabled is a number", {**_loras(), "enabled": 1}, "enabled", "expected true or false, got 1"),
-    ("an unknown way to combine", {**_loras(), "combine": "sum"}, "combine", "accepted: 'linear', 'orthogonal', 'ties'"),
+    ("an unknown way to combine", {**_loras(), "combine": "sum"}, "combine", "'orthogonal', 'ties'"),
     ("an unknown combining", {**_loras(), "combining": {"densty": 1}}, "combining.densty", "did you mean 'density'?"),
     ("a density of nothing", {**_loras(), "combining": {"density": 0}}, "combining.density", "from 0.01 to 1"),
     ("a density over 1", {**_loras(), "combining": {"density": 1.5}}, "combining.density", "out of range"),
