@@ -30,24 +30,25 @@ def check_target(path: Path, sources: Sequence[Path]) -> None:
 
 
 def write_combined(combined: Combined, path: Path, precision: str = "fp16") -> None:
-    """Writes the file; it appears whole or not at all. alpha is the rank: what is loaded at weight 1 is C.
+    """Writes the file; it appears whole or not at all. What is loaded of it at weight 1 is C.
 
+    All layers have one alpha, also where narrow ones have a smaller rank: of several alphas diffusers loses some.
     Raises `SciArtError` for an unknown precision, or one that C's numbers are too large for.
     """
     if precision not in PRECISIONS:
         raise SciArtError("precision", f"{precision!r} is not known; accepted: {', '.join(PRECISIONS)}")
-    tensors = {}
+    tensors, alpha = {}, max(layer.rank for layer in combined.layers.values())
     for name, layer in combined.layers.items():
         stem = kohya_name(name, combined.base == "SDXL")
-        up, down = (part.to(PRECISIONS[precision]) for part in (layer.reduced.up, layer.reduced.down))
+        share = (layer.rank / alpha) ** 0.5  # of each factor: loaders multiply with alpha / rank
+        up, down = ((part * share).to(PRECISIONS[precision]) for part in (layer.reduced.up, layer.reduced.down))
         if not (torch.isfinite(up).all() and torch.isfinite(down).all()):
             raise SciArtError("precision", f"{name} holds numbers too large for {precision}; accepted: fp32")
         if layer.kernel:
             up, down = up[:, :, None, None], down.view(layer.rank, -1, *layer.kernel)
         tensors[f"{stem}.lora_up.weight"], tensors[f"{stem}.lora_down.weight"] = up.contiguous(), down.contiguous()
-        tensors[f"{stem}.alpha"] = torch.tensor(float(layer.rank), dtype=PRECISIONS[precision])
-    rank = max(layer.rank for layer in combined.layers.values())
-    metadata = {"ss_network_module": "networks.lora", "ss_network_dim": str(rank), "ss_network_alpha": str(rank),
+        tensors[f"{stem}.alpha"] = torch.tensor(float(alpha), dtype=PRECISIONS[precision])
+    metadata = {"ss_network_module": "networks.lora", "ss_network_dim": str(alpha), "ss_network_alpha": str(alpha),
                 "ss_output_name": path.stem, "sciart_version": __version__,
                 METADATA_KEY: json.dumps(combined.as_data(), ensure_ascii=False)}
     if combined.base in _VERSIONS:
