@@ -1,0 +1,1 @@
+"""What SciArt does beyond plain mixing, measured part by part."""
