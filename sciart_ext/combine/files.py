@@ -138,11 +138,10 @@ def _combine_layer(name: str, deltas: Mapping[int, LowRank], weights: Mapping[in
     else:
         matrices = {k: dense(delta) for k, delta in deltas.items()}
         combining = SparseCombination(recipe.combination, name, names)
-        thin, scaled, agreeing = combining.thinned(matrices, own)
+        thin = combining.thinned(matrices, own)
         whole = {k: float(matrix.double().square().sum()) for k, matrix in matrices.items()}
-        taken = {k: max(whole[k] - float((one * mask).double().square().sum()), 0.0)
-                 for k, one, mask in zip(matrices, thin, agreeing)}
-        reduced = reduce_dense(combining.joined(thin, scaled, agreeing), rank, svd)
+        taken = {k: max(whole[k] - float(thin[k].double().square().sum()), 0.0) for k in matrices}
+        reduced = reduce_dense(combining.joined(thin, own), rank, svd)
     squares = {k: own[k] ** 2 for k in own}
     return CombinedDelta(reduced, (), {k: whole[k] * squares[k] for k in own}, {k: taken[k] * squares[k] for k in own})
 

@@ -51,7 +51,7 @@ def linear(deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
 
 
 def elected(deltas: Sequence[Tensor], weights: Sequence[float], majority: str) -> list[Tensor]:
-    """Which entries of each delta have the sign that is elected among them (arXiv 2306.01708, section 3); bool.
+    """The deltas without the entries whose sign lost the election among them (arXiv 2306.01708, section 3).
 
     majority: `total`, the sign of the entries' sum, as in the paper; `frequency`, the sign that most have. A tie is
     positive. Zeros have no sign.
@@ -59,13 +59,13 @@ def elected(deltas: Sequence[Tensor], weights: Sequence[float], majority: str) -
     votes = [delta if weight > 0 else -delta for delta, weight in zip(deltas, weights)]
     cast = [vote.sign() for vote in votes] if majority == "frequency" else votes
     positive = linear(cast, [1.0] * len(cast)) >= 0
-    return [torch.where(positive, vote > 0, vote < 0) for vote in votes]
+    return [delta * torch.where(positive, vote > 0, vote < 0) for delta, vote in zip(deltas, votes)]
 
 
-def disjoint_mean(deltas: Sequence[Tensor], weights: Sequence[float], agreeing: Sequence[Tensor]) -> Tensor:
-    """Σ λ_k M_k ⊙ ΔW_k / max(1, Σ M_k)."""
-    total = linear([delta * mask for delta, mask in zip(deltas, agreeing)], weights)
-    return total / torch.stack(list(agreeing)).sum(0).clamp(min=1)
+def disjoint_mean(deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Σ λ_k ΔW_k, each entry divided by the number of LoRAs that have one there."""
+    count = sum((delta != 0).to(torch.int8) for delta in deltas)
+    return linear(deltas, weights) / count.clamp(min=1)
 
 
 class SparseCombination:
@@ -84,24 +84,22 @@ class SparseCombination:
 
     def __call__(self, deltas: Mapping[int, Tensor], weights: Mapping[int, float]) -> Tensor:
         """C of the deltas (out, in) by the LoRAs' indices; those of weight 0 are absent, and need not be given."""
-        return self.joined(*self.thinned(deltas, weights))
+        own = {k: weights[k] for k in deltas if weights[k]}
+        return self.joined(self.thinned(deltas, own), own)
 
-    def joined(self, deltas: Sequence[Tensor], weights: Sequence[float], agreeing: Sequence[Tensor]) -> Tensor:
+    def thinned(self, deltas: Mapping[int, Tensor], weights: Mapping[int, float]) -> dict[int, Tensor]:
+        """What of each LoRA comes into C, before it is enlarged; weights: of those that act."""
+        thin = {k: deltas[k] * self.kept(k, deltas[k]) for k in weights}
+        if self.thinning.elects:
+            chosen = elected(list(thin.values()), list(weights.values()), self.settings.majority)
+            return dict(zip(thin, chosen))
+        return thin
+
+    def joined(self, thin: Mapping[int, Tensor], weights: Mapping[int, float]) -> Tensor:
         """C of what `thinned` gives."""
-        if self.thinning.elects:
-            return disjoint_mean(deltas, weights, agreeing)
-        return linear(deltas, weights)
-
-    def thinned(self, deltas: Mapping[int, Tensor], weights: Mapping[int, float],
-                ) -> tuple[list[Tensor], list[float], list[Tensor]]:
-        """Of each LoRA that acts: what is kept of it, its weight (times r), and which of its entries count."""
-        acting = [k for k in deltas if weights[k]]
         factor = 1 / self.settings.density if self.thinning.by_chance else 1.0
-        thin = [deltas[k] * self.kept(k, deltas[k]) for k in acting]
-        own = [weights[k] * factor for k in acting]
-        if self.thinning.elects:
-            return thin, own, elected(thin, own, self.settings.majority)
-        return thin, own, [delta != 0 for delta in thin]
+        join = disjoint_mean if self.thinning.elects else linear
+        return join(list(thin.values()), [weights[k] * factor for k in thin])
 
     def kept(self, k: int, delta: Tensor) -> Tensor:
         """The entries of LoRA k's delta that are kept: bool (out, in)."""
