@@ -39,7 +39,7 @@ THINNINGS = {"magnitude-prune": Thinning(False, False), "ties": Thinning(False, 
 def dense(delta: LowRank) -> Tensor:
     """ΔW = s·B·A as a matrix (out, in·kh·kw), in float32 or the factors' own precision where that is higher."""
     dtype = torch.promote_types(torch.promote_types(delta.up.dtype, delta.down.dtype), torch.float32)
-    return delta.scale * (delta.up.flatten(1).to(dtype) @ delta.down.flatten(1).to(dtype))
+    return (delta.up.flatten(1).to(dtype) * delta.scale) @ delta.down.flatten(1).to(dtype)
 
 
 def linear(deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
@@ -59,7 +59,7 @@ def elected(deltas: Sequence[Tensor], weights: Sequence[float], majority: str) -
     votes = [delta if weight > 0 else -delta for delta, weight in zip(deltas, weights)]
     cast = [vote.sign() for vote in votes] if majority == "frequency" else votes
     positive = linear(cast, [1.0] * len(cast)) >= 0
-    return [delta * torch.where(positive, vote > 0, vote < 0) for delta, vote in zip(deltas, votes)]
+    return [delta * ((vote > 0) == positive) for delta, vote in zip(deltas, votes)]  # zeros stay zeros
 
 
 def disjoint_mean(deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
