@@ -14,6 +14,7 @@
             this.bridge = new sciart.Bridge(tab);
             this.presets = new sciart.Presets(this);
             this.compose = new sciart.Compose(this);
+            this.combine = new sciart.Combine(this);
             this.preview = new sciart.Preview(this);
             this.field = host.find(`#sciart_${tab}_recipe textarea`);
             this.palette = (root.dataset.palette || "currentColor").split(" ");
@@ -38,7 +39,7 @@
             this.note = dom.h("div", {class: "sciart-note", role: "status"});
             this.rows = dom.h("div", {class: "sciart-rows"});
             this.root.replaceChildren(this.names, this.presets.node, this.note, this.rows, this.drawButtons(),
-                this.compose.node, this.preview.error, this.preview.plot,
+                this.compose.node, this.combine.node, this.preview.error, this.preview.plot,
                 dom.h("div", {}, this.drawJson(), this.presets.saveNode));
         }
 
@@ -86,6 +87,7 @@
             this.rows.replaceChildren(...loras.map((lora, index) => new sciart.Row(this, lora, index).node));
             if (this.recipe && this.recipe.preset !== undefined) this.rows.prepend(this.drawStart());
             this.compose.show();
+            this.combine.show();
             this.tick.checked = this.recipe ? this.recipe.enabled !== false : true;
         }
 

@@ -5,7 +5,8 @@
     const sciart = window.sciart ||= {};
     const recipes = sciart.recipes ||= {};
 
-    const RECIPE_KEYS = ["enabled", "preset", "roles", "loras", "compose", "composition", "guidance"];
+    const RECIPE_KEYS = ["enabled", "preset", "roles", "loras", "combine", "combining", "compose", "composition",
+        "guidance"];
     const LORA_KEYS = ["name", "role", "weight", "schedule", "curve", "subject", "trigger", "region", "te_weight", "blocks",
         "apply_to", "hires"];
     const LORA_DEFAULTS = {curve: "linear", apply_to: "both"};
@@ -37,8 +38,9 @@
 
     /** The recipe without what is a default anyway. */
     function withoutDefaults(recipe) {
-        const {enabled, loras, compose, ...rest} = recipe;
+        const {enabled, loras, combine, compose, ...rest} = recipe;
         const kept = {...rest};
+        if (combine !== "linear") kept.combine = combine;
         if (compose !== "merge") kept.compose = compose;
         if (enabled !== undefined && enabled !== true) kept.enabled = enabled;
         if (loras.length) kept.loras = loras.map(loraWithoutDefaults);

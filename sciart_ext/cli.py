@@ -1,4 +1,5 @@
-"""The command line: `python -m sciart_ext generate | influence | plan | presets | loras | geometry | export-webui`."""
+"""The command line: `python -m sciart_ext generate | influence | plan | presets | loras | geometry | combine |
+export-webui`."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from . import standalone
+from .cli_combine import add_combine_command
 from .cli_picture import add_picture_commands
 from .cli_progress import show_progress
 from .cli_recipe import add_recipe_options, read_json, recipe_data, resolved_recipe, self_bound
@@ -68,6 +70,8 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, metavar="FILE", help="also as a page with pictures: geometry.html")
     command.add_argument("--quiet", action="store_true", help="no progress bar")
     command.set_defaults(run=_geometry)
+
+    add_combine_command(commands)
 
     command = commands.add_parser("export-webui", help="a diffusers model of SD 1's kind as the WebUI loads it")
     command.add_argument("models_dir", type=Path, help="the WebUI's folder `models`")

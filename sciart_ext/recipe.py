@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, List, Literal, Optional, Union
 
+from .combine.settings import Combination, CombiningSettings, Method
 from .compose.mask_picture import compact
 from .compose.settings import CompositionSettings
 from .errors import SciArtError, did_you_mean
@@ -117,7 +118,8 @@ class Recipe(Strict):
     preset: Optional[str] = Field(None, description="a starting point; what else is given overrides it")
     roles: Dict[str, str] = Field({}, description="role to LoRA name, for this recipe")
     loras: List[LoraEntry] = Field([], max_items=MAX_LORAS)
-    combine: Literal["linear"] = Field("linear", description="how deltas are joined in weight space")
+    combine: Method = Field("linear", description="how deltas are joined in weight space")
+    combining: CombiningSettings = Field(CombiningSettings(), description="of every combine but linear")
     compose: Literal["merge", "switch", "composite", "spatial", "regions", "contrastive"] = Field(
         "merge", description="how the LoRAs share the picture")
     composition: CompositionSettings = Field(
@@ -134,6 +136,11 @@ class Recipe(Strict):
     @validator("memory_limit_mb", pre=True)
     def _limit(cls, value):
         return None if value is None else check_number(value, "", 0.0, 1e6)
+
+    @property
+    def combination(self) -> Optional[Combination]:
+        """How the deltas are joined; None: linearly."""
+        return None if self.combine == "linear" else Combination(self.combine, self.combining)
 
     @property
     def memory_limit(self) -> Optional[float]:
@@ -255,6 +262,7 @@ def _cause(errors: Any) -> Optional[BaseException]:
 
 def _fields_at(location: tuple) -> list[str]:
     """Names of the fields that are accepted where the unknown field at `location` stands."""
-    nested = {"hires": HiresWeights, "guidance": GuidanceSettings, "composition": CompositionSettings}
+    nested = {"hires": HiresWeights, "guidance": GuidanceSettings, "combining": CombiningSettings,
+              "composition": CompositionSettings}
     model = next((nested[part] for part in location[:-1] if part in nested), LoraEntry if location[1:] else Recipe)
     return list(model.__fields__)

@@ -7,7 +7,7 @@ import math
 import torch
 
 from sciart_ext.lora.dense import BiasDifference, Difference, Hadamard, Kronecker, NormDifference
-from sciart_ext.lora.kinds import LowRank
+from sciart_ext.lora.low_rank import LowRank
 from sciart_ext.lora.relative import Butterfly, Decomposed, Generalized, Rotation, Scaling
 
 

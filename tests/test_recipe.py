@@ -18,6 +18,8 @@ FULL = {
         {"name": "수채화, \"quoted\": x", "weight": 0.0},
     ],
     "roles": {"watercolor": "my_watercolor"},
+    "combine": "dare-ties",
+    "combining": {"density": 0.3, "seed": 7},
     "execution": "branch",
     "memory_limit_mb": 512.0,
 }

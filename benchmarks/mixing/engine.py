@@ -13,7 +13,7 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from sciart_ext.lora.file import LoraFile
-from sciart_ext.lora.kinds import LowRank
+from sciart_ext.lora.low_rank import LowRank
 from sciart_ext.mixer.cost import Workload
 from sciart_ext.mixer.mixer import Mixer
 from sciart_ext.mixer.targets import Target, diffusers_unet_layers

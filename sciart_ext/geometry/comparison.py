@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ..errors import SciArtError
+from ..lora.exact_factors import exact_factors, factors_rank, has_directions, needs_model
 from ..lora.file import LoraFile
-from .exact_factors import check_comparable, exact_factors, factors_rank, has_directions
 from .grams import Grams, layer_grams, together
 from .layer import (
     cosines,
@@ -146,7 +146,7 @@ def compare(loras: Sequence[LoraFile], weights: Sequence[float] | None = None,
     weights = tuple(float(weight) for weight in weights or [1.0] * len(loras))
     if len(weights) != len(loras):
         raise SciArtError("weights", f"{len(weights)} weights for {len(loras)} LoRAs; give one for each")
-    check_comparable(loras)
+    _check_comparable(loras)
     names = sorted({name for lora in loras for name, delta in lora.layers.items() if has_directions(name, delta)},
                    key=_depth)
     groups: dict[tuple, list[str]] = {}
@@ -164,6 +164,18 @@ def compare(loras: Sequence[LoraFile], weights: Sequence[float] | None = None,
                     on_layer(len(layers) + len(grams), len(names))
             layers.update(zip(some, _compared(some, together(grams), weights)))
     return Comparison(tuple(lora.name for lora in loras), tuple(layers[name] for name in names))
+
+
+def _check_comparable(loras: Sequence[LoraFile]) -> None:
+    """Raises `SciArtError` for a LoRA whose change depends on the model, or that changes no weights of layers."""
+    for i, lora in enumerate(loras):
+        kinds = {delta.kind for delta in lora.layers.values() if needs_model(delta)}
+        if kinds:
+            told = ", ".join(sorted(kinds))
+            raise SciArtError(f"loras[{i}]", f"{lora.name} is {told}: what it changes depends on the model; geometry "
+                                             "compares LoRA, LoCon, LoHa, LoKr and full differences")
+        if not any(has_directions(name, delta) for name, delta in lora.layers.items()):
+            raise SciArtError(f"loras[{i}]", f"{lora.name} is {lora.kind}: it changes no weights of layers")
 
 
 def _read(name: str, loras: Sequence[LoraFile]) -> Grams:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..lora.kinds import LowRank
+from ..lora.low_rank import LowRank
 
 
 class Grams(NamedTuple):

@@ -46,8 +46,9 @@ class EncodedRows:
 class Prompts:
     """Takes part in how the host encodes the prompts of a run `p`.
 
-    files: what tells the LoRAs' files apart; plan(hires): of the first or the hires pass; plans(plan, images): of each
-    image; mixture(): of the LoRAs with the model that is loaded now, None where they do not fit it.
+    files: what tells the LoRAs' files and their combination apart; plan(hires): of the first or the hires pass;
+    plans(plan, images): of each image; mixture(): of the LoRAs with the model that is loaded now, None where they do
+    not fit it.
     """
 
     def __init__(self, p, files: Sequence[object], plan: Callable[[bool], PassPlan],

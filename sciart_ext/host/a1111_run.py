@@ -46,8 +46,8 @@ class Run:
         p.extra_generation_params[INFOTEXT_KEY] = recipe_to_text(self.recipe)
         for note in [*session.mixture(loaded_model(), self.recipe).notes, *unread(self.recipe)]:
             self.note(note)
-        self.prompts = Prompts(p, [fingerprint(path) for path in lora_paths(self.recipe)],
-                               lambda hires: self.plan(p.steps, hires), self.plans, self.mixture)
+        files = [(fingerprint(path), self.recipe.combination) for path in lora_paths(self.recipe)]
+        self.prompts = Prompts(p, files, lambda hires: self.plan(p.steps, hires), self.plans, self.mixture)
         if watched is not None:
             shared.state.job_no, shared.state.job_count = watched.batch, watched.batches
             if watched.stop():

@@ -34,8 +34,8 @@ class Session:
     def mixture(self, sd_model: nn.Module, recipe: Recipe) -> Mixture:
         """The recipe's LoRAs bound to the model; read and bound anew only when one of them has changed."""
         paths = lora_paths(recipe)
-        bound_to = tuple((fingerprint(path), tuple(sorted(lora.blocks.items())))
-                         for path, lora in zip(paths, recipe.loras))
+        bound_to = (repr(recipe.combination), *((fingerprint(path), tuple(sorted(lora.blocks.items())))
+                                                for path, lora in zip(paths, recipe.loras)))
         unet = sd_model.model.diffusion_model
         # the host's old way of applying its LoRAs restores every weight within its forward: only branches survive
         execution = "branch" if shared.opts.lora_functional else recipe.execution
@@ -48,7 +48,7 @@ class Session:
                 del self._mixtures[old]
         loras = [_load(path, lora.name, i) for i, (path, lora) in enumerate(zip(paths, recipe.loras))]
         mixture = bind(model_parts(sd_model), loras, recipe.loras, model_name(sd_model), execution,
-                       recipe.memory_limit, update_weights, devices.device)
+                       recipe.memory_limit, update_weights, devices.device, recipe.combination)
         self._mixtures[key] = mixture
         while len(self._mixtures) > MODELS_KEPT:
             self._mixtures.popitem(last=False)

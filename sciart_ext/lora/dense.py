@@ -83,7 +83,7 @@ class Difference(Dense):
         return tuple(self.value.shape)
 
     def of(self, weight: Tensor) -> Tensor:
-        return self.value.to(self.wide(weight)).reshape(weight.shape)
+        return self.value.to(weight.device, self.wide(weight)).reshape(weight.shape)
 
 
 class NormDifference(Difference):

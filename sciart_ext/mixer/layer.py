@@ -67,6 +67,11 @@ class Layer:
         return weight is not None and weight.dtype in MERGEABLE
 
     @property
+    def is_dense(self) -> bool:
+        """Whether a branch computes a whole ΔW at each call."""
+        return bool(self.wholes)
+
+    @property
     def signature(self) -> tuple:
         """Layers of equal signature can be merged in one batched product."""
         if self.wholes:
@@ -99,15 +104,20 @@ class Layer:
             self._row_gates = (weights, self.gates(weights), self.whole_gates(weights))
         _, gates, whole_gates = self._row_gates
         if len(self.owner):
-            y = self._add_factors(module, x, y, _rows_of(gates, x.shape[0], self.name).to(y.dtype))
+            y = self._add_factors(module, x, y, rows_of(gates, x.shape[0], self.name).to(y.dtype))
         if not self.wholes:
             return y
-        own, whole_gates = self.target.weight(), _rows_of(whole_gates, x.shape[0], self.name)
+        return self.add_wholes(module, x, y, self.wholes, rows_of(whole_gates, x.shape[0], self.name))
+
+    def add_wholes(self, module: nn.Module, x: torch.Tensor, y: torch.Tensor, wholes: Sequence[Whole],
+                   gates: torch.Tensor) -> torch.Tensor:
+        """y and what these deltas without thin factors add to it; gates (rows or 1, wholes)."""
+        own = self.target.weight()
         if self.target.is_bias:
-            return add_bias_branch(module, own, self.wholes, y, whole_gates)
+            return add_bias_branch(module, own, wholes, y, gates)
         if self.target.is_norm:
-            return add_norm_branch(module, own, self.wholes, x, y, whole_gates)
-        return add_whole_branch(module, own, self.wholes, x, y, whole_gates)
+            return add_norm_branch(module, own, wholes, x, y, gates)
+        return add_whole_branch(module, own, wholes, x, y, gates)
 
     def _add_factors(self, module: nn.Module, x: torch.Tensor, y: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
         """y + U·(g ⊙ (D x)); gates (rows or 1, ranks)."""
@@ -174,7 +184,7 @@ def merge_batched(layers: Sequence[Layer], originals: Sequence[torch.Tensor], me
     torch._foreach_add_(list(merged), list(delta.unbind()))
 
 
-def _rows_of(gates: torch.Tensor, rows: int, name: str) -> torch.Tensor:
+def rows_of(gates: torch.Tensor, rows: int, name: str) -> torch.Tensor:
     """The gates for x of so many rows: extensions that tile pictures cut every row into the same number of rows."""
     if len(gates) in (1, rows):
         return gates

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from torch import nn
 
+from ..combine.settings import Combination
 from ..lora.file import LoraFile
 from ..lora.kinds import BIAS
 from ..lora.names import block_of
+from .combined import CombinedLayer, combined_layer, merge_combined
 from .cost import Workload, choose_merged
 from .fit import shape_delta
 from .layer import Layer, merge
@@ -30,13 +32,14 @@ class Mixer:
     root: the module whose calls take the rows; layers: its layers by canonical name; blocks: per LoRA, factors of
     the UNet's blocks in, mid, out; memory_limit: bytes of merged weights; prime: called with each module before its
     weight is read, for hosts that update weights lazily; device: where the root is computed, if not where its
-    weights lie now. Use as a context: within it, `set_gates` decides what the next calls of the root see.
+    weights lie now; combination: how the LoRAs are joined in a layer, by default linearly. Use as a context:
+    within it, `set_gates` decides what the next calls of the root see.
     """
 
     def __init__(self, root: nn.Module, layers: Mapping[str, Target], loras: Sequence[LoraFile],
                  blocks: Sequence[Mapping[str, float]] = (), execution: str = "auto",
                  memory_limit: float | None = None, prime: Callable[[nn.Module], None] | None = None,
-                 device: torch.device | None = None):
+                 device: torch.device | None = None, combination: Combination | None = None):
         self.root = root
         self.count = len(loras)
         self.execution = execution
@@ -44,7 +47,7 @@ class Mixer:
         self._prime = prime
         self._device = device
         self._levels = _levels(layers)
-        self._layers = _build_layers(layers, loras, list(blocks) or [{}] * len(loras))
+        self._layers = _build_layers(layers, loras, list(blocks) or [{}] * len(loras), combination)
         self._slots: dict[tuple[int, str], Slot] = {}
         for layer in self._layers:
             key = (id(layer.target.module), layer.target.parameter)
@@ -88,8 +91,8 @@ class Mixer:
         shapes = {layer.name: (*layer.matrix_shape, layer.target.weight().element_size())
                   for layer in self._layers if layer.can_merge}
         if self.execution == "auto":
-            whole = {layer.name for layer in self._layers if layer.wholes}
-            self._merged_names = choose_merged(shapes, work, self._levels, self._limit(), whole)
+            self._merged_names = choose_merged(shapes, work, self._levels, self._limit(),
+                                               {layer.name for layer in self._layers if layer.is_dense})
         elif self.execution == "merge" and not work.rows_differ:
             self._merged_names = set(shapes)
         else:
@@ -207,6 +210,7 @@ class Mixer:
     def _rebuild(self, slots: list[Slot]) -> None:
         first = slots[0].target.weight()
         weights = torch.tensor([self._uniform], device=first.device)
+        write = merge_combined if isinstance(slots[0].layers[0], CombinedLayer) else merge
         for slot in slots:
             for layer in slot.layers:
                 layer.move(first.device)
@@ -220,10 +224,10 @@ class Mixer:
             slot.merged.copy_(slot.target.weight())
             for layer in slot.layers:
                 part = slot.merged[layer.target.rows]
-                merge([layer], [part.clone()], part[None], weights)
+                write([layer], [part.clone()], part[None], weights)
         else:
             shape = slots[0].layers[0].matrix_shape
-            merge([slot.layers[0] for slot in slots], [slot.target.weight() for slot in slots],
+            write([slot.layers[0] for slot in slots], [slot.target.weight() for slot in slots],
                   [slot.merged.view(shape) for slot in slots], weights)
         for slot in slots:
             slot.mark_current(self._uniform)
@@ -254,7 +258,7 @@ def _restorer(slots: list[Slot]) -> Callable:
 
 
 def _build_layers(targets: Mapping[str, Target], loras: Sequence[LoraFile],
-                  blocks: Sequence[Mapping[str, float]]) -> list[Layer]:
+                  blocks: Sequence[Mapping[str, float]], combination: Combination | None) -> list[Layer]:
     layers = []
     for weight_name, weight_target in targets.items():
         for name, target in ((weight_name, weight_target), (weight_name + BIAS, weight_target.bias())):
@@ -266,8 +270,11 @@ def _build_layers(targets: Mapping[str, Target], loras: Sequence[LoraFile],
                     block_factors[k] = float(block_factor)
                     if deltas[k] is None:
                         raise ValueError(f"{lora.path.name}: {name} does not fit; check_fit tells before")
-            if deltas:
+            if deltas and combination is None:
                 layers.append(Layer(name, target, deltas, block_factors))
+            elif deltas:
+                names = {k: loras[k].path.stem for k in deltas}
+                layers.append(combined_layer(name, target, deltas, block_factors, combination, names))
     return layers
 
 

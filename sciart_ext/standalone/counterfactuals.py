@@ -80,7 +80,8 @@ def run_sets(pipe, recipe: Recipe, settings: Settings, loras: Sequence[LoraFile]
     compiled = compile_plan(recipe, settings.steps)
     plan = compiled.first
     columns = _word_columns(pipe, plan, settings, words)
-    mixture = bind(model_parts(pipe), loras, recipe.loras, "the model", recipe.execution, recipe.memory_limit)
+    mixture = bind(model_parts(pipe), loras, recipe.loras, "the model", recipe.execution, recipe.memory_limit,
+                   combination=recipe.combination)
     missing = missing_of(sets, runs, compiled.acting)
     done = 0
 

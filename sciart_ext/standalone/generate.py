@@ -16,11 +16,12 @@ from torch import Tensor
 from .. import __version__
 from ..compose.unread import unread
 from ..compose.ways import fusion_of
-from ..errors import SciArtError, did_you_mean
+from ..errors import SciArtError
 from ..guidance.guide import Guide
 from ..guidance.sheet import subject_sheet
 from ..guidance.words import row_prompt
 from ..lora.file import LoraFile, load_lora
+from ..lora.folder import find_lora
 from ..memory import unless_too_large
 from ..mixer.cost import Workload
 from ..mixer.mixture import Mixture, Part, all_layers, bind
@@ -32,8 +33,6 @@ from .infotext import infotext
 from .prompts import count_chunks, emphasis_note, encode, encoders
 from .samplers import make_scheduler, quiet_sampling
 from .sampling import PromptRow, Rows, decode, denoise
-
-LORA_SUFFIXES = (".safetensors", ".pt", ".ckpt", ".bin", ".pth")
 
 
 @dataclass(frozen=True)
@@ -64,22 +63,6 @@ class Picture:
     subjects: Image.Image | None = None
 
 
-def find_lora(name: str, folder: Path | None) -> Path:
-    """The file of a LoRA, which is named by a path or by its stem in (subfolders of) the LoRA folder."""
-    path = Path(name)
-    if path.suffix.lower() in LORA_SUFFIXES and path.is_file():
-        return path
-    if folder is not None and not Path(folder).is_dir():
-        raise SciArtError("lora-dir", f"{folder}: no such folder")
-    files = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in LORA_SUFFIXES) if folder else []
-    found = [p for p in files if name in (p.stem, p.name, p.relative_to(folder).with_suffix("").as_posix())]
-    if len(found) > 1:
-        raise SciArtError("loras", f"{name!r} is ambiguous: {', '.join(map(str, found))}")
-    if not found:
-        raise SciArtError("loras", f"no LoRA {name!r}; {did_you_mean(name, [p.stem for p in files])}")
-    return found[0]
-
-
 def load_loras(recipe: Recipe, folder: Path | None) -> list[LoraFile]:
     """The files of a resolved recipe's LoRAs."""
     loras = recipe.loras if recipe.enabled else []
@@ -97,7 +80,7 @@ def generate(pipe, recipe: Recipe, settings: Settings, loras: list[LoraFile], mo
     entries = recipe.loras if recipe.enabled else []
     plan = compile_plan(recipe.copy(update={"loras": entries}), settings.steps).first
     mixture = bind(model_parts(pipe), loras, entries, model_name or "the model", recipe.execution,
-                   recipe.memory_limit)
+                   recipe.memory_limit, combination=recipe.combination)
     notes = [*mixture.notes, *unread(recipe)]
     notes += filter(None, [emphasis_note(f"{settings.prompt} {settings.negative_prompt}")])
     started = time.perf_counter()

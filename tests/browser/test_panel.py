@@ -383,6 +383,29 @@ def test_a_region_is_a_box_or_a_mask_picture(page, tmp_path):
     expect(page.error).to_be_empty()
 
 
+def test_how_loras_are_joined_is_chosen_with_the_numbers_it_reads(page):
+    page.open().add("child_style", weight="1")
+    expect(page.panel.locator("[data-field=combine]")).to_have_count(0)
+    page.add("watercolor-v2", weight="0.5")
+    choice = page.panel.locator("[data-field=combine]")
+    expect(page.panel.locator("[data-field^='combining.']")).to_have_count(0)
+    choice.select_option(label="random entries, by majority of signs (DARE-TIES)")
+    page.panel.locator("[data-field='combining.density']").fill("0.3")
+    page.panel.locator("[data-field='combining.seed']").fill("7")
+    assert json.loads(page.received()) == {
+        "loras": [{"name": "child_style", "weight": 1}, {"name": "watercolor-v2", "weight": 0.5}],
+        "combine": "dare-ties", "combining": {"density": 0.3, "seed": 7}}
+    expect(page.error).to_be_empty()
+    page.panel.locator("[data-field='combining.density']").fill("2")
+    expect(page.error).to_contain_text("combining.density: 2 is out of range")
+    choice.select_option(label="each leaves the stronger ones their directions")
+    expect(page.panel.locator("[data-field='combining.directions']")).to_have_count(1)
+    expect(page.panel.locator("[data-field='combining.density']")).to_have_count(0)
+    page.panel.locator("[data-field='combining.directions']").fill("4")
+    choice.select_option(label="by their sum")
+    assert "combine" not in page.recipe()
+
+
 def test_every_widget_has_a_name_and_is_reached_by_keyboard(page):
     page.open().add("child_style", weight="0.65")
     page.row(0).get_by_text("More").click()

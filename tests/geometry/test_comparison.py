@@ -15,7 +15,7 @@ from sciart_ext.errors import SciArtError
 from sciart_ext.geometry.comparison import block_label, compare
 from sciart_ext.geometry.page import geometry_page
 from sciart_ext.lora.file import LoraFile, load_lora
-from sciart_ext.lora.kinds import LowRank
+from sciart_ext.lora.low_rank import LowRank
 from sciart_ext.world import MODEL
 
 STYLES = ("child", "watercolor", "science")

@@ -10,7 +10,7 @@ from lora_kinds import MATRICES, NEED_THE_WEIGHT, bias_delta, delta_of_kind, nor
 
 from sciart_ext.errors import SciArtError
 from sciart_ext.geometry.comparison import compare
-from sciart_ext.geometry.exact_factors import exact_factors, factors_rank
+from sciart_ext.lora.exact_factors import exact_factors, factors_rank
 from sciart_ext.lora.file import LoraFile
 
 SHAPES = [(16, 24), (24, 16), (16, 12, 3, 3)]

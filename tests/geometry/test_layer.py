@@ -18,7 +18,7 @@ from sciart_ext.geometry.layer import (
     subspaces,
     superposition,
 )
-from sciart_ext.lora.kinds import LowRank
+from sciart_ext.lora.low_rank import LowRank
 
 WEIGHTS = (0.65, 0.55, -0.5)
 

@@ -15,7 +15,7 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 from sciart_ext.lora.file import LoraFile
-from sciart_ext.lora.kinds import LowRank
+from sciart_ext.lora.low_rank import LowRank
 from sciart_ext.lora.names import block_of, layer_name
 from sciart_ext.mixer.cost import Workload
 from sciart_ext.mixer.mixer import Mixer

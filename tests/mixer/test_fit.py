@@ -15,7 +15,7 @@ from mixer_bench import EXECUTIONS, Bench, assert_near, dense
 
 from sciart_ext.errors import SciArtError
 from sciart_ext.lora.file import LoraFile
-from sciart_ext.lora.kinds import LowRank
+from sciart_ext.lora.low_rank import LowRank
 from sciart_ext.lora.names import layer_name
 from sciart_ext.mixer.fit import check_fit
 from sciart_ext.mixer.mixer import Mixer

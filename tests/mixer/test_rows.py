@@ -15,7 +15,7 @@ pytest.importorskip("transformers")
 from mixer_bench import DEVICES, Bench, assert_near, workload
 
 from sciart_ext.lora.file import LoraFile
-from sciart_ext.lora.kinds import LowRank
+from sciart_ext.lora.low_rank import LowRank
 from sciart_ext.mixer.mixer import Mixer
 from sciart_ext.mixer.targets import Target
 

@@ -25,7 +25,7 @@ from mixer_bench import (
 )
 
 from sciart_ext.lora.file import LoraFile
-from sciart_ext.lora.kinds import LowRank
+from sciart_ext.lora.low_rank import LowRank
 from sciart_ext.lora.names import block_of
 from sciart_ext.mixer.mixer import Mixer
 from sciart_ext.mixer.mixture import Part, bind

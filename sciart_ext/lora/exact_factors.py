@@ -1,4 +1,4 @@
-"""The deltas of any kind as two factors, exactly, so that the geometry of thin factors holds for them.
+"""The deltas of any kind as two factors, exactly: what holds for thin factors (geometry, combining) holds for them too.
 
 LoHa, LoKr and full differences are products with factors of higher rank than the file's, or with the identity; the
 larger the rank, the longer it takes. What depends on the model's weight has no delta without a model.
@@ -10,22 +10,13 @@ from collections.abc import Sequence
 
 import torch
 
-from ..errors import SciArtError
-from ..lora.file import LoraFile
-from ..lora.kinds import BIAS, Delta
-from ..lora.low_rank import LowRank
+from .kinds import BIAS, Delta
+from .low_rank import LowRank
 
 
-def check_comparable(loras: Sequence[LoraFile]) -> None:
-    """Raises `SciArtError` for a LoRA whose change depends on the model, or that changes no weights of layers."""
-    for i, lora in enumerate(loras):
-        kinds = {delta.kind for delta in lora.layers.values() if not isinstance(delta, LowRank) and delta.needs_weight}
-        if kinds:
-            told = ", ".join(sorted(kinds))
-            raise SciArtError(f"loras[{i}]", f"{lora.name} is {told}: what it changes depends on the model; geometry "
-                                             "compares LoRA, LoCon, LoHa, LoKr and full differences")
-        if not any(has_directions(name, delta) for name, delta in lora.layers.items()):
-            raise SciArtError(f"loras[{i}]", f"{lora.name} is {lora.kind}: it changes no weights of layers")
+def needs_model(delta: Delta) -> bool:
+    """Whether ΔW depends on the weight that it is added to."""
+    return not isinstance(delta, LowRank) and delta.needs_weight
 
 
 def has_directions(name: str, delta: Delta) -> bool:

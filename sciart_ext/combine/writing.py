@@ -1,0 +1,68 @@
+"""A combination as a LoRA file that other programs load: kohya's names, safetensors, what it is in its metadata."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from .. import __version__
+from ..errors import SciArtError
+from ..lora.kohya_names import kohya_name
+from .files import Combined
+
+PRECISIONS = {"fp16": torch.float16, "fp32": torch.float32}
+METADATA_KEY = "sciart_combined"
+_VERSIONS = {"SD1": "sd_v1", "SD2": "sd_v2", "SDXL": "sdxl_base_v1-0"}
+
+
+def check_target(path: Path, sources: Sequence[Path]) -> None:
+    """Refuses a file that is none of ours to write, before any work is done."""
+    if path.suffix.lower() != ".safetensors":
+        raise SciArtError("out", f"{path.name}; accepted: a name that ends in .safetensors")
+    if path.resolve() in [source.resolve() for source in sources]:
+        raise SciArtError("out", f"{path} is one of the LoRAs that are combined; give another name")
+
+
+def write_combined(combined: Combined, path: Path, precision: str = "fp16") -> None:
+    """Writes the file; it appears whole or not at all. What is loaded of it at weight 1 is C.
+
+    All layers have one alpha, also where narrow ones have a smaller rank: of several alphas diffusers loses some.
+    Raises `SciArtError` for an unknown precision, or one that C's numbers are too large for.
+    """
+    if precision not in PRECISIONS:
+        raise SciArtError("precision", f"{precision!r} is not known; accepted: {', '.join(PRECISIONS)}")
+    tensors, alpha = {}, max(layer.rank for layer in combined.layers.values())
+    for name, layer in combined.layers.items():
+        stem = kohya_name(name, combined.base == "SDXL")
+        share = (layer.rank / alpha) ** 0.5  # of each factor: loaders multiply with alpha / rank
+        up, down = ((part * share).to(PRECISIONS[precision]) for part in (layer.reduced.up, layer.reduced.down))
+        if not (torch.isfinite(up).all() and torch.isfinite(down).all()):
+            raise SciArtError("precision", f"{name} holds numbers too large for {precision}; accepted: fp32")
+        if layer.kernel:
+            up, down = up[:, :, None, None], down.view(layer.rank, -1, *layer.kernel)
+        tensors[f"{stem}.lora_up.weight"], tensors[f"{stem}.lora_down.weight"] = up.contiguous(), down.contiguous()
+        tensors[f"{stem}.alpha"] = torch.tensor(float(alpha), dtype=PRECISIONS[precision])
+    metadata = {"ss_network_module": "networks.lora", "ss_network_dim": str(alpha), "ss_network_alpha": str(alpha),
+                "ss_output_name": path.stem, "sciart_version": __version__,
+                METADATA_KEY: json.dumps(combined.as_data(), ensure_ascii=False)}
+    if combined.base in _VERSIONS:
+        metadata["ss_base_model_version"] = _VERSIONS[combined.base]
+    _save(tensors, path, metadata)
+
+
+def _save(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    os.close(handle)
+    try:
+        save_file(tensors, temporary, metadata)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
