@@ -11,6 +11,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 VENV310 := .venv310
 STAMP310 := $(VENV310)/.installed
+VENVPAGE := .venv-page
+STAMPPAGE := $(VENVPAGE)/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-host test-310 lint bench clean
@@ -34,18 +36,27 @@ $(STAMP310): pyproject.toml
 		accelerate==1.4.0 huggingface-hub==0.29.3
 	touch $@
 
+# the page that the browser tests open, with the WebUI's gradio
+$(STAMPPAGE): tests/browser/requirements.txt
+	$(PYTHON) -m venv $(VENVPAGE)
+	$(VENVPAGE)/bin/pip install --quiet --disable-pip-version-check $(SCIART_TORCH)
+	$(VENVPAGE)/bin/pip install --quiet --disable-pip-version-check -r tests/browser/requirements.txt
+	touch $@
+
+# a browser to open it: the system's, or Playwright's own; without one those tests are skipped, and say so
+$(VENV)/.browser: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[browser]"
+	$(BIN)/python tests/chromium.py || $(BIN)/playwright install chromium || echo "The browser tests will not run."
+	touch $@
+
 demo: $(STAMP) ## pictures of the tiny model, without and with LoRAs, in out/demo/index.html
 	$(BIN)/python -m sciart_ext.standalone.demo --out out/demo
 
-test: $(STAMP) ## all tests that need no WebUI
-	$(BIN)/python -m pytest --ignore tests/host --ignore tests/browser
+test: $(STAMP) $(STAMPPAGE) $(VENV)/.browser ## all tests that need no WebUI
+	SCIART_GRADIO_PYTHON=$(VENVPAGE)/bin/python $(BIN)/python -m pytest --ignore tests/host
 
 test-310: $(STAMP310) ## the same on Python 3.10, torch 2.1.2 and pydantic 1.10, what the WebUI runs on
 	$(VENV310)/bin/python -m pytest --ignore tests/host --ignore tests/browser
-
-$(VENV)/.browser: $(STAMP)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[browser]"
-	touch $@
 
 test-host: $(VENV)/.browser ## tests in a real WebUI v1.10.1: SCIART_WEBUI=its folder
 	@test -n "$(SCIART_WEBUI)" || { echo "set SCIART_WEBUI to the folder of a WebUI v1.10.1"; exit 2; }
@@ -59,5 +70,5 @@ bench: $(STAMP) ## the benchmarks, into benchmarks/results; BENCH=--quick for a 
 	@for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name $(BENCH) || exit 1; done
 
 clean: ## removes environments, caches and outputs
-	rm -rf $(VENV) $(VENV310) out build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV310) $(VENVPAGE) out build *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,4 +1,4 @@
-/* The tab: a picture's infotext goes to txt2img as if it had been pasted there.
+/* The tab: infotexts from txt2img and to it, as if they had been pasted there, and reports in the page's theme.
    From the host: switch_to_txt2img. */
 (function() {
     "use strict";
@@ -8,5 +8,17 @@
     sciart.sendToTxt2img = function(infotext) {
         sciart.host.pasteInfotext("txt2img", infotext);
         if (typeof switch_to_txt2img === "function") switch_to_txt2img();
+    };
+
+    /** What txt2img would make now: its prompt, its settings, its panel's recipe. */
+    sciart.infotextOfTxt2img = function() {
+        const recipe = sciart.host.find("#sciart_txt2img_recipe textarea");
+        return sciart.host.infotext("txt2img", sciart.host.currentSettings("txt2img"), undefined, recipe.value);
+    };
+
+    /** A report in its frame is light or dark as the page around it is. */
+    sciart.themeOf = function(frame) {
+        const dark = document.body.classList.contains("dark");
+        frame.contentDocument.documentElement.style.colorScheme = dark ? "dark" : "light";
     };
 })();

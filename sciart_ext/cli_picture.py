@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import random
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from . import standalone
@@ -13,7 +14,7 @@ from .cli_recipe import add_recipe_options, recipe_data, resolved_recipe
 from .errors import SciArtError
 from .influence.subsets import ORDERS, SUBSETS, ask
 from .presets import PresetStore
-from .recipe import Recipe
+from .recipe import Recipe, dump_recipe
 from .world import MODEL
 
 # option: field of a preset's txt2img (or None), default
@@ -90,6 +91,8 @@ def _influence(args: argparse.Namespace) -> None:
         raise SciArtError("at-once", f"{args.at_once} is out of range; accepted: 1 to 256")
     question = ask(len(recipe.loras), args.subsets, args.orders)
     standalone.prepare()
+    from .influence.folder import save_report
+    from .influence.kept import KeptRuns
     from .standalone.explain import explain
     from .standalone.generate import load_loras
     from .standalone.models import load_pipeline
@@ -99,12 +102,17 @@ def _influence(args: argparse.Namespace) -> None:
                                                                           for word in args.words.split(",")]
     loras = load_loras(recipe, _lora_folder(args))
     pipe = load_pipeline(args.model, args.config, args.device)
-    told = explain(pipe, recipe, settings, loras, question, words, args.at_once,
-                   None if args.quiet else show_progress, args.model.stem)
-    from .influence.folder import save_report
-
+    files = [(str(lora.path.resolve()), lora.path.stat().st_size, lora.path.stat().st_mtime) for lora in loras]
+    runs = KeptRuns(args.out / "unfinished", [asdict(settings), dump_recipe(recipe), files, words, str(args.model)])
+    try:
+        told = explain(pipe, recipe, settings, loras, question, words, args.at_once,
+                       None if args.quiet else show_progress, args.model.stem, runs)
+    except KeyboardInterrupt:
+        raise SciArtError("interrupted", f"{len(runs)} of {len(question.sets)} pictures are made; the same command "
+                                         "goes on from there") from None
     print("\n".join(told.sentences()))
     print(save_report(told, args.out))
+    runs.forget()
 
 
 def _recipe_of(args: argparse.Namespace) -> tuple[Recipe, dict]:

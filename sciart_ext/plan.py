@@ -148,6 +148,14 @@ class Plan:
     first: PassPlan
     hires: PassPlan | None = None
 
+    def acting(self, one: int) -> int:
+        """The set of LoRAs, bit k for LoRA k, without those that do nothing in it at any step of any pass."""
+        def acts(k: int) -> bool:
+            return any(each.te_weights[k] or any(each.weight(k, progress) for progress in each.progress())
+                       for each in (self.first, self.hires) if each is not None)
+
+        return sum(1 << k for k in range(len(self.first.loras)) if one >> k & 1 and acts(k))
+
     def table(self) -> dict:
         """The gates per step as numbers, for the API and the command line."""
         return {"first": _pass_table(self.first), "hires": _pass_table(self.hires) if self.hires else None}

@@ -13,3 +13,13 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium; without one, or without playwright, the test is skipped."""
+    chromium = pytest.importorskip("chromium", reason="playwright is not installed")
+    if chromium.find_chromium() is None:
+        pytest.skip(chromium.NONE)
+    with chromium.launched() as browser:
+        yield browser

@@ -170,6 +170,28 @@ def test_influence_is_told_in_sentences_and_saved_as_a_folder(capsys, tmp_path, 
     assert "words: 'robot' is not in the prompt" in refuse(capsys, *asked, "--words", "rocket, robot")
 
 
+def test_influence_goes_on_where_it_was_interrupted(capsys, tmp_path, one_thread, monkeypatch):
+    pytest.importorskip("diffusers")
+    asked = ["influence", "--prompt", "a rocket", "--lora", "child=0.8", "--lora", "watercolor=0.5", "--steps", 2,
+             "--width", 64, "--height", 64, "--at-once", 2, "--device", "cpu", "--out"]
+    told: list[int] = []
+
+    def progress(done, of):
+        told.append(of)
+        if done == 6:  # in the second of two batches of two pictures
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("sciart_ext.cli_picture.show_progress", progress)
+    error = refuse(capsys, *asked, tmp_path / "out")
+    assert "interrupted: 2 of 4 pictures are made; the same command goes on from there" in error
+    assert run(capsys, *asked, tmp_path / "out")[0] == 0 and told == [8, 8, 8, 4, 4]
+    assert not (tmp_path / "out" / "unfinished").exists()
+    monkeypatch.undo()
+    run(capsys, *asked, tmp_path / "whole")
+    for name in ("shares.csv", "curves.csv", "03_all.png"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
 def test_lora_files_are_reported(capsys, tmp_path):
     stem = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
     save_file({f"{stem}.lora_down.weight": torch.ones(4, 768), f"{stem}.lora_up.weight": torch.ones(320, 4),

@@ -13,12 +13,13 @@ from pydantic import BaseModel, Field, ValidationError
 
 from ..errors import SciArtError
 from ..html_page import base64_png
-from ..influence.batches import in_batches
+from ..influence.batches import in_batches, missing_of
 from ..influence.page import report_page
 from ..influence.report import Report, as_data, heat_sheets, report
 from ..influence.runs import Run
 from ..influence.subsets import ORDERS, SUBSETS, Unfinished, ask
 from ..influence.word_maps import telling_words
+from ..plan import compile_plan
 from ..presets import PresetStore, resolve
 from ..recipe import INFOTEXT_KEY, Recipe, dump_recipe, is_off, parse_recipe
 from ..schedule import check_number
@@ -93,7 +94,9 @@ def explained(api, body: InfluenceRequest, stop: Callable[[], bool] = lambda: Fa
     words = tuple(telling_words(request.prompt) if body.words is None else body.words)
     key = repr(({**vars(request), "seed": seed}, dump_recipe(recipe), words, model_name(loaded_model())))
     runs = begun.runs(key)
-    missing = [one for one in question.sets if one not in runs]
+    hires_steps = (request.hr_second_pass_steps or request.steps) if request.enable_hr else 0
+    acting = compile_plan(recipe, request.steps, hires_steps).acting
+    missing = missing_of(question.sets, runs, acting)
 
     def make(batch: Sequence[int]) -> dict[int, Run]:
         done = sum(one in runs for one in missing)
@@ -105,7 +108,7 @@ def explained(api, body: InfluenceRequest, stop: Callable[[], bool] = lambda: Fa
         return dict(zip(batch, map(Run, watched.trajectories(), watched.pictures, watched.attention())))
 
     try:
-        in_batches(missing, at_once, make, runs)
+        in_batches(question.sets, at_once, make, runs, acting)
     except _Interrupted:
         return Unfinished(len(runs), len(question.sets))
     told = report([lora.label for lora in recipe.loras], question, runs, words, _made(request, seed, recipe))

@@ -32,8 +32,8 @@ class Effects:
 class Shares:
     """Shapley shares of n LoRAs: parts of the picture's whole change in CIELAB, which sum to 1.
 
-    parts: (n,); errors: (n,) half widths of their 95 % intervals, 0 where exact; phases: (3, n) parts of how the
-    latents' path was bent in each third of the steps; maps: (n, h, w) ΔE of each one's share; residual: largest
+    parts: (n,); errors: (n,) half widths of their intervals (95 % or more), 0 where exact; phases: (3, n) parts of how
+    the latents' path was bent in each third of the steps; maps: (n, h, w) ΔE of each one's share; residual: largest
     difference, in ΔE, between the sum of the shares and the change, over all pixels; orders: from how many, None where
     exact.
     """

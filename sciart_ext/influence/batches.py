@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 
 from ..memory import free, is_out_of_memory
 from .runs import Run
 
 
 def in_batches(sets: Iterable[int], at_once: int, make: Callable[[Sequence[int]], Mapping[int, Run]],
-               runs: dict[int, Run]) -> None:
-    """Has the runs of sets made, so many at once, and puts them into `runs`; where a batch does not fit in memory, it
-    and what follows is made by halves. What else `make` raises ends the work."""
-    waiting = list(sets)
+               runs: MutableMapping[int, Run], acting: Callable[[int], int]) -> None:
+    """Has the runs of sets made that `runs` does not have yet, so many at once, and puts them in; where a batch does
+    not fit in memory, it and what follows is made by halves. What else `make` raises ends the work.
+
+    acting(set): its LoRAs that do anything (`Plan.acting`); sets that differ in others have one run.
+    """
+    same = {one: acting(one) for one in sets}
+    waiting = missing_of(same, runs, acting)
     while waiting:
         batch = waiting[:at_once]
         made = _made(make, batch)
@@ -22,6 +26,12 @@ def in_batches(sets: Iterable[int], at_once: int, make: Callable[[Sequence[int]]
         else:
             runs.update(made)
             waiting = waiting[len(batch):]
+    runs.update({one: runs[acts] for one, acts in same.items()})
+
+
+def missing_of(sets: Iterable[int], runs: Mapping[int, Run], acting: Callable[[int], int]) -> list[int]:
+    """The sets whose runs are to be made for these."""
+    return sorted({acting(one) for one in sets} - runs.keys())
 
 
 def _made(make: Callable[[Sequence[int]], Mapping[int, Run]], batch: Sequence[int]) -> Mapping[int, Run] | None:

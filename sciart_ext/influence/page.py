@@ -68,7 +68,7 @@ def _shares(told: Report) -> str:
     rows = [(name, _percent(shares.parts[k], shares.errors[k] if shares.orders else None),
              *(_percent(phase[k]) for phase in shares.phases)) for k, name in enumerate(names)]
     exact = ("exact: every set of the LoRAs was made" if shares.orders is None else
-             f"estimated from {shares.orders} orders of the LoRAs, with 95 % intervals")
+             f"estimated from {shares.orders} orders of the LoRAs, with intervals of at least 95 %")
     return (f'<div class="bar">{spans}</div>'
             + numbers_table(["of the change", *(f"{phase} third" for phase in PHASES)], rows)
             + f"<p>Shapley shares ({exact}) of the picture's change in CIELAB, and of the latents' in each third of "

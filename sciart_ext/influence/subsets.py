@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import SciArtError
-from .shapley import EXACT_UP_TO, random_orders, sets_of
+from .shapley import EXACT_UP_TO, sets_of, spread_orders
 
 SUBSETS = ("solo", "left-out", "all")
 """each alone against none; all against all but one; both of them, and what it takes for Shapley shares"""
@@ -54,7 +54,7 @@ class Unfinished:
 
 
 def ask(count: int, subsets: str = "all", orders: int | None = None, seed: int = 0) -> Question:
-    """The question about so many LoRAs. Up to four are answered exactly; more from so many random orders of them
+    """The question about so many LoRAs. Up to four are answered exactly; more from so many orders of them
     (`ORDERS` by default), unless all sets are no more pictures.
 
     Raises `SciArtError` for what cannot be asked.
@@ -67,5 +67,5 @@ def ask(count: int, subsets: str = "all", orders: int | None = None, seed: int =
         raise SciArtError("orders", f"{orders} is out of range; accepted: 2 to 1000")
     if subsets != "all" or (count <= EXACT_UP_TO and orders is None):
         return Question(count, subsets)
-    sampled = Question(count, subsets, tuple(random_orders(count, orders or ORDERS, seed)))
+    sampled = Question(count, subsets, tuple(spread_orders(count, orders or ORDERS, seed)))
     return Question(count, subsets) if len(sampled.sets) >= 1 << count else sampled

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager, nullcontext
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 from ..compose.fusion import Fusion
 from ..errors import SciArtError
 from ..guidance.words import row_prompt
-from ..influence.batches import in_batches
+from ..influence.batches import in_batches, missing_of
 from ..influence.runs import Run
 from ..influence.word_maps import WordMaps, columns_of
 from ..lora.file import LoraFile
@@ -65,24 +65,23 @@ class SetRows(Rows):
         return self.plans[image].gates(progress, row)
 
 
-def run_sets(pipe, recipe: Recipe, settings: Settings, loras: Sequence[LoraFile], sets: Iterable[int],
-             runs: dict[int, Run], at_once: int = AT_ONCE, on_step: Callable[[int, int], None] | None = None,
+def run_sets(pipe, recipe: Recipe, settings: Settings, loras: Sequence[LoraFile], sets: Sequence[int],
+             runs: MutableMapping[int, Run], at_once: int = AT_ONCE, on_step: Callable[[int, int], None] | None = None,
              words: Sequence[str] = ()) -> None:
     """Makes the runs of these sets that `runs` does not have yet, and puts them in, batch by batch.
 
     A set is a number whose bit k tells whether LoRA k of the recipe acts. recipe: resolved, enabled; loras: its files
     in the same order. at_once: pictures in a batch, fewer where so many do not fit in memory. on_step(done, of all
     pictures' steps) reports progress; what it raises ends the work, and a later call with the same `runs` goes on. Sets
-    that differ only in LoRAs of weight 0 are one run. words: of the prompt, whose
-    attention is wanted. Raises `SciArtError` for what cannot be made.
+    that differ only in LoRAs of weight 0 are one run. words: of the prompt, whose attention is wanted. Raises
+    `SciArtError` for what cannot be made.
     """
     size = check_settings(pipe, settings)
-    plan = compile_plan(recipe, settings.steps).first
+    compiled = compile_plan(recipe, settings.steps)
+    plan = compiled.first
     columns = _word_columns(pipe, plan, settings, words)
     mixture = bind(model_parts(pipe), loras, recipe.loras, "the model", recipe.execution, recipe.memory_limit)
-    same = {one: _without_idle(plan, one) for one in sets}
-    runs.update({one: runs[acting] for one, acting in same.items() if acting in runs})
-    missing = sorted({acting for one, acting in same.items() if one not in runs})
+    missing = missing_of(sets, runs, compiled.acting)
     done = 0
 
     def make(batch: Sequence[int]) -> dict[int, Run]:
@@ -95,16 +94,7 @@ def run_sets(pipe, recipe: Recipe, settings: Settings, loras: Sequence[LoraFile]
         done += len(batch)
         return made
 
-    in_batches(missing, at_once, make, runs)
-    runs.update({one: runs[acting] for one, acting in same.items()})
-
-
-def _without_idle(plan: PassPlan, one: int) -> int:
-    """The set without LoRAs that would do nothing in it."""
-    def acts(k: int) -> bool:
-        return plan.te_weights[k] != 0 or any(plan.weight(k, progress) for progress in plan.progress())
-
-    return sum(1 << k for k in range(len(plan.loras)) if one >> k & 1 and acts(k))
+    in_batches(sets, at_once, make, runs, compiled.acting)
 
 
 def _word_columns(pipe, plan: PassPlan, settings: Settings, words: Sequence[str]) -> list[list[int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import asdict
 
 from ..influence.report import Report, report
@@ -17,13 +17,14 @@ from .generate import Settings
 
 def explain(pipe, recipe: Recipe, settings: Settings, loras: Sequence[LoraFile], question: Question,
             words: Sequence[str] | None = None, at_once: int = AT_ONCE,
-            on_step: Callable[[int, int], None] | None = None, model_name: str = "") -> Report:
+            on_step: Callable[[int, int], None] | None = None, model_name: str = "",
+            runs: MutableMapping[int, Run] | None = None) -> Report:
     """What each LoRA of a recipe did. words: whose attention is shown; None: those of the prompt that tell something.
 
-    on_step, at_once: `run_sets`'s.
+    on_step, at_once, runs (none by default): `run_sets`'s.
     """
     words = telling_words(settings.prompt) if words is None else list(words)
-    runs: dict[int, Run] = {}
+    runs = {} if runs is None else runs
     run_sets(pipe, recipe, settings, loras, question.sets, runs, at_once, on_step, words)
     made = {**asdict(settings), "model": model_name, "recipe": dump_recipe(recipe),
             "summary": [f"seed {settings.seed}", f"{settings.steps} steps of {settings.sampler}",

@@ -60,9 +60,10 @@ def build_tab(actions: TabActions, store: PresetStore) -> gr.Blocks:
 
 def _build_influence(actions: TabActions) -> None:
     infotext = gr.Textbox(label="Picture (its infotext)", lines=4, elem_id="sciart_influence_infotext",
-                          placeholder="paste the infotext of a picture that was made with SciArt")
+                          placeholder="of a picture that was made with SciArt, or is to be")
     with gr.Row():
         last = gr.Button("The last picture", elem_id="sciart_influence_last")
+        asked = gr.Button("As txt2img is set now", elem_id="sciart_influence_asked")
         send = gr.Button("Send to txt2img", elem_id="sciart_influence_send")
     recipe = gr.Textbox(label="Recipe (JSON)", lines=2, elem_id="sciart_influence_recipe",
                         placeholder="the picture's own; another one is tried on the picture")
@@ -114,6 +115,7 @@ def _build_influence(actions: TabActions) -> None:
     cancel.click(lambda: actions.interrupt() and None, queue=False, show_progress="hidden")
     save.click(saved, [kept], [status], show_progress="hidden")
     last.click(read_last, outputs=[infotext, status], show_progress="hidden")
+    asked.click(None, outputs=[infotext], _js="() => window.sciart.infotextOfTxt2img()")
     send.click(None, [infotext], _js="(text) => { window.sciart.sendToTxt2img(text); return []; }")
 
 
@@ -161,5 +163,6 @@ def _progress(share: float) -> str:
 
 
 def _framed(page: str) -> str:
-    """A whole page within the tab, with its own styles."""
-    return f'<iframe class="sciart-report" title="report" srcdoc="{html.escape(page)}"></iframe>'
+    """A whole page within the tab, with its own styles, in the theme of the page around it."""
+    return ('<iframe class="sciart-report" title="report" onload="window.sciart.themeOf(this)" '
+            f'srcdoc="{html.escape(page)}"></iframe>')

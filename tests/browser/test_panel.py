@@ -1,19 +1,8 @@
-"""The panel in a browser: what is clicked and typed is what the script receives, and the other way round.
-
-Needs gradio 3.41.2 (here, or in the Python that SCIART_GRADIO_PYTHON names), playwright and a chromium.
-"""
+"""The panel in a browser: what is clicked and typed is what the script receives, and the other way round."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -25,51 +14,6 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not 
 expect = sync_api.expect
 
 pytestmark = pytest.mark.browser
-
-APP = Path(__file__).with_name("app.py")
-PYTHON = os.environ.get("SCIART_GRADIO_PYTHON", sys.executable)
-CHROMIUM = os.environ.get("SCIART_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-
-
-@pytest.fixture(scope="module")
-def address():
-    asked = subprocess.run([PYTHON, "-c", "import gradio; print(gradio.__version__)"],
-                           capture_output=True, text=True)
-    if asked.stdout.strip() != "3.41.2":
-        pytest.skip(f"gradio 3.41.2 is needed, {PYTHON} has {asked.stdout.strip() or 'none'}; "
-                    "set SCIART_GRADIO_PYTHON to a Python that has it")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen([PYTHON, str(APP), str(port)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    try:
-        yield wait_for(f"http://127.0.0.1:{port}/", server)
-    finally:
-        server.terminate()
-        server.wait(10)
-
-
-def wait_for(url, server):
-    for _ in range(120):
-        if server.poll() is not None:
-            raise RuntimeError(server.stdout.read().decode())
-        try:
-            urllib.request.urlopen(url, timeout=2).close()
-            return url
-        except OSError:
-            time.sleep(0.5)
-    raise RuntimeError(f"no answer from {url}")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    if not CHROMIUM:
-        pytest.skip("no chromium found; set SCIART_CHROMIUM to its path")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[
-            "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"])
-        yield browser
-        browser.close()
 
 
 class Page:

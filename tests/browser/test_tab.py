@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
-from test_panel import address, browser, expect  # noqa: F401  (fixtures)
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+expect = sync_api.expect
 
 pytestmark = pytest.mark.browser
 
@@ -13,7 +16,7 @@ RECIPE = '{"loras": [{"name": "child", "weight": 1}]}'
 
 
 @pytest.fixture(params=[1280, 390], ids=["wide", "phone"])
-def page(request, address, browser):  # noqa: F811
+def page(request, address, browser):
     context = browser.new_context(viewport={"width": request.param, "height": 900})
     page = context.new_page()
     page.goto(address)
@@ -100,6 +103,37 @@ def test_its_picture_can_be_sent_to_txt2img(page):
     expect(page.locator("#txt2img_prompt textarea")).to_have_value("a rocket")
 
 
+def test_what_txt2img_would_make_now_is_explained(page):
+    open_tab(page, "txt2img")
+    field(page, "txt2img_prompt").fill("a robot: \"at home\"")
+    field(page, "txt2img_seed").fill("11")
+    page.locator("#sciart_txt2img .icon").click()
+    panel = page.locator("#sciart_txt2img_panel")
+    panel.get_by_role("button", name="+ Add LoRA").click()
+    panel.locator("[data-field='name']").first.fill("child_style")
+    expect(page.locator("#sciart_txt2img_recipe textarea")).to_have_value(re.compile("child_style"))
+    open_tab(page, "SciArt")
+    page.get_by_role("button", name="As txt2img is set now").click()
+    settings = r"Steps: 20, Sampler: DPM\+\+ 2M, CFG scale: 7, Seed: 11, Size: 640x640"
+    expect(field(page, "sciart_influence_infotext")).to_have_value(
+        re.compile(f'^a robot: "at home"\n{settings}, SciArt: ".*child_style'))
+    page.get_by_role("button", name="Explain").click()
+    expect(page.locator("#sciart_influence_status li").first).to_contain_text("child: ", timeout=20_000)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_report_is_in_the_theme_of_the_page(page, theme):
+    page.goto(f"{page.url.split('?')[0]}?__theme={theme}")
+    open_tab(page, "SciArt")
+    page.get_by_role("button", name="The last picture").click()
+    expect(field(page, "sciart_influence_infotext")).not_to_have_value("")
+    page.get_by_role("button", name="Explain").click()
+    text = page.frame_locator("iframe.sciart-report").get_by_role("heading", name="What each LoRA did")
+    expect(text).to_be_visible(timeout=20_000)
+    bright = sum(map(int, re.findall(r"\d+", text.evaluate("node => getComputedStyle(node).color"))[:3]))
+    assert bright > 600 if theme == "dark" else bright < 165
+
+
 def test_loras_are_compared(page):
     open_tab(page, "Geometry")
     page.get_by_role("button", name="Compare").click()
@@ -153,5 +187,5 @@ def test_every_control_is_reached_by_the_keyboard(page):
     for _ in range(16):
         page.keyboard.press("Tab")
         reached.add(page.evaluate("document.activeElement.closest('[id^=sciart_]')?.id"))
-    assert {"sciart_influence_last", "sciart_influence_send", "sciart_influence_recipe", "sciart_influence_words",
-            "sciart_influence_run", "sciart_influence_cancel", "sciart_influence_save"} <= reached
+    for name in ("last", "asked", "send", "recipe", "words", "run", "cancel", "save"):
+        assert f"sciart_influence_{name}" in reached

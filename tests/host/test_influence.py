@@ -75,11 +75,15 @@ def test_it_says_how_much_when_and_where(host: HostServer) -> None:
     assert answer["made"]["prompt"] == "a rocket and a robot" and answer["made"]["seed"] == 1
 
 
-def test_a_lora_of_weight_0_has_no_part_in_it(host: HostServer) -> None:
+def test_a_lora_of_weight_0_gets_exactly_nothing(host: HostServer) -> None:
     given = {"loras": [*recipe()["loras"][:2], {"name": "science", "weight": 0}]}
     answer = told(host, recipe=given, words=[])
-    assert answer["shares"]["parts"][2] == pytest.approx(0, abs=1e-3)
-    assert answer["alone"]["mean_delta_e"][2] < 0.05
+    assert answer["shares"]["parts"][2] == 0 and answer["alone"]["mean_delta_e"][2] == 0
+    assert len(answer["images"]) == 8 and answer["images"][0] != answer["images"][1] == answer["images"][5]
+    hires = {"enable_hr": True, "hr_scale": 1.5, "denoising_strength": 0.6}
+    given["loras"][2]["hires"] = {"weight": 0.8}
+    answer = told(host, recipe=given, words=[], txt2img=hires)
+    assert answer["shares"]["parts"][2] != 0
 
 
 @pytest.mark.parametrize("changes", [

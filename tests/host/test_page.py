@@ -1,13 +1,11 @@
 """The panel on the real WebUI's own page: what it shows is what the host makes, pastes and sends on.
 
-Needs playwright and a chromium (SCIART_CHROMIUM names one). What the panel does by itself is in tests/browser.
+What the panel does by itself is in tests/browser.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -20,24 +18,12 @@ expect = sync_api.expect
 
 pytestmark = pytest.mark.browser
 
-CHROMIUM = os.environ.get("SCIART_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 ROLES = {"child": "child", "watercolor": "watercolor", "science": "science"}
 QUICK = {"steps": 4, "width": 64, "height": 64, "cfg_scale": 7, "seed": 1}
 PASTED = {"loras": [{"name": "child", "schedule": [[0, 0.2], [0.5, 0.65]], "curve": "cosine", "te_weight": 0.4},
                     {"name": "science", "weight": 0.4, "blocks": {"mid": 0.0}, "apply_to": "cond"}]}
 # Fonts and frames that the host fetches from elsewhere, and its hires preview, which returns more than it declares.
 ERRORS_OF_THE_HOST = ("Failed to load resource", "Cannot read properties of undefined (reading 'props')")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[sync_api.Browser]:
-    if not CHROMIUM:
-        pytest.skip("no chromium found; set SCIART_CHROMIUM to its path")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[
-            "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

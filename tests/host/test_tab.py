@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from pictures import MAX_DIFFERENCE, difference, recipe, with_recipe
 from PIL import Image
 from server import HostServer
-from test_page import browser, expect, server  # noqa: F401  (fixtures)
+from test_page import expect, server  # noqa: F401  (fixtures)
 from test_page import page as webui  # noqa: F401
 
 pytestmark = pytest.mark.browser
@@ -67,6 +68,18 @@ def test_it_is_cancelled_in_the_middle_and_everything_is_as_before(server: HostS
     page.get_by_role("button", name="Cancel").click()
     expect(status(page)).to_contain_text("of 8 pictures", timeout=30_000)
     assert server.txt2img().pngs[0] == plain.pngs[0] and server.probe() == state
+
+
+def test_what_txt2img_would_make_now_is_explained(server: HostServer, webui) -> None:  # noqa: F811
+    page = webui.open().page
+    webui.add("child", weight="0.7")
+    webui.fill("a submarine: in the sea", steps=3, seed=5)
+    page.locator("#tabs > .tab-nav button", has_text="SciArt").click()
+    page.get_by_role("button", name="As txt2img is set now").click()
+    expect(field(page, "sciart_influence_infotext")).to_have_value(
+        re.compile(r'^a submarine: in the sea\nSteps: 3, .*Seed: 5, Size: 64x64, SciArt: ".*child'))
+    page.get_by_role("button", name="Explain").click()
+    expect(status(page).locator("li")).to_have_text(re.compile("child: 100 % of the change"), timeout=120_000)
 
 
 def test_what_cannot_be_told_is_an_error_on_the_page(page) -> None:

@@ -7,6 +7,8 @@ import torch
 
 from sciart_ext.influence.batches import in_batches
 
+EVERYTHING = int
+"""of a set acts"""
 NO_MEMORY = "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
 
 
@@ -21,13 +23,19 @@ def making(most, asked):
 
 def test_all_at_once_where_they_fit():
     runs, asked = {}, []
-    in_batches(range(5), 4, making(8, asked), runs)
+    in_batches(range(5), 4, making(8, asked), runs, EVERYTHING)
     assert asked == [[0, 1, 2, 3], [4]] and runs == {one: f"run {one}" for one in range(5)}
+
+
+def test_sets_that_differ_in_what_does_not_act_have_one_run():
+    runs, asked = {0: "run 0"}, []
+    in_batches(range(8), 8, making(8, asked), runs, lambda one: one & 0b101)
+    assert asked == [[1, 4, 5]] and runs == {one: f"run {one & 0b101}" for one in range(8)}
 
 
 def test_halves_where_they_do_not_and_no_more_than_fitted_after_it():
     runs, asked = {}, []
-    in_batches(range(7), 7, making(2, asked), runs)
+    in_batches(range(7), 7, making(2, asked), runs, EVERYTHING)
     assert [len(batch) for batch in asked] == [7, 3, 1, 1, 1, 1, 1, 1, 1]
     assert sorted(runs) == list(range(7))
 
@@ -35,13 +43,13 @@ def test_halves_where_they_do_not_and_no_more_than_fitted_after_it():
 def test_one_that_does_not_fit_is_an_error_and_so_is_every_other():
     runs = {}
     with pytest.raises(RuntimeError, match="can't allocate"):
-        in_batches(range(4), 2, making(0, []), runs)
+        in_batches(range(4), 2, making(0, []), runs, EVERYTHING)
 
     def broken(batch):
         raise RuntimeError("something else")
 
     with pytest.raises(RuntimeError, match="something else"):
-        in_batches(range(4), 2, broken, runs)
+        in_batches(range(4), 2, broken, runs, EVERYTHING)
     assert runs == {}
 
 
@@ -52,5 +60,5 @@ def test_a_gpu_s_error_is_known_too():
         return {batch[0]: None}
 
     runs = {}
-    in_batches([3, 5], 2, make, runs)
+    in_batches([3, 5], 2, make, runs, EVERYTHING)
     assert sorted(runs) == [3, 5]

@@ -13,7 +13,9 @@ pytest.importorskip("transformers")
 
 from random_model import write_random_model
 
+from sciart_ext.influence.analysis import analyse
 from sciart_ext.influence.shapley import exact_shares
+from sciart_ext.influence.subsets import Question, ask
 from sciart_ext.recipe import parse_recipe
 from sciart_ext.standalone.counterfactuals import run_sets
 from sciart_ext.standalone.generate import Settings, generate, load_loras
@@ -80,6 +82,23 @@ def test_two_files_with_the_same_in_them_get_equal_shares(tiny, tmp_path):
     runs = made((tiny[0], tmp_path), loras=loras)
     child, twin, science = exact_shares(torch.stack([runs[one].trajectory[-1] for one in range(8)]))
     assert (child - twin).abs().max() < 1e-4 * child.abs().max() < (child - science).abs().max()
+
+
+def test_shares_of_six_are_estimated_from_half_the_pictures_and_hold_the_exact_ones(tiny, tmp_path):
+    names = ["child", "watercolor", "science", "first", "second", "third"]
+    for name, source in zip(names, ["child", "watercolor", "science"] * 2):
+        shutil.copy(tiny[1] / f"{source}.safetensors", tmp_path / f"{name}.safetensors")
+    loras = [{"name": name, "weight": 0.9 - 0.25 * k} for k, name in enumerate(names)]
+    settings = Settings("a rocket", steps=2, seed=5, cfg_scale=3, width=64, height=64)
+    question = ask(6)
+    runs = made((tiny[0], tmp_path), question.sets, loras, settings)
+    assert len(runs) == 32 and len(question.orders) == 12
+    told = analyse(names, question, runs).shares
+    made((tiny[0], tmp_path), range(64), loras, settings, runs)
+    exact = analyse(names, Question(6, "all"), runs).shares
+    assert told.residual < 1e-10 and float(told.parts.sum()) == pytest.approx(1) and told.orders == 12
+    assert ((told.parts - exact.parts).abs() <= told.errors).all() and (told.errors > 0).all()
+    assert (exact.errors == 0).all() and exact.orders is None
 
 
 def test_batches_of_another_size_give_the_same(tiny):
