@@ -135,16 +135,6 @@ def test_contrastive_gives_each_subject_a_row_beside_the_mixtures_and_styles_eve
     assert plan.changes() == 5
 
 
-def test_a_lora_acts_if_it_does_at_any_step_of_any_pass_or_in_the_text_encoders():
-    idle, late = {"weight": 0}, {"schedule": "0@0, 0@0.5, 1@1"}
-    plan = plan_of({"weight": 1}, idle, late, {"weight": 0, "te_weight": 0.1}, {"weight": 0, "hires": {"weight": 1}})
-    assert [plan.acting(one) for one in (0, 0b1, 0b10, 0b11111)] == [0, 0b1, 0, 0b01101]
-    late["te_weight"] = 0
-    assert [plan_of(idle, late, steps=steps).acting(0b11) for steps in (1, 5)] == [0, 0b10]
-    with_hires = plan_of({"weight": 0, "hires": {"weight": 1}}, hires_steps=2)
-    assert with_hires.acting(1) == 1
-
-
 def switched(*loras, steps=8, **composition):
     return compile_plan(parse_recipe({"loras": list(loras), "compose": "switch", "composition": composition}), steps)
 
@@ -245,3 +235,14 @@ def test_a_counterfactual_leaves_rows_and_turns_as_they_are(compose):
     for row in plan.rows():
         for progress in plan.progress():
             assert without.gates(progress, row) == (0, plan.gates(progress, row)[1])
+
+
+def test_a_lora_acts_if_it_does_at_any_step_of_any_pass_or_in_the_text_encoders():
+    idle, late = {"weight": 0}, {"schedule": "0@0, 0@0.5, 1@1"}
+    plan = plan_of({"weight": 1}, idle, late, {"weight": 0, "te_weight": 0.1}, {"weight": 0, "hires": {"weight": 1}})
+    assert [plan.acting(one) for one in (0, 0b1, 0b10, 0b11111)] == [0, 0b1, 0, 0b01101]
+    late["te_weight"] = 0
+    assert [plan_of(idle, late, steps=steps).acting(0b11) for steps in (1, 5)] == [0, 0b10]
+    with_hires = plan_of({"weight": 0, "hires": {"weight": 1}}, hires_steps=2)
+    assert with_hires.acting(1) == 1
+    assert [switched(A, B, steps=steps).acting(0b11) for steps in (6, 7)] == [0b01, 0b11]  # B's turn never comes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import io
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -68,6 +69,17 @@ def as_before(tiny):
     assert hosted(tiny).pngs[0] == plain.pngs[0] and tiny.probe() == state
 
 
+@contextmanager
+def options(tiny, **changed):
+    """Settings of the host while it lasts; `override_settings` leaves those changed that were never saved."""
+    before = tiny.get("/sdapi/v1/options").json
+    assert tiny.post("/sdapi/v1/options", changed).status == 200
+    try:
+        yield
+    finally:
+        assert tiny.post("/sdapi/v1/options", {name: before[name] for name in changed}).status == 200
+
+
 def for_host(recipe):
     return {**recipe, "loras": [{**lora, "name": f"sciart-tiny-{lora['name']}"} for lora in recipe["loras"]]}
 
@@ -92,8 +104,8 @@ def alone_model():
     return load_pipeline(MODEL, device="cpu")
 
 
-def alone(recipe, sampler):
-    settings = Settings(PROMPT, negative_prompt="planet", steps=STEPS, seed=11, sampler=sampler, cfg_scale=5.0)
+def alone(recipe, sampler, steps=STEPS):
+    settings = Settings(PROMPT, negative_prompt="planet", steps=steps, seed=11, sampler=sampler, cfg_scale=5.0)
     recipe = parse_recipe(recipe)
     return np.asarray(generate(alone_model(), recipe, settings,
                                load_loras(recipe, MODEL / "loras")).image)
@@ -107,14 +119,15 @@ def test_host_and_standalone_compose_to_the_same_picture(tiny, given, sampler):
     assert largest <= 3 and mean <= 0.6, f"largest {largest}, mean {mean:.3f}"  # the host cuts values off: 0.5
 
 
-# diffusers rounds the timesteps of the one to whole numbers, and spaces those of the other its own way
+# diffusers rounds the timesteps of the one to whole numbers, and spaces those of the other as the host does only where
+# the steps divide 1000
 @pytest.mark.parametrize("sampler", [{"sampler_name": "DPM++ 2M", "scheduler": "Karras"}, {"sampler_name": "DDIM"}],
                          ids=["DPM++ 2M Karras", "DDIM"])
 @pytest.mark.parametrize("given", ["switch", "composite", "spatial", "regions"])
 def test_where_the_samplers_are_not_quite_the_same_the_pictures_are_near(tiny, given, sampler):
-    picture = hosted(tiny, RECIPES[given], **sampler).pictures[0]
-    assert difference(alone(RECIPES[given], sampler["sampler_name"]), picture)[1] <= 1.0
-    assert difference(hosted(tiny, MERGED, **sampler).pictures[0], picture)[1] > 2
+    picture = hosted(tiny, RECIPES[given], steps=10, **sampler).pictures[0]
+    assert difference(alone(RECIPES[given], sampler["sampler_name"], 10), picture)[1] <= 0.8
+    assert difference(hosted(tiny, MERGED, steps=10, **sampler).pictures[0], picture)[1] > 2
 
 
 @pytest.mark.parametrize("sampler", ["Euler a", "DPM++ 2M SDE", "DPM++ SDE", "Heun", "DDIM", "DDIM CFG++", "UniPC",
@@ -155,23 +168,25 @@ def test_batches_are_composed_picture_by_picture(tiny, given):
 
 @pytest.mark.parametrize("given", ["by row", "spatial"])
 def test_without_batching_of_cond_and_uncond_it_is_the_same_picture(tiny, given):
-    apart = hosted(tiny, RECIPES[given], batch_size=2, override_settings={"batch_cond_uncond": False})
+    with options(tiny, batch_cond_uncond=False):
+        apart = hosted(tiny, RECIPES[given], batch_size=2)
     for a, b in zip(apart.pictures, hosted(tiny, RECIPES[given], batch_size=2).pictures):
         assert difference(a, b)[1] <= 0.5
 
 
 @pytest.mark.parametrize("prompt", ["space " * 80 + PROMPT, "a red striped [rocket:planet:0.5] and a (robot:1.3)"])
 def test_long_and_edited_prompts_are_composed_as_they_are_merged(tiny, prompt):
-    padded = {"override_settings": {"pad_cond_uncond": True}}  # rows of one picture are all of one length
-    found, merged = (hosted(tiny, one, prompt, **padded).pictures[0] for one in (EVERYWHERE, MERGED))
+    with options(tiny, pad_cond_uncond=True):  # rows of one picture are all of one length
+        found, merged = (hosted(tiny, one, prompt).pictures[0] for one in (EVERYWHERE, MERGED))
     assert difference(found, merged)[1] <= 0.1
 
 
 def test_steps_without_the_negative_prompt_count_the_prompt_alone(tiny):
-    skipping = {"override_settings": {"skip_early_cond": 1.0}}
     for given in (RECIPES["composite"], RECIPES["spatial"]):
-        skipped, without = hosted(tiny, given, **skipping), hosted(tiny, given, cfg_scale=1.0)
-        assert difference(skipped.pictures[0], without.pictures[0])[1] <= 0.2
+        with options(tiny, skip_early_cond=1.0):
+            skipped = hosted(tiny, given)
+        assert difference(skipped.pictures[0], hosted(tiny, given, cfg_scale=1.0).pictures[0])[1] <= 0.2
+        assert difference(skipped.pictures[0], hosted(tiny, given).pictures[0])[1] > 2
 
 
 def test_the_hires_pass_is_composed_or_merged_by_choice(tiny):
@@ -193,7 +208,7 @@ def test_img2img_is_composed(tiny, sampler):
     assert {answer.status for answer in made.values()} == {200}
     assert difference(made["everywhere"].pictures[0], made["merged"].pictures[0])[1] <= 0.1
     for one, other in (("switch", "spatial"), ("switch", "merged"), ("spatial", "merged")):
-        assert difference(made[one].pictures[0], made[other].pictures[0])[1] > 0.5
+        assert difference(made[one].pictures[0], made[other].pictures[0])[1] > 0.2
 
 
 @pytest.mark.parametrize("given", ["switch", "spatial"])
