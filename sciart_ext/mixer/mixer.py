@@ -30,13 +30,14 @@ class Mixer:
     root: the module whose calls take the rows; layers: its layers by canonical name; blocks: per LoRA, factors of
     the UNet's blocks in, mid, out; memory_limit: bytes of merged weights; prime: called with each module before its
     weight is read, for hosts that update weights lazily; device: where the root is computed, if not where its
-    weights lie now. Use as a context: within it, `set_gates` decides what the next calls of the root see.
+    weights lie now; untouched: a weight as it was before the host itself changed it. Use as a context: within it,
+    `set_gates` decides what the next calls of the root see.
     """
 
     def __init__(self, root: nn.Module, layers: Mapping[str, Target], loras: Sequence[LoraFile],
                  blocks: Sequence[Mapping[str, float]] = (), execution: str = "auto",
                  memory_limit: float | None = None, prime: Callable[[nn.Module], None] | None = None,
-                 device: torch.device | None = None):
+                 device: torch.device | None = None, untouched: Callable[[Target], torch.Tensor] | None = None):
         self.root = root
         self.count = len(loras)
         self.execution = execution
@@ -44,7 +45,7 @@ class Mixer:
         self._prime = prime
         self._device = device
         self._levels = _levels(layers)
-        self._layers = _build_layers(layers, loras, list(blocks) or [{}] * len(loras))
+        self._layers = _build_layers(layers, loras, list(blocks) or [{}] * len(loras), untouched)
         self._slots: dict[tuple[int, str], Slot] = {}
         for layer in self._layers:
             key = (id(layer.target.module), layer.target.parameter)
@@ -254,7 +255,8 @@ def _restorer(slots: list[Slot]) -> Callable:
 
 
 def _build_layers(targets: Mapping[str, Target], loras: Sequence[LoraFile],
-                  blocks: Sequence[Mapping[str, float]]) -> list[Layer]:
+                  blocks: Sequence[Mapping[str, float]], untouched: Callable[[Target], torch.Tensor] | None,
+                  ) -> list[Layer]:
     layers = []
     for weight_name, weight_target in targets.items():
         for name, target in ((weight_name, weight_target), (weight_name + BIAS, weight_target.bias())):
@@ -267,7 +269,7 @@ def _build_layers(targets: Mapping[str, Target], loras: Sequence[LoraFile],
                     if deltas[k] is None:
                         raise ValueError(f"{lora.path.name}: {name} does not fit; check_fit tells before")
             if deltas:
-                layers.append(Layer(name, target, deltas, block_factors))
+                layers.append(Layer(name, target, deltas, block_factors, untouched))
     return layers
 
 
