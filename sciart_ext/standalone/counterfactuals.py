@@ -21,9 +21,9 @@ from ..mixer.mixture import Mixture, bind
 from ..mixer.targets import diffusers_unet_layers
 from ..plan import PassPlan, Row, compile_plan
 from ..recipe import Recipe
-from .generate import Settings, check_settings, encode_rows, model_parts, sample
+from .generate import Settings, check_settings, embedded_words, encode_rows, model_parts, sample
 from .guided import row_prompt
-from .prompts import Embeddings, encoders, token_chunks, token_ids
+from .prompts import Embeddings, encoders, token_chunks, token_ids, words_in
 from .sampling import PromptRow, Rows, decode
 
 AT_ONCE = 8
@@ -79,6 +79,9 @@ def run_sets(pipe, recipe: Recipe, settings: Settings, loras: Sequence[LoraFile]
     plan = compile_plan(recipe, settings.steps).first
     columns = _word_columns(pipe, plan, settings, words)
     mixture = bind(model_parts(pipe), loras, recipe.loras, "the model", recipe.execution, recipe.memory_limit)
+    if columns and words_in(encoders(pipe)[0][0], settings.prompt, embedded_words(pipe, mixture)[0]):
+        raise SciArtError("words", "the prompt has the word of an embedding that comes with a LoRA, whose attention is "
+                                   "not told apart here; accepted: no words, or another prompt")
     same = {one: _without_idle(plan, one) for one in sets}
     runs.update({one: runs[acting] for one, acting in same.items() if acting in runs})
     missing = sorted({acting for one, acting in same.items() if one not in runs})
