@@ -8,7 +8,7 @@ from torch import nn
 
 from ..errors import SciArtError
 from ..mixer.mixture import Part
-from ..mixer.targets import clip_layers, ldm_unet_layers, open_clip_layers
+from ..mixer.targets import Target, clip_layers, ldm_unet_layers, open_clip_layers
 from .a1111_networks import networks
 
 
@@ -45,6 +45,21 @@ def update_weights(module: nn.Module) -> None:
     """
     with torch.no_grad():
         networks().network_apply_weights(module)
+
+
+def untouched_weight(target: Target) -> torch.Tensor:
+    """A weight or bias as the checkpoint has it, also while the built-in Lora extension has networks of its own in it:
+    of what it changes it keeps a copy in main memory."""
+    attention = isinstance(target.bracket, nn.MultiheadAttention)
+    keeper = target.bracket if attention else target.module
+    if not getattr(keeper, "network_current_names", ()):
+        return target.weight()
+    kept = keeper.network_bias_backup if target.is_bias else keeper.network_weights_backup
+    if attention and not target.is_bias:  # in_proj_weight and that of out_proj
+        kept = kept[0 if target.module is keeper else 1]
+    if attention and target.is_bias and target.module is keeper:
+        return target.weight()  # in_proj_bias, which it never changes
+    return target.weight() if kept is None else kept
 
 
 def _text_encoders(sd_model: nn.Module) -> list[nn.Module]:

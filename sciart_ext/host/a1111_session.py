@@ -13,7 +13,7 @@ from ..lora.file import inspect_lora, load_lora
 from ..mixer.mixture import Mixture, bind
 from ..recipe import Recipe
 from . import a1111_networks
-from .a1111_model import model_name, model_parts, update_weights
+from .a1111_model import model_name, model_parts, untouched_weight, update_weights
 
 MODELS_KEPT = 2
 
@@ -48,7 +48,7 @@ class Session:
                 del self._mixtures[old]
         loras = [_load(path, lora.name, i) for i, (path, lora) in enumerate(zip(paths, recipe.loras))]
         mixture = bind(model_parts(sd_model), loras, recipe.loras, model_name(sd_model), execution,
-                       recipe.memory_limit, update_weights, devices.device, recipe.combination)
+                       recipe.memory_limit, update_weights, devices.device, untouched_weight, recipe.combination)
         self._mixtures[key] = mixture
         while len(self._mixtures) > MODELS_KEPT:
             self._mixtures.popitem(last=False)

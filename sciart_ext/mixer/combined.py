@@ -28,13 +28,14 @@ ORDERS_KEPT = 8
 
 
 def combined_layer(name: str, target: Target, deltas: Mapping[int, Factors | Whole], block_factors: dict[int, float],
-                   combination: Combination, names: Mapping[int, str]) -> Layer:
+                   combination: Combination, names: Mapping[int, str],
+                   untouched: Callable[[Target], torch.Tensor] | None = None) -> Layer:
     """One layer; names: of the LoRAs that reach it, by index. Vectors have no directions to leave: `orthogonal` adds
     them up. Raises `SciArtError` for deltas that the method does not take."""
     if combination.method != "orthogonal":
-        return SparseLayer(name, target, deltas, block_factors, combination, names)
+        return SparseLayer(name, target, deltas, block_factors, combination, names, untouched)
     if target.is_bias or target.is_norm:
-        return Layer(name, target, deltas, block_factors)
+        return Layer(name, target, deltas, block_factors, untouched)
     for k, item in deltas.items():
         if isinstance(item, Whole):
             raise SciArtError("combine", f"{names[k]} is {item.delta.kind}, whose changes have no thin factors; "
@@ -53,8 +54,8 @@ class CombinedLayer(Layer):
     """A layer that is merged on its own, and whose branch acts row by row of gates."""
 
     def __init__(self, name: str, target: Target, deltas: Mapping[int, Factors | Whole],
-                 block_factors: dict[int, float]):
-        super().__init__(name, target, deltas, block_factors)
+                 block_factors: dict[int, float], untouched: Callable[[Target], torch.Tensor] | None = None):
+        super().__init__(name, target, deltas, block_factors, untouched)
         self.block_factors = block_factors
         self.scales = {k: item.scale for k, item in deltas.items() if isinstance(item, Factors)}
         self._groups: tuple[object, list[tuple[tuple, torch.Tensor]]] | None = None
@@ -96,14 +97,15 @@ class SparseLayer(CombinedLayer):
     is_dense = True
 
     def __init__(self, name: str, target: Target, deltas: Mapping[int, Factors | Whole],
-                 block_factors: dict[int, float], combination: Combination, names: Mapping[int, str]):
-        super().__init__(name, target, deltas, block_factors)
+                 block_factors: dict[int, float], combination: Combination, names: Mapping[int, str],
+                 untouched: Callable[[Target], torch.Tensor] | None):
+        super().__init__(name, target, deltas, block_factors, untouched)
         self._combine = SparseCombination(combination, name, names)
         self._shape = next(iter(self.products().values())).shape if self.scales else self.wholes[0].delta.shape
 
     @torch.no_grad()
     def delta(self, gates: Sequence[float], weight: torch.Tensor) -> torch.Tensor | None:
-        """C (out, in) beside the model's own weight; None where no LoRA acts."""
+        """C (out, in) beside the model's untouched weight; None where no LoRA acts."""
         weights = self.weights_of(gates)
         if not any(weights.values()):
             return None
@@ -115,7 +117,7 @@ class SparseLayer(CombinedLayer):
 
     def write_merged(self, original: torch.Tensor, merged: torch.Tensor, weights: torch.Tensor) -> None:
         merged.copy_(original.reshape(merged.shape))
-        delta = self.delta(weights[0].tolist(), original)
+        delta = self.delta(weights[0].tolist(), self.untouched())
         if delta is not None:
             merged.add_(delta.to(merged.dtype).reshape(merged.shape))
 

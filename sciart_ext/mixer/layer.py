@@ -9,7 +9,7 @@ no thin factors are added to both (`whole.py`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -30,9 +30,10 @@ class Layer:
     and `owner` (ranks,); the others in `wholes`, with `whole_strength` and `whole_owner` (wholes,)."""
 
     def __init__(self, name: str, target: Target, deltas: Mapping[int, Factors | Whole],
-                 block_factors: Mapping[int, float]):
+                 block_factors: Mapping[int, float], untouched: Callable[[Target], torch.Tensor] | None = None):
         self.name = name
         self.target = target
+        self._untouched = untouched
         self.loras = tuple(deltas)
         factors = {k: item for k, item in deltas.items() if isinstance(item, Factors)}
         self._stack(factors, block_factors)
@@ -59,6 +60,15 @@ class Layer:
         weight = self.target.weight()
         rows = len(weight) if self.target.rows is None else self.target.rows.stop - self.target.rows.start
         return rows, weight[0].numel()
+
+    def untouched(self) -> torch.Tensor | None:
+        """The weight that the deltas without thin factors start from, in the target's own rows: the model's, without
+        what the host itself has added to it."""
+        weight = self.target.weight()
+        relative = any(whole.delta.needs_weight for whole in self.wholes)
+        if self._untouched is not None and weight is not None and relative:
+            weight = self._untouched(self.target).to(weight.device)
+        return weight if self.target.rows is None else weight[self.target.rows]
 
     @property
     def can_merge(self) -> bool:
@@ -112,7 +122,7 @@ class Layer:
     def add_wholes(self, module: nn.Module, x: torch.Tensor, y: torch.Tensor, wholes: Sequence[Whole],
                    gates: torch.Tensor) -> torch.Tensor:
         """y and what these deltas without thin factors add to it; gates (rows or 1, wholes)."""
-        own = self.target.weight()
+        own = self.untouched()
         if self.target.is_bias:
             return add_bias_branch(module, own, wholes, y, gates)
         if self.target.is_norm:
@@ -141,7 +151,7 @@ def merge(layers: Sequence[Layer], originals: Sequence[torch.Tensor], merged: Se
     weights: λ (1, LoRAs). On a GPU batched products save the launches, on a CPU a product per layer saves passes
     over memory. Deltas without thin factors are computed from the originals, one layer after the other.
     """
-    if layers[0].wholes:
+    if layers[0].wholes or merged[0].dtype not in MERGEABLE:
         for layer, original, target in zip(layers, originals, merged):
             merge_whole(layer, original, target, weights)
         return
@@ -155,9 +165,11 @@ def merge(layers: Sequence[Layer], originals: Sequence[torch.Tensor], merged: Se
 
 def merge_whole(layer: Layer, original: torch.Tensor, merged: torch.Tensor, weights: torch.Tensor) -> None:
     """W' = W + U·diag(g)·D + Σ g·ΔW(W), rounded once; merged: (out, in) or the weight's own shape."""
-    total = weighted_sum(layer.wholes, layer.whole_gates(weights)[0].tolist(), original)
+    total = weighted_sum(layer.wholes, layer.whole_gates(weights)[0].tolist(), layer.untouched())
     if len(layer.owner):
-        thin = (layer.up * layer.gates(weights)[0]) @ layer.down.to(torch.promote_types(layer.up.dtype, torch.float32))
+        dtype = torch.promote_types(layer.up.dtype, torch.float32)
+        with torch.autocast(original.device.type, enabled=False):
+            thin = (layer.up * layer.gates(weights)[0]).to(dtype) @ layer.down.to(dtype)
         total = thin.reshape(original.shape) if total is None else total + thin.reshape(original.shape)
     changed = original if total is None else original.to(total.dtype) + total
     merged.copy_(changed.reshape(merged.shape))

@@ -32,14 +32,16 @@ class Mixer:
     root: the module whose calls take the rows; layers: its layers by canonical name; blocks: per LoRA, factors of
     the UNet's blocks in, mid, out; memory_limit: bytes of merged weights; prime: called with each module before its
     weight is read, for hosts that update weights lazily; device: where the root is computed, if not where its
-    weights lie now; combination: how the LoRAs are joined in a layer, by default linearly. Use as a context:
-    within it, `set_gates` decides what the next calls of the root see.
+    weights lie now; untouched: a weight as it was before the host itself changed it; combination: how the LoRAs are
+    joined in a layer, by default linearly. Use as a context: within it, `set_gates` decides what the next calls of the
+    root see.
     """
 
     def __init__(self, root: nn.Module, layers: Mapping[str, Target], loras: Sequence[LoraFile],
                  blocks: Sequence[Mapping[str, float]] = (), execution: str = "auto",
                  memory_limit: float | None = None, prime: Callable[[nn.Module], None] | None = None,
-                 device: torch.device | None = None, combination: Combination | None = None):
+                 device: torch.device | None = None, untouched: Callable[[Target], torch.Tensor] | None = None,
+                 combination: Combination | None = None):
         self.root = root
         self.count = len(loras)
         self.execution = execution
@@ -47,7 +49,7 @@ class Mixer:
         self._prime = prime
         self._device = device
         self._levels = _levels(layers)
-        self._layers = _build_layers(layers, loras, list(blocks) or [{}] * len(loras), combination)
+        self._layers = _build_layers(layers, loras, list(blocks) or [{}] * len(loras), untouched, combination)
         self._slots: dict[tuple[int, str], Slot] = {}
         for layer in self._layers:
             key = (id(layer.target.module), layer.target.parameter)
@@ -258,7 +260,8 @@ def _restorer(slots: list[Slot]) -> Callable:
 
 
 def _build_layers(targets: Mapping[str, Target], loras: Sequence[LoraFile],
-                  blocks: Sequence[Mapping[str, float]], combination: Combination | None) -> list[Layer]:
+                  blocks: Sequence[Mapping[str, float]], untouched: Callable[[Target], torch.Tensor] | None,
+                  combination: Combination | None) -> list[Layer]:
     layers = []
     for weight_name, weight_target in targets.items():
         for name, target in ((weight_name, weight_target), (weight_name + BIAS, weight_target.bias())):
@@ -271,10 +274,10 @@ def _build_layers(targets: Mapping[str, Target], loras: Sequence[LoraFile],
                     if deltas[k] is None:
                         raise ValueError(f"{lora.path.name}: {name} does not fit; check_fit tells before")
             if deltas and combination is None:
-                layers.append(Layer(name, target, deltas, block_factors))
+                layers.append(Layer(name, target, deltas, block_factors, untouched))
             elif deltas:
                 names = {k: loras[k].path.stem for k in deltas}
-                layers.append(combined_layer(name, target, deltas, block_factors, combination, names))
+                layers.append(combined_layer(name, target, deltas, block_factors, combination, names, untouched))
     return layers
 
 

@@ -62,16 +62,16 @@ def all_layers(parts: Mapping[str, Part]) -> dict[str, Target]:
 def bind(parts: Mapping[str, Part], loras: Sequence[LoraFile], entries: Sequence[LoraEntry], model: str,
          execution: str = "auto", memory_limit: float | None = None,
          prime: Callable[[nn.Module], None] | None = None, device: torch.device | None = None,
-         combination: Combination | None = None) -> Mixture:
+         untouched: Callable[[Target], torch.Tensor] | None = None, combination: Combination | None = None) -> Mixture:
     """Binds LoRAs (one per recipe entry) to the parts `unet` and `te1`, `te2` of a model called `model`.
 
-    memory_limit: bytes. combination: how they are joined in a layer, by default linearly. Raises `SciArtError`
-    for a LoRA that does not fit, and where all is to be merged but the limit is too low for that.
+    memory_limit: bytes; prime, device, untouched, combination: `Mixer`'s. Raises `SciArtError` for a LoRA that does not
+    fit, and where all is to be merged but the limit is too low for that.
     """
     notes = check_fit(loras, all_layers(parts), model)
     blocks = [entry.blocks for entry in entries]
     mixers = {name: Mixer(part.root, part.layers, loras, blocks if name == "unet" else (),
-                          execution, memory_limit, prime, device, combination)
+                          execution, memory_limit, prime, device, untouched, combination)
               for name, part in parts.items()}
     if execution == "merge" and memory_limit is not None:
         needed = max(mixer.touched_bytes() for mixer in mixers.values())

@@ -36,10 +36,11 @@ class Whole(NamedTuple):
     @torch.no_grad()
     def of(self, weight: Tensor) -> Tensor:
         """ΔW for the layer's own weight, in its shape, on its device, in float32 or wider."""
-        if self.channels is None:
-            return self.delta.of(weight)
-        delta = self.delta.of(weight[:, :self.channels])
-        return F.pad(delta, (0, 0, 0, 0, 0, weight.shape[1] - self.channels))
+        with torch.autocast(weight.device.type, enabled=False):  # the host's would round every product to half
+            if self.channels is None:
+                return self.delta.of(weight)
+            delta = self.delta.of(weight[:, :self.channels])
+            return F.pad(delta, (0, 0, 0, 0, 0, weight.shape[1] - self.channels))
 
 
 def weighted_sum(wholes: Sequence[Whole], gates: Sequence[float], weight: Tensor) -> Tensor | None:

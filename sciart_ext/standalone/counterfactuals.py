@@ -22,8 +22,8 @@ from ..mixer.mixture import Mixture, bind
 from ..mixer.targets import diffusers_unet_layers
 from ..plan import PassPlan, Row, compile_plan
 from ..recipe import Recipe
-from .generate import Settings, check_settings, encode_rows, model_parts, sample
-from .prompts import Embeddings, encoders, token_chunks, token_ids
+from .generate import Settings, check_settings, embedded_words, encode_rows, model_parts, sample
+from .prompts import Embeddings, encoders, token_chunks, token_ids, words_in
 from .sampling import PromptRow, Rows, decode
 
 AT_ONCE = 8
@@ -82,6 +82,9 @@ def run_sets(pipe, recipe: Recipe, settings: Settings, loras: Sequence[LoraFile]
     columns = _word_columns(pipe, plan, settings, words)
     mixture = bind(model_parts(pipe), loras, recipe.loras, "the model", recipe.execution, recipe.memory_limit,
                    combination=recipe.combination)
+    if columns and words_in(encoders(pipe)[0][0], settings.prompt, embedded_words(pipe, mixture)[0]):
+        raise SciArtError("words", "the prompt has the word of an embedding that comes with a LoRA, whose attention is "
+                                   "not told apart here; accepted: no words, or another prompt")
     missing = missing_of(sets, runs, compiled.acting)
     done = 0
 

@@ -28,9 +28,10 @@ from ..mixer.mixture import Mixture, Part, all_layers, bind
 from ..mixer.targets import Target, clip_layers, diffusers_unet_layers
 from ..plan import PassPlan, compile_plan
 from ..recipe import Recipe, recipe_to_text
+from .embeddings import Words, usable_words
 from .guided import enter_guide
 from .infotext import infotext
-from .prompts import count_chunks, emphasis_note, encode, encoders
+from .prompts import count_chunks, emphasis_note, encode, encoders, words_in
 from .samplers import make_scheduler, quiet_sampling
 from .sampling import PromptRow, Rows, decode, denoise
 
@@ -81,7 +82,7 @@ def generate(pipe, recipe: Recipe, settings: Settings, loras: list[LoraFile], mo
     plan = compile_plan(recipe.copy(update={"loras": entries}), settings.steps).first
     mixture = bind(model_parts(pipe), loras, entries, model_name or "the model", recipe.execution,
                    recipe.memory_limit, combination=recipe.combination)
-    notes = [*mixture.notes, *unread(recipe)]
+    notes = [*mixture.notes, *embedded_words(pipe, mixture)[1], *unread(recipe)]
     notes += filter(None, [emphasis_note(f"{settings.prompt} {settings.negative_prompt}")])
     started = time.perf_counter()
     rows = Rows(pipe, mixture.unet, plan, encode_rows(pipe, settings, plan, mixture), settings.cfg_scale,
@@ -152,12 +153,22 @@ def model_layers(pipe) -> dict[str, Target]:
 def encode_rows(pipe, settings: Settings, plan: PassPlan, mixture: Mixture) -> list[PromptRow]:
     """Each row's prompt, encoded with its own text-encoder gates, all to the same length."""
     texts = [row_prompt(plan, row, settings.prompt, settings.negative_prompt) for row in plan.encoded_rows()]
-    chunks = max(count_chunks(pipe, text) for text in texts)
+    words, _ = embedded_words(pipe, mixture)
+    if plan.subjects and any(words_in(encoders(pipe)[0][0], text, words) for text in texts):
+        raise SciArtError("compose", "contrastive cannot place the word of an embedding that comes with a LoRA here; "
+                                     "accepted: merge, or another prompt")
+    chunks = max(count_chunks(pipe, text, words) for text in texts)
     rows = []
     for row, text in zip(plan.encoded_rows(), texts):
         with mixture.encoding(plan.te_gates(row)):
-            rows.append(PromptRow(row, encode(pipe, text, chunks, settings.clip_skip)))
+            rows.append(PromptRow(row, encode(pipe, text, chunks, settings.clip_skip, words)))
     return rows
+
+
+def embedded_words(pipe, mixture: Mixture) -> tuple[Words, list[str]]:
+    """The words that come with the LoRAs, and notes on those that this model cannot take."""
+    widths = {prefix: encoder.get_input_embeddings().weight.shape[1] for _, encoder, prefix in encoders(pipe)}
+    return usable_words(mixture.embeddings, widths)
 
 
 def workload(rows: Rows, order: int, latents: Sequence[int]) -> Workload:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-CHUNK = 75
+from .embeddings import CHUNK, NO_WORDS, Words, standing_for, with_vectors
 
 
 class Embeddings(NamedTuple):
@@ -25,23 +25,25 @@ def encoders(pipe) -> list[tuple]:
             if getattr(pipe, encoder, None) is not None]
 
 
-def count_chunks(pipe, text: str) -> int:
+def count_chunks(pipe, text: str, words: Words = NO_WORDS) -> int:
     """How many chunks of 75 tokens a prompt takes; at least 1."""
-    return max(len(token_chunks(tokenizer, text)) for tokenizer, _, _ in encoders(pipe))
+    return max(len(token_chunks(tokenizer, text, words)) for tokenizer, _, _ in encoders(pipe))
 
 
 @torch.no_grad()
-def encode(pipe, text: str, chunks: int, clip_skip: int = 1) -> Embeddings:
+def encode(pipe, text: str, chunks: int, clip_skip: int = 1, words: Words = NO_WORDS) -> Embeddings:
     """The prompt's embeddings, padded to so many chunks.
 
-    clip_skip: the host's; 2 takes the layer before the last. SDXL takes that one always, without final norm.
+    clip_skip: the host's; 2 takes the layer before the last. SDXL takes that one always, without final norm. words:
+    that stand for vectors.
     """
     parts = encoders(pipe)
     is_xl = hasattr(pipe, "text_encoder_2")
     columns, pooled = [], None
-    for tokenizer, encoder, _ in parts:
-        outputs = [encoder(ids.to(encoder.device), output_hidden_states=True)
-                   for ids in _chunked_ids(tokenizer, text, chunks)]
+    for tokenizer, encoder, prefix in parts:
+        with standing_for(encoder, words.vectors.get(prefix)):
+            outputs = [encoder(ids.to(encoder.device), output_hidden_states=True)
+                       for ids in _chunked_ids(tokenizer, text, chunks, words)]
         if is_xl:
             hidden = [output.hidden_states[-2] for output in outputs]
             pooled = outputs[0][0] if outputs[0][0].dim() == 2 else pooled
@@ -66,15 +68,34 @@ def token_ids(tokenizer, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids
 
 
-def token_chunks(tokenizer, text: str) -> list[list[int]]:
-    """The text's tokens in chunks of 75; at least one chunk."""
-    ids = token_ids(tokenizer, text)
-    return [ids[i:i + CHUNK] for i in range(0, max(len(ids), 1), CHUNK)]
+def token_chunks(tokenizer, text: str, words: Words = NO_WORDS) -> list[list[int]]:
+    """The text's tokens in chunks of 75; at least one chunk. A word's vectors stay in one chunk, as in the host."""
+    chunks: list[list[int]] = [[]]
+    for item in with_vectors(token_ids(tokenizer, text), _numbers(tokenizer, words)):
+        tokens = item if isinstance(item, list) else [item]
+        if len(chunks[-1]) + len(tokens) > CHUNK:
+            chunks.append([])
+        chunks[-1] += tokens
+    return chunks
 
 
-def _chunked_ids(tokenizer, text: str, chunks: int) -> list[Tensor]:
+def words_in(tokenizer, text: str, words: Words) -> bool:
+    """Whether one of these words is in the text."""
+    return any(token < 0 for chunk in token_chunks(tokenizer, text, words) for token in chunk)
+
+
+def _numbers(tokenizer, words: Words) -> dict[tuple[int, ...], list[int]]:
+    """The numbers of each word's vectors, by the word's tokens."""
+    numbers, first = {}, 0
+    for word, count in words.counts.items():
+        numbers[tuple(token_ids(tokenizer, word))] = [-1 - first - i for i in range(count)]
+        first += count
+    return numbers
+
+
+def _chunked_ids(tokenizer, text: str, chunks: int, words: Words) -> list[Tensor]:
     """Token ids per chunk, (1, 77) each: start, 75 tokens, end; a short chunk ends early and is padded."""
-    parts = token_chunks(tokenizer, text)
+    parts = token_chunks(tokenizer, text, words)
     rows = []
     for part in parts + [[]] * (chunks - len(parts)):
         padding = [tokenizer.pad_token_id] * (CHUNK - len(part))

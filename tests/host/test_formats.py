@@ -187,6 +187,18 @@ def test_the_order_of_kinds_that_depend_on_the_weight_does_not_matter(host: Host
     assert difference(first.pictures[0], second.pictures[0])[1] > 1.0, "the host's order no longer matters"
 
 
+@pytest.mark.parametrize("execution", ["auto", "branch"])
+def test_a_lora_in_the_prompt_does_not_change_what_a_recipes_dora_does(host: HostServer, folder: Path,
+                                                                       execution: str) -> None:
+    """It starts from the checkpoint's own weight, as beside a LoRA of the recipe."""
+    wanted, parts, prefix = KINDS["dora"]
+    write_kind(folder / "kind-dora.safetensors", checkpoint(host, "tiny-sd1"), wanted, parts, prefix)
+    together = host.txt2img(**SAMPLING, **with_recipe(recipe({"child": 0.7, "kind-dora": 0.8})))
+    apart = host.txt2img(**{**SAMPLING, "prompt": "a rocket <lora:child:0.7>"},
+                         **with_recipe(recipe({"kind-dora": 0.8}, execution=execution)))
+    assert_same_picture(together, apart)
+
+
 def test_the_list_tells_kind_rank_and_layers(host: HostServer, folder: Path) -> None:
     host.post("/sdapi/v1/refresh-loras")
     for kind, (told, rank) in {"loha": ("LoHa", 4), "dora": ("DoRA", 4), "norm": ("norm differences", 0),

@@ -426,3 +426,53 @@ def test_packed_attention_takes_all_kinds(seed, device):
         mixer.set_gates([[0.4]])
         assert_near(model(x), wide(x.double().cpu()), 2e-5)
     snapshot.assert_restored()
+
+
+@pytest.mark.parametrize("kind", MATRICES)
+def test_autocasting_does_not_round_the_products_of_a_merge(bench, snapshot, kind):
+    """As the host does it on GPUs; ΔW is rounded once, with W'."""
+    name = LAYERS["3 × 3"]
+    loras, found = [lora_of_kind(bench, kind, [name], 1), lora_of_kind(bench, "full", [name], 2)], []
+    for enabled in (False, True):
+        mixer = bench.mixer(loras, "merge")
+        with mixer, torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            mixer.set_gates([[0.6, 0.2]])
+            bench(*bench.inputs())
+            found += [slot.merged.clone() for slot in mixer._slots.values()]
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("execution", EXECUTIONS)
+@pytest.mark.parametrize("kind", sorted(NEED_THE_WEIGHT))
+def test_what_the_host_has_added_is_not_what_a_delta_starts_from(bench, kind, execution):
+    """Its `<lora:…>` beside a recipe: ΔW is that of the untouched weight, added to the weight that the host has now."""
+    name = LAYERS["3 × 3"]
+    module, canonical = bench.modules[name], layer_name(f"unet.{name}")
+    untouched, lora = module.weight.detach().clone(), lora_of_kind(bench, kind, [name])
+    with torch.no_grad():
+        module.weight.add_(0.3 * torch.randn_like(untouched))
+    (x, text), wide = bench.inputs(), wide_copy(bench.unet)
+    total = module.weight.detach().double() + 0.7 * lora.layers[canonical].of(untouched.double())
+    wide.get_submodule(name).weight = nn.Parameter(total)
+    with bench.mixer([lora], execution, untouched=lambda target: untouched) as mixer:
+        mixer.set_gates([[0.7]])
+        assert_near(bench(x, text), run(wide, x.double(), text.double()), 2e-5)
+
+
+def test_packed_weights_in_eight_bits_are_merged_and_rounded_once():
+    """A text encoder of the host with FP8 weights: its attention cannot branch."""
+    torch.manual_seed(0)
+    model = TinyOpenClip().eval()
+    out_proj = model.transformer.resblocks[0].attn.out_proj
+    out_proj.weight = nn.Parameter(out_proj.weight.detach().to(torch.float8_e4m3fn), requires_grad=False)
+    layers = open_clip_layers(model, "te1")
+    name = "te1_text_model_encoder_layers_0_self_attn_out_proj"
+    delta, seen = delta_of_kind("thin factors", (12, 12)), []
+    with Mixer(model, layers, [file_of({name: delta})]) as mixer, torch.no_grad():
+        mixer.set_gates([[0.5]])
+        attention = model.transformer.resblocks[0].attn
+        attention.register_forward_pre_hook(lambda module, args: seen.append(module.out_proj.weight.clone()))
+        with pytest.raises(RuntimeError):  # a CPU does not multiply such numbers
+            model(torch.randn(2, 5, 12))
+    expected = (out_proj.weight.float() + 0.5 * delta.of(torch.empty(12, 12))).to(torch.float8_e4m3fn)
+    assert torch.equal(seen[0].float(), expected.float())
