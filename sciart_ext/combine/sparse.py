@@ -23,7 +23,6 @@ from ..lora.kinds import LowRank
 from . import masks
 from .settings import Combination
 
-
 # Entries that a CPU joins at a time: what is made on the way then stays in its cache.
 BLOCK_ENTRIES = 2**17
 
