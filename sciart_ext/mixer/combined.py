@@ -95,7 +95,8 @@ class SparseLayer(CombinedLayer):
         weights = self.weights_of(gates)
         if not any(weights.values()):
             return None
-        return self._combine({k: dense(item) for k, item in self.products().items() if weights[k]}, weights)
+        with torch.autocast(self.up.device.type, enabled=False):  # the host's would round every product to half
+            return self._combine({k: dense(item) for k, item in self.products().items() if weights[k]}, weights)
 
     def write_merged(self, original: torch.Tensor, merged: torch.Tensor, weights: torch.Tensor) -> None:
         merged.copy_(original.reshape(merged.shape))
