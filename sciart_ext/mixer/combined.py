@@ -7,6 +7,7 @@ distinct row of gates has a C of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
@@ -95,7 +96,7 @@ class SparseLayer(CombinedLayer):
         weights = self.weights_of(gates)
         if not any(weights.values()):
             return None
-        with torch.autocast(self.up.device.type, enabled=False):  # the host's would round every product to half
+        with _unrounded(self.up.device):
             return self._combine({k: dense(item) for k, item in self.products().items() if weights[k]}, weights)
 
     def write_merged(self, original: torch.Tensor, merged: torch.Tensor, weights: torch.Tensor) -> None:
@@ -171,3 +172,8 @@ class OrthogonalLayer(CombinedLayer):
             numbers.append(rows)
             parts.append(self.in_order(order).add_branch(module, x[rows], y[rows], gates[rows]) if order else y[rows])
         return torch.cat(parts)[torch.cat(numbers).argsort()]
+
+
+def _unrounded(device: torch.device) -> AbstractContextManager:
+    """Products are not rounded to half, as a host's autocast would. Of older torch only these devices have one."""
+    return torch.autocast(device.type, enabled=False) if device.type in ("cpu", "cuda") else nullcontext()
