@@ -11,9 +11,10 @@ pytest.importorskip("transformers")
 
 from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from random_model import byte_tokenizer, random_text_encoder, random_vae
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
+from sciart_ext.cli import main
 from sciart_ext.recipe import parse_recipe
 from sciart_ext.standalone.generate import Settings, generate, load_loras, model_layers
 from sciart_ext.standalone.models import load_pipeline
@@ -111,3 +112,21 @@ def test_constant_weights_equal_weights_merged_by_hand(folder):
 def test_a_lora_of_the_second_encoder_alone_acts(pipe, folder):
     recipe = {"loras": [{"name": "te2", "weight": 1}]}
     assert not np.array_equal(pixels(pipe, folder, recipe), pixels(pipe, folder, OFF))
+
+
+def test_diffusers_loads_a_combined_file_of_all_three_models(pipe, folder, tmp_path):
+    for name in ("all", "te2"):  # diffusers passes over the projection's LoRA, whoever wrote it
+        tensors = load_file(folder / f"{name}.safetensors")
+        save_file({key: tensor for key, tensor in tensors.items() if "text_projection" not in key},
+                  tmp_path / f"{name}.safetensors")
+    recipe = {"loras": [{"name": "all", "weight": 0.7}, {"name": "te2", "weight": -0.5}], "combine": "ties"}
+    assert main(["combine", "all=0.7", "te2=-0.5", "--lora-dir", str(tmp_path), "--method", "ties", "--rank", "4096",
+                 "--precision", "fp32", "--quiet", "--out", str(tmp_path / "new" / "combined.safetensors")]) == 0
+    other = load_pipeline(folder, device="cpu")
+    other.load_lora_weights(tmp_path / "new", weight_name="combined.safetensors")
+    other.scheduler = make_scheduler("Euler", "Automatic", other.scheduler.config, 5)
+    loaded = other("a rocket", negative_prompt="noise", num_inference_steps=2, guidance_scale=3, width=64, height=64,
+                   generator=torch.Generator().manual_seed(5)).images[0]
+    own = pixels(pipe, tmp_path, recipe)
+    assert np.abs(own - np.asarray(loaded)).max() <= 2
+    assert np.abs(own - pixels(pipe, folder, OFF)).mean() > 3

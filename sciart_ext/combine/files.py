@@ -89,6 +89,7 @@ _HOW = {"linear": "removed", "orthogonal": "removed, because others of larger we
         "ties": "removed: small entries, and those whose sign lost", "magnitude-prune": "removed: small entries",
         "dare-linear": "dropped at random; the rest is enlarged",
         "dare-ties": "dropped at random or because its sign lost; the rest is enlarged"}
+_ONE_WEIGHT = {"schedule": None, "te_weight": None, "blocks": {}, "apply_to": "both", "hires": None}
 
 
 def combine_files(loras: Sequence[LoraFile], recipe: Recipe, rank: int | None = None, svd: str = "auto",
@@ -96,15 +97,16 @@ def combine_files(loras: Sequence[LoraFile], recipe: Recipe, rank: int | None = 
     """The recipe's LoRAs (`loras`, in the same order) combined as it says, at constant weights, in one LoRA.
 
     rank: of each layer of the result; by default the sum of the LoRAs' own there. svd: exact, randomised or, by the
-    rank, either. Raises `SciArtError` for files of different models, schedules, nothing to combine.
+    rank, either. Raises `SciArtError` for files of different models, weights that are not one number, nothing at all.
     """
     if rank is not None and not 1 <= rank <= MAX_RANK:
         raise SciArtError("rank", f"{rank} is out of range; accepted: 1 to {MAX_RANK}")
     if svd not in SVD:
         raise SciArtError("svd", f"{svd!r} is not known; accepted: {', '.join(SVD)}")
     for i, entry in enumerate(recipe.loras):
-        if entry.schedule is not None:
-            raise SciArtError(f"loras[{i}].schedule", "one file has one weight: give a number")
+        for field, plain in _ONE_WEIGHT.items():
+            if getattr(entry, field) != plain:
+                raise SciArtError(f"loras[{i}].{field}", "one file has one weight of each LoRA; leave it out")
     acting = [(lora, entry.weight) for lora, entry in zip(loras, recipe.loras) if entry.weight]
     if not acting:
         raise SciArtError("loras", "every weight is 0; nothing is left to combine")

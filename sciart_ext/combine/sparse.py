@@ -23,6 +23,9 @@ from ..lora.low_rank import LowRank
 from . import masks
 from .settings import Combination
 
+# Entries that a CPU joins at a time: what is made on the way then stays in its cache.
+BLOCK_ENTRIES = 2**17
+
 
 class Thinning(NamedTuple):
     """by_chance: entries are dropped at random and the others enlarged, else the largest are kept; elects: what is left
@@ -85,15 +88,24 @@ class SparseCombination:
     def __call__(self, deltas: Mapping[int, Tensor], weights: Mapping[int, float]) -> Tensor:
         """C of the deltas (out, in) by the LoRAs' indices; those of weight 0 are absent, and need not be given."""
         own = {k: weights[k] for k in deltas if weights[k]}
-        return self.joined(self.thinned(deltas, own), own)
+        kept = {k: self.kept(k, deltas[k]) for k in own}
+        first = deltas[next(iter(own))]
+        combined = torch.empty_like(first)
+        step = len(first) if first.is_cuda else max(BLOCK_ENTRIES // first.shape[1], 1)
+        for start in range(0, len(first), step):
+            rows = slice(start, start + step)
+            thin = self._chosen({k: deltas[k][rows] * kept[k][rows] for k in own}, own)
+            combined[rows] = self.joined(thin, own)
+        return combined
 
     def thinned(self, deltas: Mapping[int, Tensor], weights: Mapping[int, float]) -> dict[int, Tensor]:
         """What of each LoRA comes into C, before it is enlarged; weights: of those that act."""
-        thin = {k: deltas[k] * self.kept(k, deltas[k]) for k in weights}
-        if self.thinning.elects:
-            chosen = elected(list(thin.values()), list(weights.values()), self.settings.majority)
-            return dict(zip(thin, chosen))
-        return thin
+        return self._chosen({k: deltas[k] * self.kept(k, deltas[k]) for k in weights}, weights)
+
+    def _chosen(self, thin: dict[int, Tensor], weights: Mapping[int, float]) -> dict[int, Tensor]:
+        if not self.thinning.elects:
+            return thin
+        return dict(zip(thin, elected(list(thin.values()), [weights[k] for k in thin], self.settings.majority)))
 
     def joined(self, thin: Mapping[int, Tensor], weights: Mapping[int, float]) -> Tensor:
         """C of what `thinned` gives."""

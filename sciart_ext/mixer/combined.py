@@ -19,7 +19,8 @@ from ..errors import SciArtError
 from ..lora.dense import Dense
 from ..lora.low_rank import LowRank
 from .fit import Factors
-from .layer import Layer, merge_one_by_one, rows_of
+from .layer import Layer, merge, rows_of
+from .product import unrounded
 from .targets import Target
 from .whole import Whole
 
@@ -109,17 +110,17 @@ class SparseLayer(CombinedLayer):
         weights = self.weights_of(gates)
         if not any(weights.values()):
             return None
-        matrices = {k: dense(item) for k, item in self.products().items() if weights[k]}
-        for k, whole in zip(self.whole_owner.tolist(), self.wholes):
-            if weights[k]:
-                matrices[k] = whole.of(weight).reshape(len(weight), -1)
-        return self._combine({k: matrices[k] for k in self.loras if k in matrices}, weights)
+        with unrounded(weight.device):
+            matrices = {k: dense(item) for k, item in self.products().items() if weights[k]}
+            for k, whole in zip(self.whole_owner.tolist(), self.wholes):
+                if weights[k]:
+                    matrices[k] = whole.of(weight).reshape(len(weight), -1)
+            return self._combine({k: matrices[k] for k in self.loras if k in matrices}, weights)
 
     def write_merged(self, original: torch.Tensor, merged: torch.Tensor, weights: torch.Tensor) -> None:
-        merged.copy_(original.reshape(merged.shape))
         delta = self.delta(weights[0].tolist(), self.untouched())
-        if delta is not None:
-            merged.add_(delta.to(merged.dtype).reshape(merged.shape))
+        changed = original if delta is None else original.to(delta.dtype) + delta.reshape(original.shape)
+        merged.copy_(changed.reshape(merged.shape))
 
     def add_branch(self, module: nn.Module, x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         """y + C x, with the C of each row; x, y, weights as in `Layer.add_branch`."""
@@ -182,7 +183,7 @@ class OrthogonalLayer(CombinedLayer):
             return
         layer = self.in_order(order)
         layer.move(merged.device)
-        merge_one_by_one([layer], [original], [merged], weights)
+        merge([layer], [original], [merged], weights)
 
     def add_branch(self, module: nn.Module, x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         groups = self.rows_by(lambda gates: order_of(self.weights_of(gates)), weights, len(x))

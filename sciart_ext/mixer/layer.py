@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .fit import Factors
-from .product import add_times, times
+from .product import add_times, times, unrounded
 from .targets import Target
 from .whole import Whole, add_bias_branch, add_norm_branch, add_whole_branch, weighted_sum
 
@@ -168,7 +168,7 @@ def merge_whole(layer: Layer, original: torch.Tensor, merged: torch.Tensor, weig
     total = weighted_sum(layer.wholes, layer.whole_gates(weights)[0].tolist(), layer.untouched())
     if len(layer.owner):
         dtype = torch.promote_types(layer.up.dtype, torch.float32)
-        with torch.autocast(original.device.type, enabled=False):
+        with unrounded(original.device):
             thin = (layer.up * layer.gates(weights)[0]).to(dtype) @ layer.down.to(dtype)
         total = thin.reshape(original.shape) if total is None else total + thin.reshape(original.shape)
     changed = original if total is None else original.to(total.dtype) + total

@@ -7,6 +7,8 @@ A linear layer is a convolution with a 1 × 1 kernel over channels that lie toge
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 
@@ -27,6 +29,11 @@ def add_times(y: torch.Tensor, x: torch.Tensor, w: torch.Tensor, out: torch.Tens
     if _convolves(x, w):
         return torch.add(y, times(x, w), out=out)
     return torch.addmm(y, x, w.t(), out=out)
+
+
+def unrounded(device: torch.device) -> AbstractContextManager:
+    """Products are not rounded to half, as a host's autocast would. Of older torch only these devices have one."""
+    return torch.autocast(device.type, enabled=False) if device.type in ("cpu", "cuda") else nullcontext()
 
 
 def _convolves(x: torch.Tensor, w: torch.Tensor) -> bool:

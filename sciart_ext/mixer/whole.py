@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..lora.dense import Dense, Difference
-from .product import times
+from .product import times, unrounded
 
 
 class Whole(NamedTuple):
@@ -36,7 +36,7 @@ class Whole(NamedTuple):
     @torch.no_grad()
     def of(self, weight: Tensor) -> Tensor:
         """ΔW for the layer's own weight, in its shape, on its device, in float32 or wider."""
-        with torch.autocast(weight.device.type, enabled=False):  # the host's would round every product to half
+        with unrounded(weight.device):
             if self.channels is None:
                 return self.delta.of(weight)
             delta = self.delta.of(weight[:, :self.channels])

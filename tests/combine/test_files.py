@@ -226,6 +226,14 @@ def test_what_cannot_be_combined_is_refused(tiny, tmp_path, capsys, loras, optio
     assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("more", [{"te_weight": 0.5}, {"blocks": {"in": 0.5}}, {"apply_to": "cond"},
+                                  {"hires": {"weight": 1}}])
+def test_weights_that_a_file_cannot_hold_are_refused(tiny, more):
+    given = parse_recipe({"loras": [{"name": "child", "weight": 1}, {"name": "science", "weight": 1, **more}]})
+    with pytest.raises(SciArtError, match=f"{next(iter(more))}: one file has one weight of each LoRA"):
+        combine_files(load_loras(given, tiny[1]), given)
+
+
 def test_a_file_of_another_kind_or_one_of_the_sources_is_not_written(tiny, capsys, tmp_path):
     assert command(tiny, tmp_path / "out.ckpt") == 2
     assert "out: out.ckpt; accepted: a name that ends in .safetensors" in capsys.readouterr().err

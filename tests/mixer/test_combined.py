@@ -159,6 +159,18 @@ def test_a_gradient_does_not_hold_the_deltas_of_all_layers(bench, monkeypatch):
         assert len(made) == 2 * count and x.grad.abs().sum() > 0
 
 
+def test_a_hosts_autocast_does_not_round_the_combination(bench):
+    layer = bench.mixer(three_loras(bench), combination=combination("ties"))._layers[0]
+    weights = torch.tensor([GATES])
+    results = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            original = layer.target.weight().detach().flatten(1)
+            results.append(torch.empty_like(original))
+            layer.write_merged(original, results[-1], weights)
+    assert torch.equal(*results)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_what_the_files_decide_is_not_found_again_when_gates_change(bench, method, monkeypatch):
     found = []
