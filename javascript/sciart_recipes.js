@@ -86,6 +86,27 @@
         return isFinite(number) ? {weight: number, ...others} : {schedule: text.trim(), ...others};
     }
 
+    const GROUPS = ["in", "mid", "out"];
+
+    /** Block weights that are not factors of in, mid and out, which have fields of their own: a list, or JSON. */
+    function blocksText(blocks) {
+        if (!isObject(blocks)) return Array.isArray(blocks) ? blocks.join(",") : blocks || "";
+        const others = Object.entries(blocks).filter(([key]) => !GROUPS.includes(key));
+        return others.length ? JSON.stringify(Object.fromEntries(others)) : "";
+    }
+
+    /** The typed block weights; JSON joins the factors of in, mid and out. What is no JSON Python refuses. */
+    function blocksFromText(text, before) {
+        const groups = Object.entries(isObject(before) ? before : {}).filter(([key]) => GROUPS.includes(key));
+        try {
+            const typed = text.trim() ? JSON.parse(text) : {};
+            if (isObject(typed)) return {...Object.fromEntries(groups), ...typed};
+        } catch (error) {
+            // a list, or something on its way to be JSON
+        }
+        return text.trim();
+    }
+
     Object.assign(recipes, {isObject, read, withoutDefaults, loraWithoutDefaults, isEmpty, text, scheduleText,
-        largestWeight, hiresText, hiresFromText});
+        largestWeight, hiresText, hiresFromText, blocksText, blocksFromText});
 })();

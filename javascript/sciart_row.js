@@ -136,12 +136,18 @@
             const factors = Object.entries(BLOCKS).map(([key, text]) => this.numberInput(`blocks.${key}`,
                 given[key], `${key} 1`, text, (value) => this.setBlock(key, value)));
             factors.forEach((factor) => factor.setAttribute("aria-label", factor.title));
+            const all = dom.h("input", {type: "text", value: recipes.blocksText(blocks), "data-field": "blocks",
+                autocomplete: "off", placeholder: "1,0,0.5,… or {\"OUT03\": 0.5}",
+                title: "12, 17, 20 or 26 block weights; or factors of blocks (BASE, IN00 to OUT11) and kinds " +
+                    "(attention, feed_forward, convolution) as JSON, numbers or schedules",
+                oninput: () => this.set("blocks", recipes.blocksFromText(all.value, this.lora.blocks))});
             const used = ["apply_to", "blocks", "hires"].some((key) => key in recipes.loraWithoutDefaults(this.lora));
             return dom.h("details", {class: "sciart-fold", open: used}, dom.h("summary", {}, "More"),
                 dom.h("div", {class: "sciart-line"},
                     dom.labelled("Apply to", where, "sciart-medium"),
                     dom.labelled("Hires weight or schedule", late, "sciart-medium"),
-                    this.drawGroup("Block factors", factors)));
+                    this.drawGroup("Block factors", factors),
+                    dom.labelled("Block weights", all, "sciart-medium")));
         }
 
         drawGroup(text, inputs) {
@@ -155,7 +161,7 @@
         }
 
         setBlock(key, value) {
-            const blocks = {...this.lora.blocks, [key]: value};
+            const blocks = {...(recipes.isObject(this.lora.blocks) ? this.lora.blocks : {}), [key]: value};
             if (value === undefined || value === 1) delete blocks[key];
             this.set("blocks", blocks);
         }

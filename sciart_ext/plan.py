@@ -5,9 +5,11 @@ The plan knows no host, no model and no file: gates are numbers, the mixer carri
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from .layer_factors import Factor, LayerFactors, varying_factors
 from .recipe import LoraEntry, Recipe, _Weighted
 from .schedule import step_progress
 
@@ -112,8 +114,15 @@ class PassPlan:
         return self.turns[max(step - 1, 0) // self.period % len(self.turns)]
 
     def gates(self, progress: float, row: Row = Row()) -> tuple[float, ...]:
-        """One gate per LoRA at `progress` in this row."""
-        return tuple(self.weight(k, progress) if self._acts(k, row) else 0.0 for k in range(len(self.loras)))
+        """At `progress` in this row: one gate per LoRA, for layers whose factor does not vary, then those of the layers
+        where it does (`layer_factors.varying_factors`)."""
+        own = tuple(self.weight(k, progress) if self._acts(k, row) else 0.0 for k in range(len(self.loras)))
+        return (*own, *(own[k] * factor.at(progress) for k, factor in self.varying))
+
+    @functools.cached_property
+    def varying(self) -> list[tuple[int, Factor]]:
+        """(LoRA, factor) of each gate beyond the LoRAs' own."""
+        return varying_factors([lora.blocks for lora in self.loras])
 
     def te_gates(self, row: Row = Row()) -> tuple[float, ...]:
         """One gate per LoRA while this row's prompt is encoded. Of composite all rows read the same, as in the
@@ -195,7 +204,8 @@ def _te_weights(loras: Sequence[LoraEntry], compose: str, turns: Sequence[int]) 
     def usual(k: int) -> float:
         return 0.0 if compose == "switch" and k != turns[0] else loras[k].largest()
 
-    return tuple(_first_given(lora.te_weight, usual(k)) for k, lora in enumerate(loras))
+    return tuple(_first_given(lora.te_weight, usual(k)) * LayerFactors(lora.blocks).text_encoder
+                 for k, lora in enumerate(loras))
 
 
 def _first_given(value: float | None, default: float) -> float:
@@ -209,7 +219,7 @@ def _pass_table(plan: PassPlan) -> dict:
         "progress": [round(p, 6) for p in progress],
         "loras": [
             {"name": lora.label, "apply_to": lora.apply_to, "te_weight": te_weight,
-             "blocks": dict(lora.blocks), "weights": [round(plan.weight(k, p), 6) for p in progress]}
+             "blocks": lora.blocks, "weights": [round(plan.weight(k, p), 6) for p in progress]}
             for k, (lora, te_weight) in enumerate(zip(plan.loras, plan.te_weights))
         ],
     }

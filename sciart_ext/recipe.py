@@ -10,12 +10,12 @@ from .compose.mask_picture import compact
 from .compose.settings import CompositionSettings
 from .errors import SciArtError, did_you_mean
 from .guidance.settings import GuidanceSettings
+from .layer_factors import check_blocks
 from .schedule import MAX_WEIGHT, check_number, check_points, points_to_text, weight_at
 from .schema import Field, Strict, ValidationError, check_bool, validator
 
 INFOTEXT_KEY = "SciArt"
 MAX_LORAS = 32
-BLOCKS = ("in", "mid", "out")
 
 
 def _optional_weight(value: Any) -> Optional[float]:
@@ -70,8 +70,9 @@ class LoraEntry(_Weighted):
 
     name: Optional[str] = Field(None, min_length=1, description="what the host calls the network: name or alias")
     role: Optional[str] = Field(None, min_length=1, description="a role (child, watercolor, ...) bound to a file")
-    blocks: Dict[str, float] = Field({},
-                                     description="factors for the UNet's blocks: in, mid, out; default 1")
+    blocks: Any = Field({}, description="factors of its layers by block (in, mid, out, BASE, IN00 to OUT11) or kind "
+                                        "(attention, feed_forward, convolution): numbers, in the UNet also schedules; "
+                                        "or a list of 12, 17, 20 or 26 block weights; default 1")
     apply_to: Literal["both", "cond", "uncond"] = Field(
         "both", description="prompt, negative prompt or both; what it leaves out runs without this LoRA")
     subject: Optional[str] = Field(None, min_length=1, description="words of the prompt this LoRA is about")
@@ -96,14 +97,8 @@ class LoraEntry(_Weighted):
         return [x0, y0, x1, y1]
 
     @validator("blocks", pre=True)
-    def _known_blocks(cls, value):
-        if not isinstance(value, dict):
-            raise SciArtError("", f"expected an object such as {{'in': 1, 'mid': 1, 'out': 0.5}}, got {value!r}")
-        for key, factor in value.items():
-            if key not in BLOCKS:
-                raise SciArtError(str(key), f"unknown block; {did_you_mean(str(key), BLOCKS)}")
-            check_number(factor, key, -MAX_WEIGHT, MAX_WEIGHT)
-        return value
+    def _block_weights(cls, value):
+        return check_blocks(value)
 
     @property
     def label(self) -> str:

@@ -9,7 +9,8 @@ from lora_files import TinyOpenClip, ldm_name, matrices, tiny_clip, tiny_unet
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from sciart_ext.lora.names import block_of, layer_name, level_of, parse_key, unet_name
+from sciart_ext.lora.blocks import group_of
+from sciart_ext.lora.names import layer_name, level_of, parse_key, unet_name
 from sciart_ext.mixer.targets import clip_layers, diffusers_unet_layers, open_clip_layers
 
 LEVELS = {"sd1": 4, "sdxl": 3}
@@ -206,7 +207,7 @@ def test_other_keys_are_not_guessed_at(key):
     ("te2_text_model_encoder_layers_0_mlp_fc1", None),
 ])
 def test_the_block_of_a_layer(layer, block):
-    assert block_of(layer) == block
+    assert group_of(layer) == block
 
 
 @pytest.mark.parametrize(("name", "level"), [

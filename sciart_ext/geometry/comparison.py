@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SciArtError
+from ..lora.blocks import BASE, LABELS, label_of
 from ..lora.exact_factors import exact_factors, factors_rank, has_directions, needs_model
 from ..lora.file import LoraFile
 from .grams import Grams, layer_grams, together
@@ -33,7 +34,6 @@ NOTABLE = 0.05
 """from how much above chance a share of one LoRA within the other is a conflict"""
 AT_ONCE = 64
 """layers whose Gram matrices are taken apart together"""
-_SIDES = {"input": "IN", "middle": "M", "output": "OUT"}
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class LayerShared(Shared):
 
     @property
     def block(self) -> str:
-        return block_label(self.name)
+        return label_of(self.name) or BASE
 
 
 @dataclass(frozen=True)
@@ -229,16 +229,7 @@ def _together(layers: Sequence[Shared]) -> Shared:
                   sum(layer.rank_of_sum for layer in layers), layers[0].weights)
 
 
-def block_label(layer: str) -> str:
-    """BASE for text encoders and what is in no block, IN00 to IN11, M00, OUT00 to OUT11: as users name blocks."""
-    match = re.match(r"unet_(input|output)_blocks_(\d+)_|unet_(middle)_block_", layer)
-    if match is None:
-        return "BASE"
-    return "M00" if match[3] else f"{_SIDES[match[1]]}{int(match[2]):02d}"
-
-
 def _depth(layer: str) -> tuple:
     """The order of layers from the prompt to the picture."""
-    block = block_label(layer)
-    side = ("BASE", "IN", "M0", "OU").index(block[:2] if block != "BASE" else block)
-    return side, [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", layer)]
+    parts = [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", layer)]
+    return LABELS.index(label_of(layer) or BASE), parts

@@ -34,7 +34,7 @@ class Session:
     def mixture(self, sd_model: nn.Module, recipe: Recipe) -> Mixture:
         """The recipe's LoRAs bound to the model; read and bound anew only when one of them has changed."""
         paths = lora_paths(recipe)
-        bound_to = (repr(recipe.combination), *((fingerprint(path), tuple(sorted(lora.blocks.items())))
+        bound_to = (repr(recipe.combination), *((fingerprint(path), repr(lora.blocks))
                                                 for path, lora in zip(paths, recipe.loras)))
         unet = sd_model.model.diffusion_model
         # the host's old way of applying its LoRAs restores every weight within its forward: only branches survive

@@ -37,7 +37,6 @@ _UNET_BLOCKS = re.compile(r"(down_blocks|mid_block|up_blocks|input_blocks|middle
 
 _RESNET = {"conv1": "in_layers_2", "conv2": "out_layers_3", "norm1": "in_layers_0", "norm2": "out_layers_0",
            "time_emb_proj": "emb_layers_1", "conv_shortcut": "skip_connection"}
-_BLOCKS = {"unet_input_": "in", "unet_middle_": "mid", "unet_output_": "out", "unet_out_": "out"}
 _WHOLE = {"conv_in": "input_blocks_0_0", "conv_out": "out_2", "conv_norm_out": "out_0",
           "time_embedding_linear_1": "time_embed_0", "time_embedding_linear_2": "time_embed_2",
           "add_embedding_linear_1": "label_emb_0_0", "add_embedding_linear_2": "label_emb_0_2"}
@@ -108,11 +107,6 @@ def unet_name(flat: str) -> str:
 
 def _inside(kind: str, rest: str) -> str:
     return f"1_{rest}" if kind == "attentions" else f"0_{_RESNET.get(rest, rest)}"
-
-
-def block_of(layer: str) -> str | None:
-    """Which block of the UNet a layer is in: in, mid or out; None outside (time embedding, text encoders)."""
-    return next((block for prefix, block in _BLOCKS.items() if layer.startswith(prefix)), None)
 
 
 def level_of(layer: str, levels: int) -> int:

@@ -13,9 +13,9 @@ import torch
 from torch import nn
 
 from ..combine.settings import Combination
+from ..layer_factors import LayerFactors, varying_factors
 from ..lora.file import LoraFile
 from ..lora.kinds import BIAS
-from ..lora.names import block_of
 from .combined import CombinedLayer, combined_layer, merge_combined
 from .cost import Workload, choose_merged
 from .fit import shape_delta
@@ -30,7 +30,7 @@ class Mixer:
     """LoRAs on one part of a model (its UNet, or one text encoder).
 
     root: the module whose calls take the rows; layers: its layers by canonical name; blocks: per LoRA, factors of
-    the UNet's blocks in, mid, out; memory_limit: bytes of merged weights; prime: called with each module before its
+    its layers (`layer_factors`); memory_limit: bytes of merged weights; prime: called with each module before its
     weight is read, for hosts that update weights lazily; device: where the root is computed, if not where its
     weights lie now; untouched: a weight as it was before the host itself changed it; combination: how the LoRAs are
     joined in a layer, by default linearly. Use as a context: within it, `set_gates` decides what the next calls of the
@@ -38,18 +38,19 @@ class Mixer:
     """
 
     def __init__(self, root: nn.Module, layers: Mapping[str, Target], loras: Sequence[LoraFile],
-                 blocks: Sequence[Mapping[str, float]] = (), execution: str = "auto",
+                 blocks: Sequence[Mapping | Sequence[float]] = (), execution: str = "auto",
                  memory_limit: float | None = None, prime: Callable[[nn.Module], None] | None = None,
                  device: torch.device | None = None, untouched: Callable[[Target], torch.Tensor] | None = None,
                  combination: Combination | None = None):
         self.root = root
-        self.count = len(loras)
+        blocks = list(blocks) or [{}] * len(loras)
+        self.count = len(loras) + len(varying_factors(blocks))
         self.execution = execution
         self.memory_limit = memory_limit
         self._prime = prime
         self._device = device
         self._levels = _levels(layers)
-        self._layers = _build_layers(layers, loras, list(blocks) or [{}] * len(loras), untouched, combination)
+        self._layers = _build_layers(layers, loras, blocks, untouched, combination)
         self._slots: dict[tuple[int, str], Slot] = {}
         for layer in self._layers:
             key = (id(layer.target.module), layer.target.parameter)
@@ -102,7 +103,8 @@ class Mixer:
         self._merged_names |= {layer.name for layer in self._layers if not layer.target.can_branch}
 
     def set_gates(self, rows: Sequence[Sequence[float]]) -> None:
-        """One gate per LoRA, for each row of the coming calls in order, or one row for all rows of all calls."""
+        """One gate per LoRA and per factor that varies (`layer_factors.varying_factors`), for each row of the coming
+        calls in order, or one row for all rows of all calls."""
         rows = [tuple(float(gate) for gate in row) for row in rows]
         if not rows or any(len(row) != self.count for row in rows):
             raise ValueError(f"expected rows of {self.count} gates, got {rows!r}")
@@ -260,24 +262,26 @@ def _restorer(slots: list[Slot]) -> Callable:
 
 
 def _build_layers(targets: Mapping[str, Target], loras: Sequence[LoraFile],
-                  blocks: Sequence[Mapping[str, float]], untouched: Callable[[Target], torch.Tensor] | None,
+                  blocks: Sequence[Mapping | Sequence[float]], untouched: Callable[[Target], torch.Tensor] | None,
                   combination: Combination | None) -> list[Layer]:
-    layers = []
+    layers, factors = [], [LayerFactors(one) for one in blocks]
+    varying = enumerate(varying_factors(blocks), start=len(loras))
+    gates = {(k, factor.schedules): number for number, (k, factor) in varying}
     for weight_name, weight_target in targets.items():
         for name, target in ((weight_name, weight_target), (weight_name + BIAS, weight_target.bias())):
-            deltas, block_factors = {}, {}
+            deltas, block_factors, stems = {}, {}, {}
             for k, lora in enumerate(loras):
-                block_factor = blocks[k].get(block_of(name), 1.0)
-                if name in lora.layers and block_factor:
-                    deltas[k] = shape_delta(lora.layers[name], target)
-                    block_factors[k] = float(block_factor)
-                    if deltas[k] is None:
+                factor = factors[k].of(weight_name)
+                if name in lora.layers and factor.constant:
+                    gate = gates.get((k, factor.schedules), k)
+                    deltas[gate] = shape_delta(lora.layers[name], target)
+                    block_factors[gate], stems[gate] = factor.constant, lora.path.stem
+                    if deltas[gate] is None:
                         raise ValueError(f"{lora.path.name}: {name} does not fit; check_fit tells before")
             if deltas and combination is None:
                 layers.append(Layer(name, target, deltas, block_factors, untouched))
             elif deltas:
-                names = {k: loras[k].path.stem for k in deltas}
-                layers.append(combined_layer(name, target, deltas, block_factors, combination, names, untouched))
+                layers.append(combined_layer(name, target, deltas, block_factors, combination, stems, untouched))
     return layers
 
 

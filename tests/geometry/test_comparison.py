@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from sciart_ext.errors import SciArtError
-from sciart_ext.geometry.comparison import block_label, compare
+from sciart_ext.geometry.comparison import compare
 from sciart_ext.geometry.page import geometry_page
+from sciart_ext.lora.blocks import label_of
 from sciart_ext.lora.file import LoraFile, load_lora
 from sciart_ext.lora.low_rank import LowRank
 from sciart_ext.world import MODEL
@@ -61,12 +62,12 @@ def test_blocks_come_in_the_order_of_depth_and_make_the_whole(styles):
 
 
 @pytest.mark.parametrize(("layer", "label"), [
-    ("te1_text_model_encoder_layers_0_self_attn_q_proj", "BASE"), ("unet_time_embed_0", "BASE"),
+    ("te1_text_model_encoder_layers_0_self_attn_q_proj", "BASE"), ("unet_time_embed_0", None),
     ("unet_input_blocks_4_1_transformer_blocks_0_attn2_to_q", "IN04"), ("unet_middle_block_1_proj_in", "M00"),
     ("unet_output_blocks_11_1_proj_out", "OUT11"),
 ])
 def test_blocks_have_the_labels_of_the_field(layer, label):
-    assert block_label(layer) == label
+    assert label_of(layer) == label
 
 
 def test_a_conflict_tells_where_most_is_shared_and_what_orthogonal_would_take():

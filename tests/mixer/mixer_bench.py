@@ -14,9 +14,10 @@ from torch import nn
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
+from sciart_ext.lora.blocks import group_of
 from sciart_ext.lora.file import LoraFile
 from sciart_ext.lora.low_rank import LowRank
-from sciart_ext.lora.names import block_of, layer_name
+from sciart_ext.lora.names import layer_name
 from sciart_ext.mixer.cost import Workload
 from sciart_ext.mixer.mixer import Mixer
 from sciart_ext.mixer.targets import diffusers_unet_layers
@@ -96,7 +97,7 @@ def dense_weight(weight, name, loras, gates, blocks=None):
     for k, (lora, gate) in enumerate(zip(loras, gates)):
         if name in lora.layers:
             down, up, scale = lora.layers[name]
-            factor = blocks[k].get(block_of(name), 1.0) if blocks else 1.0
+            factor = blocks[k].get(group_of(name), 1.0) if blocks else 1.0
             delta = up.double().flatten(1) @ down.double().flatten(1)
             total = total + gate * scale * factor * delta.view(total.shape)
     return total

@@ -15,7 +15,7 @@ from sciart_ext.combine import masks, orthogonal
 from sciart_ext.combine.orthogonal import Product, order_of
 from sciart_ext.combine.settings import Combination, CombiningSettings
 from sciart_ext.combine.sparse import SparseCombination
-from sciart_ext.lora.names import block_of
+from sciart_ext.lora.blocks import group_of
 from sciart_ext.mixer import combined as combined_module
 from sciart_ext.mixer.mixer import Mixer
 from sciart_ext.mixer.mixture import Part, bind
@@ -45,7 +45,7 @@ def delta_of(method, name, loras, gates, blocks=None):
     found = {k: lora.layers[name] for k, lora in enumerate(loras) if name in lora.layers}
     if not found:
         return None
-    weights = {k: gates[k] * (blocks[k].get(block_of(name), 1.0) if blocks else 1.0) for k in found}
+    weights = {k: gates[k] * (blocks[k].get(group_of(name), 1.0) if blocks else 1.0) for k in found}
     products = {k: Product(d.up.flatten(1).double() * d.scale, d.down.flatten(1).double()) for k, d in found.items()}
     if not any(weights.values()):
         return torch.zeros_like(products[next(iter(products))].up @ products[next(iter(products))].down)

@@ -25,7 +25,8 @@ from mixer_bench import (
     wide_copy,
 )
 
-from sciart_ext.lora.names import block_of, layer_name
+from sciart_ext.lora.blocks import group_of
+from sciart_ext.lora.names import layer_name
 from sciart_ext.mixer import mixer as mixer_module
 from sciart_ext.mixer.layer import merge_batched, merge_one_by_one
 
@@ -133,7 +134,7 @@ def test_block_factors_scale_the_blocks_of_their_own_lora(bench, snapshot):
 
 def test_layers_that_all_block_factors_turn_off_are_not_touched(bench):
     mixer = bench.mixer([bench.lora()], blocks=[{"in": 0.0, "mid": 0.0, "out": 0.0}])
-    assert {block_of(name) for name in mixer.layer_names} == {None}
+    assert {group_of(name) for name in mixer.layer_names} == {None}
 
 @pytest.mark.parametrize("layout", ["sd1", "sdxl"])
 def test_gradients_reach_the_input_alike_under_both_executions(layout):

@@ -24,9 +24,9 @@ from mixer_bench import (
     wide_copy,
 )
 
+from sciart_ext.lora.blocks import group_of
 from sciart_ext.lora.file import LoraFile
 from sciart_ext.lora.low_rank import LowRank
-from sciart_ext.lora.names import block_of
 from sciart_ext.mixer.mixer import Mixer
 from sciart_ext.mixer.mixture import Part, bind
 from sciart_ext.mixer.targets import clip_layers, open_clip_layers
@@ -105,7 +105,7 @@ def test_block_factors_are_for_the_unet_alone(bench):
     both = LoraFile("both", lora.path, "LoRA", "unknown", {**lora.layers, **bench.lora().layers})
     mixture = bind(parts, [both], entries(1, blocks={"in": 0.0, "mid": 0.0, "out": 0.0}), "toy")
     assert len(mixture.text_encoders[0].layer_names) == 12
-    assert not any(block_of(name) for name in mixture.unet.layer_names)
+    assert not any(group_of(name) for name in mixture.unet.layer_names)
 
 
 def test_a_mixture_has_no_mixer_for_a_text_encoder_that_no_lora_reaches(bench):
