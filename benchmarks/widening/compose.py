@@ -1,7 +1,7 @@
 """Switch and composite beside their reference: the same pictures, and what they take.
 
 On the tiny model both make whole pictures; on a UNet of SD 1.5's size, with random weights and LoRAs of rank 32, both
-denoise, in turn. One thread more or less changes both.
+denoise, in turn.
 """
 
 from __future__ import annotations
