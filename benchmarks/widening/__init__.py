@@ -1,1 +1,1 @@
-"""How far SciArt reaches: file formats."""
+"""How far SciArt reaches."""
