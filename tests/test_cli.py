@@ -200,3 +200,14 @@ def test_lora_files_are_reported(capsys, tmp_path):
     assert out.startswith("x.safetensors: LoRA for SD1, rank 4, 1 UNet and 0 text encoder layers")
     report = json.loads(run(capsys, "loras", "--json", tmp_path / "x.safetensors")[1])[0]
     assert report["ranks"] == {"4": 1} and report["base"] == "SD1"
+
+
+def test_the_list_of_loras_tells_kinds_ranks_and_embeddings(capsys, tmp_path):
+    import torch
+    from lora_files import pair, save
+
+    norm = save(tmp_path / "norm.safetensors", {"lora_unet_mid_block_resnets_0_norm1.w_norm": torch.ones(4)})
+    both = save(tmp_path / "both.safetensors", {**pair(), "bundle_emb.zorp.string_to_param.*": torch.ones(2, 4)})
+    lines = run(capsys, "loras", norm, both)[1].splitlines()
+    assert lines[0].startswith("norm.safetensors: norm differences for unknown, 1 UNet and 0 text encoder layers")
+    assert lines[1].startswith("both.safetensors: LoRA for unknown, rank 2, 1 UNet") and "embedding 'zorp'" in lines[1]

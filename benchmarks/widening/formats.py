@@ -1,13 +1,15 @@
 """Every LoRA file format against who defines it: ΔW as SciArt reads it, and as LyCORIS or PEFT compute it.
 
 Each case builds the reference's own module for one layer, fills it with random numbers, lets it write its own file, and
-compares what the file reads as with what the module does to the weight.
+compares what the file reads as with what the module does to the weight. `python -m benchmarks.widening.formats
+[--quick]` prints it.
 """
 
 from __future__ import annotations
 
 import copy
 import json
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -267,3 +269,8 @@ CASES: dict[str, Case] = {
     "peft ia3 on outputs": Case("PEFT", "linear", peft("IA3Config", feedforward_modules=[])),
     "peft ia3 on inputs": Case("PEFT", "linear", peft("IA3Config", feedforward_modules=[LINEAR])),
 }
+
+
+if __name__ == "__main__":
+    for name, error in measure("--quick" in sys.argv[1:]).items():
+        print(f"{name:40s} {error:.1e}")

@@ -122,16 +122,17 @@ class SparseLayer(CombinedLayer):
         changed = original if delta is None else original.to(delta.dtype) + delta.reshape(original.shape)
         merged.copy_(changed.reshape(merged.shape))
 
-    def add_branch(self, module: nn.Module, x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        """y + C x, with the C of each row; x, y, weights as in `Layer.add_branch`."""
+    def add_branch(self, module: nn.Module, x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor,
+                   told: torch.Tensor) -> torch.Tensor:
+        """y + C x, with the C of each row; x, y, weights, told as in `Layer.add_branch`."""
         self.move(x.device)
         changed, order = [], []
-        for gates, rows in self.rows_by(tuple, weights, len(x)):
+        for gates, rows in self.rows_by(tuple, told, len(x)):
             rows = rows.to(x.device)
             order.append(rows)
             if any(self.weights_of(gates).values()):
                 joined = [Whole(Joined(self, gates, self._shape))]
-                changed.append(self.add_wholes(module, x[rows], y[rows], joined, y.new_ones(1, 1)))
+                changed.append(self.add_wholes(module, x[rows], y[rows], joined, torch.ones(1, 1)))
             else:
                 changed.append(y[rows])
         return torch.cat(changed)[torch.cat(order).argsort()]
@@ -185,15 +186,17 @@ class OrthogonalLayer(CombinedLayer):
         layer.move(merged.device)
         merge([layer], [original], [merged], weights)
 
-    def add_branch(self, module: nn.Module, x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        groups = self.rows_by(lambda gates: order_of(self.weights_of(gates)), weights, len(x))
+    def add_branch(self, module: nn.Module, x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor,
+                   told: torch.Tensor) -> torch.Tensor:
+        groups = self.rows_by(lambda gates: order_of(self.weights_of(gates)), told, len(x))
         orders = [order_of(self.weights_of(gates)) for gates, _ in groups]
         if len(groups) == 1:
-            return self.in_order(orders[0]).add_branch(module, x, y, weights) if orders[0] else y
+            return self.in_order(orders[0]).add_branch(module, x, y, weights, told) if orders[0] else y
         gates = rows_of(weights, len(x), self.name)
         parts, numbers = [], []
         for order, (_, rows) in zip(orders, groups):
             rows = rows.to(x.device)
             numbers.append(rows)
-            parts.append(self.in_order(order).add_branch(module, x[rows], y[rows], gates[rows]) if order else y[rows])
+            own = gates[rows]
+            parts.append(self.in_order(order).add_branch(module, x[rows], y[rows], own, own) if order else y[rows])
         return torch.cat(parts)[torch.cat(numbers).argsort()]

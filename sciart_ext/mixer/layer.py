@@ -95,7 +95,6 @@ class Layer:
             self.down, self.up = self.down.to(device), self.up.to(device)
             self.owner, self.strength = self.owner.to(device), self.strength.to(device)
             self.wholes = [whole.to(device) for whole in self.wholes]
-            self.whole_owner, self.whole_strength = self.whole_owner.to(device), self.whole_strength.to(device)
             self._moved_to = device
 
     def gates(self, weights: torch.Tensor) -> torch.Tensor:
@@ -103,15 +102,16 @@ class Layer:
         return weights[:, self.owner] * self.strength
 
     def whole_gates(self, weights: torch.Tensor) -> torch.Tensor:
-        """Of the deltas without thin factors, (rows, wholes)."""
-        return weights[:, self.whole_owner] * self.whole_strength
+        """Of the deltas without thin factors, (rows, wholes); λ on the CPU, where it is known which are 0."""
+        return weights.cpu()[:, self.whole_owner] * self.whole_strength
 
-    def add_branch(self, module: nn.Module, x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    def add_branch(self, module: nn.Module, x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor,
+                   told: torch.Tensor) -> torch.Tensor:
         """y and what the deltas add to it; x (rows, …, in) or (rows, in, h, w), weights λ (rows or 1, LoRAs) on x's
-        device."""
+        device, told: the same on the CPU."""
         self.move(x.device)
         if self._row_gates is None or self._row_gates[0] is not weights:
-            self._row_gates = (weights, self.gates(weights), self.whole_gates(weights))
+            self._row_gates = (weights, self.gates(weights), self.whole_gates(told))
         _, gates, whole_gates = self._row_gates
         if len(self.owner):
             y = self._add_factors(module, x, y, rows_of(gates, x.shape[0], self.name).to(y.dtype))
@@ -148,13 +148,14 @@ def merge(layers: Sequence[Layer], originals: Sequence[torch.Tensor], merged: Se
           weights: torch.Tensor) -> None:
     """Writes W' of layers of one signature into `merged` (each (out, in)); `originals` are the W, untouched.
 
-    weights: λ (1, LoRAs). On a GPU batched products save the launches, on a CPU a product per layer saves passes
-    over memory. Deltas without thin factors are computed from the originals, one layer after the other.
+    weights: λ (1, LoRAs), for deltas without thin factors on the CPU; these are computed one layer after the other. Of
+    the rest on a GPU batched products save the launches, on a CPU a product per layer saves passes over memory.
     """
     if layers[0].wholes or merged[0].dtype not in MERGEABLE:
         for layer, original, target in zip(layers, originals, merged):
             merge_whole(layer, original, target, weights)
         return
+    weights = weights.to(merged[0].device)
     if not merged[0].is_cuda:
         merge_one_by_one(layers, originals, merged, weights)
         return
@@ -169,7 +170,7 @@ def merge_whole(layer: Layer, original: torch.Tensor, merged: torch.Tensor, weig
     if len(layer.owner):
         dtype = torch.promote_types(layer.up.dtype, torch.float32)
         with unrounded(original.device):
-            thin = (layer.up * layer.gates(weights)[0]).to(dtype) @ layer.down.to(dtype)
+            thin = (layer.up * layer.gates(weights.to(original.device))[0]).to(dtype) @ layer.down.to(dtype)
         total = thin.reshape(original.shape) if total is None else total + thin.reshape(original.shape)
     changed = original if total is None else original.to(total.dtype) + total
     merged.copy_(changed.reshape(merged.shape))

@@ -66,6 +66,7 @@ class Mixer:
         """rows of the last call of the root"""
         self._uniform: tuple[float, ...] | None = None
         self._weights: torch.Tensor | None = None
+        self._told: torch.Tensor | None = None
 
     @property
     def layer_names(self) -> list[str]:
@@ -149,7 +150,7 @@ class Mixer:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._rows, self._rows_now, self._uniform, self._weights = [], [], None, None
+        self._rows, self._rows_now, self._uniform, self._weights, self._told = [], [], None, None, None
 
     def release(self) -> None:
         """Closes, and lets go of the merged weights too."""
@@ -162,7 +163,7 @@ class Mixer:
             return
         self._rows_now = rows
         self._uniform = rows[0] if len(set(rows)) == 1 else None
-        self._weights = torch.tensor(rows) if rows else None
+        self._weights = self._told = torch.tensor(rows) if rows else None
 
     def _before_root(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         if not self._rows:
@@ -195,7 +196,7 @@ class Mixer:
                 return None
             if self._weights.device != output.device:
                 self._weights = self._weights.to(output.device)
-            return layer.add_branch(module, args[0], output, self._weights)
+            return layer.add_branch(module, args[0], output, self._weights, self._told)
         return branch
 
     @torch.no_grad()
@@ -213,7 +214,8 @@ class Mixer:
 
     def _rebuild(self, slots: list[Slot]) -> None:
         first = slots[0].target.weight()
-        weights = torch.tensor([self._uniform], device=first.device)
+        dense = any(layer.is_dense for slot in slots for layer in slot.layers)
+        weights = torch.tensor([self._uniform], device="cpu" if dense else first.device)
         write = merge_combined if isinstance(slots[0].layers[0], CombinedLayer) else merge
         for slot in slots:
             for layer in slot.layers:

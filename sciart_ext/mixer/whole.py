@@ -55,7 +55,7 @@ def weighted_sum(wholes: Sequence[Whole], gates: Sequence[float], weight: Tensor
 
 def add_whole_branch(module: nn.Module, weight: Tensor, wholes: Sequence[Whole], x: Tensor, y: Tensor,
                      gates: Tensor) -> Tensor:
-    """y + Σ g·(ΔW x) of a linear layer or a convolution; gates (rows or 1, wholes), of x's rows.
+    """y + Σ g·(ΔW x) of a linear layer or a convolution; gates (rows or 1, wholes) of x's rows, on the CPU.
 
     Where all rows share their gates it is one product; else each LoRA's product is of its own rows alone.
     """
@@ -67,8 +67,9 @@ def add_whole_branch(module: nn.Module, weight: Tensor, wholes: Sequence[Whole],
     for whole, own in zip(wholes, gates.unbind(1)):
         rows = own.nonzero().flatten()
         if len(rows):
+            strength, rows = own[rows].to(y).view(-1, *[1] * (y.dim() - 1)), rows.to(y.device)
             change = _product(module, x[rows].to(y.dtype), lambda whole=whole: whole.of(weight))
-            y = y.index_add(0, rows, change * own[rows].to(y.dtype).view(-1, *[1] * (y.dim() - 1)))
+            y = y.index_add(0, rows, change * strength)
     return y
 
 
@@ -94,7 +95,7 @@ def _vectors(wholes: Sequence[Whole], vector: Tensor | None, y: Tensor, gates: T
     if vector is None:  # a layer without bias is one whose bias is zero
         vector = y.new_zeros(wholes[0].delta.shape[0])
     deltas = torch.stack([whole.of(vector).flatten() for whole in wholes])
-    return (gates.to(deltas.dtype) @ deltas).to(y.dtype)
+    return (gates.to(deltas) @ deltas).to(y.dtype)
 
 
 def _by_channel(module: nn.Module, y: Tensor, values: Tensor) -> Tensor:
