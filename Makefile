@@ -65,7 +65,7 @@ test-host: $(VENV)/.browser ## tests in a real WebUI v1.10.1: SCIART_WEBUI=its f
 lint: $(STAMP) ## ruff
 	$(BIN)/ruff check .
 
-BENCHMARKS := world mix steer explain
+BENCHMARKS := world mix steer explain breadth
 bench: $(STAMP) ## the benchmarks, into benchmarks/results; BENCH=--quick for a short look
 	@for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name $(BENCH) || exit 1; done
 

@@ -59,7 +59,7 @@ class Pictures:
         """SciArt's own way; and what guidance did for each seed."""
         plan = compile_plan(recipe, STEPS).first
         mixture = bind(model_parts(self.pipe), [self.loras[lora.name] for lora in recipe.loras], recipe.loras, "tiny",
-                       "branch")
+                       "branch" if recipe.combination is None else "auto", combination=recipe.combination)
         settings = Settings(prompt, steps=STEPS, cfg_scale=CFG)
         rows = Rows(self.pipe, mixture.unet, plan, encode_rows(self.pipe, settings, plan, mixture), CFG, (128, 128))
         made, guided = [], []

@@ -1,0 +1,70 @@
+"""How far SciArt reaches: LoRA formats, ways to combine and to compose, beside who else does it.
+
+    python -m benchmarks.breadth [--quick] [--parts formats,combine,compose,table]
+
+formats: ΔW of every kind of file beside LyCORIS and PEFT. combine: every method beside float64 and PEFT. compose:
+switch and composite beside maszhongming/Multi-LoRA-Composition, a checkout of which SCIART_MULTI_LORA names. table:
+every combine × compose on the tiny world. Last line: one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+
+import torch
+
+from . import record
+from .mixing.allocator import KEEPING, restart_with
+from .widening import combine, compose, formats, table
+
+PARTS = ("formats", "combine", "compose", "table")
+
+
+def main() -> None:
+    options = arguments()
+    restart_with(KEEPING)
+    began, commit = time.monotonic(), record.commit()
+    measured: dict = {}
+    for name, measure in (("formats", formats.measure), ("combine", combine.measure), ("compose", compose.measure)):
+        if name in options.parts:
+            measured[name] = measure(options.quick)
+    if "table" in options.parts:
+        measured["table"] = table.measure(options.quick, options.workers)
+    measured["minutes"] = round((time.monotonic() - began) / 60, 1)
+    measured.update(machine=record.machine(), torch=torch.__version__, commit=commit)
+    if not options.quick:
+        every = set(options.parts) == set(PARTS)
+        record.write("breadth" if every else f"breadth-{'-'.join(options.parts)}", measured)
+    print(json.dumps(summary(measured)))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="few formats and shapes, two seeds, four rows a scene")
+    parser.add_argument("--parts", default=",".join(PARTS), help="what to measure, of %(default)s")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that make the table")
+    options = parser.parse_args()
+    options.parts = options.parts.split(",")
+    return options
+
+
+def summary(measured: dict) -> dict:
+    """Relative errors of formats and of combining; composite's time over the reference's and whether switch is the
+    same, where the reference was there; the table."""
+    result: dict = {}
+    if "formats" in measured:
+        result["formats"] = measured["formats"]
+    if "combine" in measured:
+        result["combine"] = {method: told for method, told in measured["combine"].items() if isinstance(told, float)}
+    found = measured.get("compose", {})
+    result.update({name: found[name] for name in ("composite_over_reference_time", "switch_same") if name in found})
+    if "table" in measured:
+        result["table"] = [{**row, "there": row["there"]["share"]} for row in measured["table"]]
+    return result
+
+
+if __name__ == "__main__":
+    main()
