@@ -115,6 +115,27 @@ def test_rows_become_the_recipe_without_defaults(page):
     assert [lora["name"] for lora in page.recipe()["loras"]] == ["watercolor-v2"]
 
 
+def test_block_weights_are_typed_as_a_list_or_by_name(page):
+    page.open().add("child_style", weight="0.65")
+    page.row(0).get_by_text("More").click()
+    page.field(0, "blocks.out").fill("0.5")
+    page.field(0, "blocks").fill('{"IN04": 0.2, "attention": "0@0, 1@1"}')
+    assert json.loads(page.received())["loras"][0]["blocks"] == {"out": 0.5, "IN04": 0.2, "attention": "0@0, 1@1"}
+    expect(page.error).to_be_empty()
+    page.field(0, "blocks").fill("1,0,0.5")
+    expect(page.error).to_contain_text("loras[0].blocks: 3 block weights; accepted: lists of 12, 17, 20, 26")
+    numbers = ",".join(["1", *["0.5"] * 16])
+    page.field(0, "blocks").fill(numbers)
+    expect(page.error).to_be_empty()
+    assert page.recipe()["loras"][0]["blocks"] == numbers
+    pasted = {"loras": [{"name": "child_style", "weight": 0.65, "blocks": [1, *[0.25] * 16]}]}
+    page.paste("a robot\nSteps: 12, Sampler: Euler a, Seed: 3, SciArt: " + json.dumps(json.dumps(pasted)))
+    expect(page.field(0, "blocks")).to_have_value(numbers.replace("0.5", "0.25"))
+    assert page.recipe() == pasted
+    page.field(0, "blocks").fill("")
+    assert "blocks" not in page.recipe()["loras"][0]
+
+
 def test_schedule_replaces_weight_and_weight_replaces_schedule(page):
     page.open().add("child_style", weight="0.7")
     page.field(0, "schedule").fill("0.2@0, 0.65@0.5")
