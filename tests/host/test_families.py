@@ -52,7 +52,7 @@ FAMILIES = {
     "fp8": Family(options={"fp8_storage": "Enable"}, apart=0.5),
     "token merging": Family(options={"token_merging_ratio": 0.5}),
     "hypertile": Family(options={"hypertile_enable_unet": True, "hypertile_max_tile_unet": 128},
-                        payload={"width": 256, "height": 256, "steps": 2}),
+                        payload={"width": 256, "steps": 2}),
 }
 
 
