@@ -162,6 +162,11 @@ def random_unet(
     """SD 1's UNet at these widths, filled so that what passes through keeps its size."""
     with torch.device("meta"):
         unet = UNet2DConditionModel(sample_size=64, block_out_channels=widths, cross_attention_dim=text_width)
+    return filled(unet, dtype, device)
+
+
+def filled(unet: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    """A UNet made on the meta device, with random weights such that what passes through keeps its size."""
     unet = unet.to(dtype).to_empty(device=device).eval().requires_grad_(False)
     generator = torch.Generator(device).manual_seed(5)
     for name, weight in unet.named_parameters():
@@ -172,8 +177,8 @@ def random_unet(
     return unet
 
 
-def random_lora(name: str, layers: dict[str, Target], seed: int) -> LoraFile:
-    """A rank-32 LoRA in float16 on the layers that LoRAs of SD 1 usually have: those of the transformers."""
+def random_lora(name: str, layers: dict[str, Target], seed: int, base: str = "SD1") -> LoraFile:
+    """A rank-32 LoRA in float16 on the layers that LoRAs usually have: those of the transformers."""
     generator = torch.Generator().manual_seed(seed)
     deltas = {}
     for layer, target in layers.items():
@@ -184,7 +189,7 @@ def random_lora(name: str, layers: dict[str, Target], seed: int) -> LoraFile:
                 RANK
             )
             deltas[layer] = LowRank(down.half(), (0.25 * RANK / ALPHA * up).half(), ALPHA / RANK)
-    return LoraFile(name, Path(f"{name}.safetensors"), "LoRA", "SD1", deltas)
+    return LoraFile(name, Path(f"{name}.safetensors"), "LoRA", base, deltas)
 
 
 def _rest(work: Workload) -> tuple[int, int, int]:

@@ -19,12 +19,14 @@ SetGates = Callable[[Sequence[Row], float], None]
 """(rows, progress): for the next call, which has these rows of every image"""
 
 
-def check_can_compose(compose: str) -> None:
-    """Raises `SciArtError` where the host's settings or model leave no room for rows of single LoRAs."""
+def check_can_compose(compose: str, p) -> None:
+    """Raises `SciArtError` where the model, or what the host is asked for, leaves no room for rows of single LoRAs."""
     if compose in ("merge", "switch"):
         return
-    if shared.sd_model.cond_stage_key == "edit":
-        raise SciArtError("compose", f"{compose} does not work with InstructPix2Pix models; accepted: merge, switch")
+    # where this is 1 the host evaluates such a model as any other, AND included; p of txt2img has none
+    if shared.sd_model.cond_stage_key == "edit" and getattr(p, "image_cfg_scale", 0) not in (1, None):
+        raise SciArtError("compose", f"{compose} does not work with InstructPix2Pix models; accepted: merge, switch; "
+                                     "or in img2img an image CFG scale of 1")
     if shared.sd_model.model.conditioning_key == "crossattn-adm":
         raise SciArtError("compose", f"{compose} does not work with unCLIP models; accepted: merge, switch")
 

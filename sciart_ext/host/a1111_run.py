@@ -37,7 +37,7 @@ class Run:
         self.p = p
         self.watched = watched
         self.recipe: Recipe = resolve(parse_recipe(argument), PresetStore())
-        check_can_compose(self.recipe.compose)
+        check_can_compose(self.recipe.compose, p)
         if self.recipe.compose == "contrastive":
             check_can_guide()
         self.sampled = False

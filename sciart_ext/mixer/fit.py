@@ -18,6 +18,10 @@ from .whole import Whole
 FACTORED_RANK = 64
 """up to which rank a delta that has exact thin factors is carried out by them, where they are smaller than it"""
 
+LATENT, WIDER_INPUTS = 4, (8, 9)
+"""Channels of a latent, and of the inputs of InstructPix2Pix and inpainting models, which read a picture, or a mask and
+a masked picture, beside it: a LoRA of a plain model says nothing about these."""
+
 
 class Factors(NamedTuple):
     """A delta in the shape of one layer: down (rank, in·kh·kw), up (out, rank)."""
@@ -67,9 +71,8 @@ def shape_delta(delta: Delta, target: Target) -> Factors | Whole | None:
             thin = delta.factored()
             return Factors(thin.down, thin.up, thin.scale)
         return Whole(delta)
-    if len(shape) == 4 and shape[1] == 9 and delta.fits((shape[0], 4, *shape[2:])):
-        # Inpainting models take mask and masked picture beside the latent: the LoRA says nothing about them.
-        return Whole(delta, channels=4)
+    if len(shape) == 4 and shape[1] in WIDER_INPUTS and delta.fits((shape[0], LATENT, *shape[2:])):
+        return Whole(delta, channels=LATENT)
     return None
 
 
@@ -86,9 +89,8 @@ def shape_factors(delta: LowRank, target: Target) -> Factors | None:
     if tuple(down.shape[2:]) != tuple(kernel) or up.shape[0] != out or getattr(module, "groups", 1) != 1:
         return None
     channels = inputs // (kernel[0] * kernel[1])
-    if channels == 9 and down.shape[1] == 4 and isinstance(module, nn.Conv2d):
-        # the same as for other kinds
-        down = torch.nn.functional.pad(down, (0, 0, 0, 0, 0, 5))
+    if channels in WIDER_INPUTS and down.shape[1] == LATENT and isinstance(module, nn.Conv2d):
+        down = torch.nn.functional.pad(down, (0, 0, 0, 0, 0, channels - LATENT))
     if down.shape[1] != channels:
         return None
     return Factors(down.reshape(down.shape[0], -1), up, delta.scale)

@@ -30,6 +30,7 @@ def tiny_models() -> Path:
     else:
         sources = [
             HERE / "tiny_checkpoints.py",
+            HERE / "tiny_variants.py",
             *sorted((HERE / "probe" / "open_clip_configs").glob("*.json")),
         ]
         version = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]

@@ -23,6 +23,7 @@ from pathlib import Path
 import torch
 import yaml
 from safetensors.torch import save_file
+from tiny_variants import inpainting_xl, pix2pix, refiner, v_prediction
 from torch import nn
 
 OPEN_CLIP_CONFIG = Path(__file__).resolve().parent / "probe" / "open_clip_configs" / "sciart-tiny-bigG.json"
@@ -48,7 +49,7 @@ def main() -> None:
 
 
 def write_tiny(out: Path) -> None:
-    """Two SD1 checkpoints, an inpainting one, an SD2 and an SDXL one, and three LoRAs for each family."""
+    """Two SD1 checkpoints, two SD2, two SDXL, further kinds of each, and three LoRAs for each family."""
     text = write_text_encoder(out / "text-encoder-tiny", width=64, layers=3, heads=4)
     sd1 = sd1_config(text, channels=32, context=64)
     network = write_checkpoint(out, "tiny-sd1", sd1, build_sd1(sd1, text), seed=1)
@@ -59,6 +60,7 @@ def write_tiny(out: Path) -> None:
     network_xl = write_checkpoint(out, "tiny-sdxl", xl, build_sdxl(xl, text), seed=4)
     sd2 = sd2_config(text)
     network_2 = write_checkpoint(out, "tiny-sd2", sd2, build_sd2(sd2), seed=6)
+    write_variants(out, text, sd1_config(text, channels=32, context=64), sd2, xl)
     loras = {
         "child": (4, 2.0, False),
         "watercolor": (8, 8.0, False),
@@ -77,6 +79,16 @@ def write_tiny(out: Path) -> None:
         write_lora(out, f"{name}-v2", sd2_lora_layers(network_2, convolutions), rank, alpha, seed + 20, "sd_v2")
         layers = sdxl_lora_layers(network_xl, convolutions)
         write_lora(out, f"{name}-xl", layers, rank, alpha, seed + 10, "sdxl_base_v1-0")
+
+
+def write_variants(out: Path, text: Path, sd1: dict, sd2: dict, xl: dict) -> None:
+    """InstructPix2Pix, a v-prediction SD2; another SDXL, its refiner and its inpainting model."""
+    edit, velocity = pix2pix(sd1), v_prediction(sd2)
+    write_checkpoint(out, "tiny-pix2pix", edit, build_sd1(edit, text), seed=7)
+    write_checkpoint(out, "tiny-sd2-v", velocity, build_sd2(velocity), seed=8)
+    xls = {"tiny-sdxl-b": xl, "tiny-sdxl-refiner": refiner(xl), "tiny-sdxl-inpainting": inpainting_xl(xl)}
+    for seed, (name, config) in enumerate(xls.items(), start=40):
+        write_checkpoint(out, name, config, build_sdxl(config, text), seed)
 
 
 def write_sd15(out: Path) -> None:
@@ -150,8 +162,10 @@ def build_sdxl(config: dict, text: Path) -> nn.ModuleDict:
 
     params = config["model"]["params"]
     embedders = [
-        nn.ModuleDict({"transformer": build_text_encoder(text)}),
-        nn.ModuleDict({"model": build_open_clip()}),
+        nn.ModuleDict({"model": build_open_clip()} if "OpenCLIP" in embedder["target"] else
+                      {"transformer": build_text_encoder(text)})
+        for embedder in params["conditioner_config"]["params"]["emb_models"]
+        if embedder["input_key"] == "txt"
     ]
     unet_params = {
         **params["network_config"]["params"],

@@ -21,13 +21,14 @@ from sciart_ext.mixer.fit import check_fit
 from sciart_ext.mixer.mixer import Mixer
 
 
-def test_a_lora_for_four_channels_fits_an_inpainting_model_of_nine():
-    plain, bench = Bench(), Bench(in_channels=9)
+@pytest.mark.parametrize("channels", [8, 9], ids=["InstructPix2Pix", "inpainting"])
+def test_a_lora_for_four_channels_fits_models_of_more(channels):
+    plain, bench = Bench(), Bench(in_channels=channels)
     lora, (x, text) = plain.lora("conv_in"), bench.inputs()
     assert lora.layers["unet_input_blocks_0_0"].down.shape[1] == 4
     assert check_fit([lora], bench.layers, "a model") == []
     down, up, scale = lora.layers["unet_input_blocks_0_0"]
-    padded = torch.cat([down, torch.zeros(len(down), 5, 3, 3)], dim=1)
+    padded = torch.cat([down, torch.zeros(len(down), channels - 4, 3, 3)], dim=1)
     wide = LoraFile("wide", lora.path, "LoRA", "unknown", {"unet_input_blocks_0_0": LowRank(padded, up, scale)})
     for execution in EXECUTIONS:
         with bench.mixer([lora], execution) as mixer:

@@ -111,8 +111,9 @@ def test_a_bias_that_is_not_there_branches_and_holds_nothing(bench, snapshot):
     assert mixer.merged_names == set() and mixer.touched_bytes() == 0
 
 
-def test_deltas_for_four_channels_fit_an_inpainting_model_of_nine():
-    plain, bench = Bench(), Bench(in_channels=9)
+@pytest.mark.parametrize("channels", [8, 9], ids=["InstructPix2Pix", "inpainting"])
+def test_deltas_for_four_channels_fit_models_of_more(channels):
+    plain, bench = Bench(), Bench(in_channels=channels)
     x, text = bench.inputs()
     shape, weight = plain.modules["conv_in"].weight.shape, bench.modules["conv_in"].weight.detach().double()
     for kind in ("full", "dora by outputs", "ia3 by inputs", "loha"):
