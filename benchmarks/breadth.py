@@ -1,10 +1,10 @@
 """How far SciArt reaches: LoRA formats, ways to combine and to compose, beside who else does it.
 
-    python -m benchmarks.breadth [--quick] [--parts formats,combine,compose,table]
+    python -m benchmarks.breadth [--quick] [--parts formats,combine,compose,sdxl,table]
 
 formats: ΔW of every kind of file beside LyCORIS and PEFT. combine: every method beside float64 and PEFT. compose:
-switch and composite beside maszhongming/Multi-LoRA-Composition, a checkout of which SCIART_MULTI_LORA names. table:
-every combine × compose on the tiny world. Last line: one JSON object.
+switch and composite beside maszhongming/Multi-LoRA-Composition, a checkout of which SCIART_MULTI_LORA names. sdxl:
+steps of SDXL's whole UNet. table: every combine × compose on the tiny world. Last line: one JSON object.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import torch
 
 from . import record
 from .mixing.allocator import KEEPING, restart_with
-from .widening import combine, compose, formats, table
+from .widening import combine, compose, formats, sdxl, table
 
-PARTS = ("formats", "combine", "compose", "table")
+PARTS = ("formats", "combine", "compose", "sdxl", "table")
 
 
 def main() -> None:
@@ -28,9 +28,9 @@ def main() -> None:
     restart_with(KEEPING)
     began, commit = time.monotonic(), record.commit()
     measured: dict = {}
-    for name, measure in (("formats", formats.measure), ("combine", combine.measure), ("compose", compose.measure)):
+    for name, part in (("formats", formats), ("combine", combine), ("compose", compose), ("sdxl", sdxl)):
         if name in options.parts:
-            measured[name] = measure(options.quick)
+            measured[name] = part.measure(options.quick)
     if "table" in options.parts:
         measured["table"] = table.measure(options.quick, options.workers)
     measured["minutes"] = round((time.monotonic() - began) / 60, 1)
