@@ -31,7 +31,7 @@ HALVES = ([0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 1.0])
 def measure(quick: bool, workers: int = 1) -> list[dict]:
     """Rows of the table, by scene, compose and combine; what cannot be (regions and steering without subjects) is left
     out."""
-    seeds = 2 if quick else 20
+    seeds = 2 if quick else 16
     combine, compose = (("linear", "ties"), ("merge", "composite")) if quick else (COMBINE, COMPOSE)
     asked = [(scene, how, joined, seeds) for scene in SCENES for how in compose for joined in combine
              if scene != "three styles" or how not in ("regions", "contrastive")]
