@@ -1,7 +1,7 @@
 """Layers whose LoRAs are joined otherwise than by their sum:  W' = W + C(λ_1 ΔW_1, …, λ_n ΔW_n)  (`combine`).
 
 What the files alone decide is found once; a change of gates costs what combining costs. Where rows differ, each
-distinct row of gates has a C of its own.
+distinct row of gates has a C of its own, which is kept while it is used, as far as there is room (`kept.py`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ..errors import SciArtError
 from ..lora.dense import Dense
 from ..lora.low_rank import LowRank
 from .fit import Factors
+from .kept import KeptDeltas, Room
 from .layer import Layer, merge, rows_of
 from .product import unrounded
 from .targets import Target
@@ -29,12 +30,12 @@ ORDERS_KEPT = 8
 
 
 def combined_layer(name: str, target: Target, deltas: Mapping[int, Factors | Whole], block_factors: dict[int, float],
-                   combination: Combination, names: Mapping[int, str],
+                   combination: Combination, names: Mapping[int, str], room: Room,
                    untouched: Callable[[Target], torch.Tensor] | None = None) -> Layer:
     """One layer; names: of the LoRAs that reach it, by index. Vectors have no directions to leave: `orthogonal` adds
     them up. Raises `SciArtError` for deltas that the method does not take."""
     if combination.method != "orthogonal":
-        return SparseLayer(name, target, deltas, block_factors, combination, names, untouched)
+        return SparseLayer(name, target, deltas, block_factors, combination, names, room, untouched)
     if target.is_bias or target.is_norm:
         return Layer(name, target, deltas, block_factors, untouched)
     for k, item in deltas.items():
@@ -98,9 +99,10 @@ class SparseLayer(CombinedLayer):
     is_dense = True
 
     def __init__(self, name: str, target: Target, deltas: Mapping[int, Factors | Whole],
-                 block_factors: dict[int, float], combination: Combination, names: Mapping[int, str],
+                 block_factors: dict[int, float], combination: Combination, names: Mapping[int, str], room: Room,
                  untouched: Callable[[Target], torch.Tensor] | None):
         super().__init__(name, target, deltas, block_factors, untouched)
+        self._kept = KeptDeltas(room)
         self._combine = SparseCombination(combination, name, names)
         self._shape = next(iter(self.products().values())).shape if self.scales else self.wholes[0].delta.shape
 
@@ -117,6 +119,16 @@ class SparseLayer(CombinedLayer):
                     matrices[k] = whole.of(weight).reshape(len(weight), -1)
             return self._combine({k: matrices[k] for k in self.loras if k in matrices}, weights)
 
+    def kept_delta(self, gates: Sequence[float], weight: torch.Tensor) -> torch.Tensor:
+        """The same where a LoRA acts, for branches: kept for the next call where it depends on the files alone."""
+        if any(whole.delta.needs_weight for whole in self.wholes):
+            return self.delta(gates, weight)
+        key = (*self.weights_of(gates).values(), weight.device)
+        return self._kept.get(key, lambda: self.delta(gates, weight))
+
+    def release(self) -> None:
+        self._kept.release()
+
     def write_merged(self, original: torch.Tensor, merged: torch.Tensor, weights: torch.Tensor) -> None:
         delta = self.delta(weights[0].tolist(), self.untouched())
         changed = original if delta is None else original.to(delta.dtype) + delta.reshape(original.shape)
@@ -127,7 +139,7 @@ class SparseLayer(CombinedLayer):
         """y + C x, with the C of each row; x, y, weights, told as in `Layer.add_branch`."""
         self.move(x.device)
         changed, order = [], []
-        for gates, rows in self.rows_by(tuple, told, len(x)):
+        for gates, rows in self.rows_by(lambda gates: tuple(self.weights_of(gates).values()), told, len(x)):
             rows = rows.to(x.device)
             order.append(rows)
             if any(self.weights_of(gates).values()):
@@ -140,8 +152,8 @@ class SparseLayer(CombinedLayer):
 
 @dataclass(frozen=True, eq=False)
 class Joined(Dense):
-    """C at these gates, as one delta that is made whenever it is needed: for a gradient a second time, so that not all
-    layers' are held until then."""
+    """C at these gates, as one delta that is made whenever it is needed and not kept: for a gradient a second time, so
+    that not all layers' are held until then."""
 
     layer: SparseLayer
     gates: tuple[float, ...]
@@ -152,7 +164,7 @@ class Joined(Dense):
         return self.of_shape
 
     def of(self, weight: torch.Tensor) -> torch.Tensor:
-        return self.layer.delta(self.gates, weight).reshape(weight.shape)
+        return self.layer.kept_delta(self.gates, weight).reshape(weight.shape)
 
 
 class OrthogonalLayer(CombinedLayer):

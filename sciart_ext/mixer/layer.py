@@ -97,6 +97,9 @@ class Layer:
             self.wholes = [whole.to(device) for whole in self.wholes]
             self._moved_to = device
 
+    def release(self) -> None:
+        """Lets go of what is kept between calls."""
+
     def gates(self, weights: torch.Tensor) -> torch.Tensor:
         """g for λ of shape (rows, LoRAs): (rows, ranks)."""
         return weights[:, self.owner] * self.strength

@@ -19,11 +19,14 @@ from ..lora.kinds import BIAS
 from .combined import CombinedLayer, combined_layer, merge_combined
 from .cost import Workload, choose_merged
 from .fit import shape_delta
+from .kept import Room
 from .layer import Layer, merge
 from .slot import Slot
 from .targets import Target
 
 FREE_MEMORY_SHARE = 0.25
+KEPT_BYTES = 2**30
+"""of deltas that are kept where rows differ, if there is no limit"""
 
 
 class Mixer:
@@ -50,7 +53,8 @@ class Mixer:
         self._prime = prime
         self._device = device
         self._levels = _levels(layers)
-        self._layers = _build_layers(layers, loras, blocks, untouched, combination)
+        self._layers = _build_layers(layers, loras, blocks, untouched, combination,
+                                     Room(KEPT_BYTES if memory_limit is None else memory_limit))
         self._slots: dict[tuple[int, str], Slot] = {}
         for layer in self._layers:
             key = (id(layer.target.module), layer.target.parameter)
@@ -157,6 +161,8 @@ class Mixer:
         self.close()
         for slot in self._slots.values():
             slot.release()
+        for layer in self._layers:
+            layer.release()
 
     def _use(self, rows: list[tuple[float, ...]]) -> None:
         if rows == self._rows_now:
@@ -265,7 +271,7 @@ def _restorer(slots: list[Slot]) -> Callable:
 
 def _build_layers(targets: Mapping[str, Target], loras: Sequence[LoraFile],
                   blocks: Sequence[Mapping | Sequence[float]], untouched: Callable[[Target], torch.Tensor] | None,
-                  combination: Combination | None) -> list[Layer]:
+                  combination: Combination | None, room: Room) -> list[Layer]:
     layers, factors = [], [LayerFactors(one) for one in blocks]
     varying = enumerate(varying_factors(blocks), start=len(loras))
     gates = {(k, factor.schedules): number for number, (k, factor) in varying}
@@ -283,7 +289,7 @@ def _build_layers(targets: Mapping[str, Target], loras: Sequence[LoraFile],
             if deltas and combination is None:
                 layers.append(Layer(name, target, deltas, block_factors, untouched))
             elif deltas:
-                layers.append(combined_layer(name, target, deltas, block_factors, combination, stems, untouched))
+                layers.append(combined_layer(name, target, deltas, block_factors, combination, stems, room, untouched))
     return layers
 
 

@@ -150,7 +150,7 @@ def test_a_gradient_does_not_hold_the_deltas_of_all_layers(bench, monkeypatch):
 
     monkeypatch.setattr(combined_module.SparseLayer, "delta", delta)
     loras, (x, text) = [bench.lora("ff.net", seed=1)], bench.inputs(1)
-    with bench.mixer(loras, "branch", combination=combination("ties")) as mixer:
+    with bench.mixer(loras, "branch", combination=combination("ties"), memory_limit=0) as mixer:
         mixer.set_gates([[0.5]])
         result = bench(x.requires_grad_(), text, grad=True)
         count = len(made)
@@ -169,6 +169,30 @@ def test_a_hosts_autocast_does_not_round_the_combination(bench):
             results.append(torch.empty_like(original))
             layer.write_merged(original, results[-1], weights)
     assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("limit", [None, 20_000, 0])
+def test_combinations_of_rows_are_kept_while_they_are_used_as_far_as_there_is_room(bench, snapshot, monkeypatch, limit):
+    made, original = [], SparseCombination.__call__
+    monkeypatch.setattr(SparseCombination, "__call__", lambda *given: made.append(1) or original(*given))
+    loras, (x, text) = three_loras(bench), bench.inputs(len(ROWS))
+    with bench.mixer(loras, "branch", combination=combination("ties"), memory_limit=limit) as mixer:
+        counts, outputs = [], []
+        for rows in (ROWS, ROWS[::-1], ROWS, [GATES] * len(ROWS)):
+            mixer.set_gates(rows)
+            outputs.append(bench(x, text))
+            counts.append(len(made))
+            made.clear()
+        kept = [tensor for layer in mixer._layers for tensor in layer._kept._deltas.values()]
+        held = sum(tensor.numel() * tensor.element_size() for tensor in kept)
+        assert held == mixer._layers[0]._kept._room.used <= (limit if limit is not None else 2**30)
+        mixer.release()
+    assert torch.equal(outputs[0], outputs[2]) and not any(layer._kept._deltas for layer in mixer._layers)
+    assert mixer._layers[0]._kept._room.used == 0 and counts[0] > 0
+    if limit is None:
+        assert counts[1:3] == [0, 0] and 0 <= counts[3] < counts[0] and held > 20_000
+    else:
+        assert 0 < counts[2] <= counts[0] and (counts[2] < counts[0]) == (limit > 0)
 
 
 @pytest.mark.parametrize("method", METHODS)
