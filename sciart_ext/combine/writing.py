@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from .. import __version__
@@ -32,23 +33,24 @@ def check_target(path: Path, sources: Sequence[Path]) -> None:
 def write_combined(combined: Combined, path: Path, precision: str = "fp16") -> None:
     """Writes the file; it appears whole or not at all. What is loaded of it at weight 1 is C.
 
-    All layers have one alpha, also where narrow ones have a smaller rank: of several alphas diffusers loses some.
-    Raises `SciArtError` for an unknown precision, or one that C's numbers are too large for.
+    All layers have one rank and one alpha, narrow ones by directions of zeros: of several ranks and alphas diffusers
+    loses some. Raises `SciArtError` for an unknown precision, or one that C's numbers are too large for.
     """
     if precision not in PRECISIONS:
         raise SciArtError("precision", f"{precision!r} is not known; accepted: {', '.join(PRECISIONS)}")
-    tensors, alpha = {}, max(layer.rank for layer in combined.layers.values())
+    tensors, rank = {}, max(layer.rank for layer in combined.layers.values())
     for name, layer in combined.layers.items():
         stem = kohya_name(name, combined.base == "SDXL")
-        share = (layer.rank / alpha) ** 0.5  # of each factor: loaders multiply with alpha / rank
-        up, down = ((part * share).to(PRECISIONS[precision]) for part in (layer.reduced.up, layer.reduced.down))
+        up, down = (part.to(PRECISIONS[precision]) for part in (layer.reduced.up, layer.reduced.down))
         if not (torch.isfinite(up).all() and torch.isfinite(down).all()):
             raise SciArtError("precision", f"{name} holds numbers too large for {precision}; accepted: fp32")
+        zeros = rank - layer.rank
+        up, down = F.pad(up, (0, zeros)), F.pad(down, (0, 0, 0, zeros))
         if layer.kernel:
-            up, down = up[:, :, None, None], down.view(layer.rank, -1, *layer.kernel)
+            up, down = up[:, :, None, None], down.view(rank, -1, *layer.kernel)
         tensors[f"{stem}.lora_up.weight"], tensors[f"{stem}.lora_down.weight"] = up.contiguous(), down.contiguous()
-        tensors[f"{stem}.alpha"] = torch.tensor(float(alpha), dtype=PRECISIONS[precision])
-    metadata = {"ss_network_module": "networks.lora", "ss_network_dim": str(alpha), "ss_network_alpha": str(alpha),
+        tensors[f"{stem}.alpha"] = torch.tensor(float(rank), dtype=PRECISIONS[precision])
+    metadata = {"ss_network_module": "networks.lora", "ss_network_dim": str(rank), "ss_network_alpha": str(rank),
                 "ss_output_name": path.stem, "sciart_version": __version__,
                 METADATA_KEY: json.dumps(combined.as_data(), ensure_ascii=False)}
     if combined.base in _VERSIONS:

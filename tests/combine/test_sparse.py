@@ -74,6 +74,7 @@ def test_pefts_functions_give_the_same(majority):
 
 @pytest.mark.parametrize("method", ["dare-linear", "dare-ties"])
 def test_pefts_functions_give_the_same_where_it_drops_the_same(method, monkeypatch):
+    pytest.importorskip("peft", minversion="0.14", reason="what it dropped was not made up for")
     merge = pytest.importorskip("peft.utils.merge_utils")
     deltas, weights = random_deltas((30, 41)), [0.65, 0.55, 0.5]
     drops = iter([masks.at_random((30, 41), 0.3, 5, "unet_out_2", name) for name in NAMES.values()])

@@ -70,7 +70,8 @@ def merged(module, prefix, folder, weights):
 
 def encoded(tiny, text, weights):
     pipe, folder = tiny
-    encoder = merged(pipe.text_encoder, "lora_te_text_model_", folder, weights)
+    whole = hasattr(pipe.text_encoder, "text_model")  # as before transformers 5
+    encoder = merged(pipe.text_encoder, "lora_te_" if whole else "lora_te_text_model_", folder, weights)
     ids = pipe.tokenizer(text, padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
     return encoder(ids)[0]
 

@@ -8,7 +8,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lora_files import TinyOpenClip, tiny_clip
-from mixer_bench import DEVICES, Bench, Snapshot, assert_near, run, shared_bench, wide_copy, workload
+from mixer_bench import (
+    DEVICES,
+    Bench,
+    Snapshot,
+    assert_near,
+    run,
+    shared_bench,
+    skip_where_torch_lacks,
+    wide_copy,
+    workload,
+)
 from torch import nn
 
 from sciart_ext.combine import masks, orthogonal
@@ -242,6 +252,7 @@ def test_sparse_layers_are_merged_wherever_memory_allows(bench):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_models_are_near(dtype):
+    skip_where_torch_lacks(dtype, "cpu")
     bench = Bench(dtype=dtype)
     loras, (x, text) = three_loras(bench), bench.inputs()
     for method in ("orthogonal", "dare-ties"):
