@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import SciArtError, did_you_mean
 from .recipe import LoraEntry, Recipe, dump_recipe, parse_recipe
+from .whole_file import written_whole
 
 BUILTIN_DIR = Path(__file__).parent / "presets"
 USER_DIR = Path(os.environ.get("SCIART_USER_DIR") or Path(__file__).parent.parent / "user")
@@ -162,16 +162,8 @@ def suggest(role: str, names: Iterable[str]) -> list[str]:
 
 def write_json(path: Path, data: object) -> None:
     """Writes JSON so that readers see the old file or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(data, file, ensure_ascii=False, indent=2)
-            file.write("\n")
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 def _bind(lora: LoraEntry, field: str, bindings: dict[str, str]) -> dict:

@@ -10,18 +10,16 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from typing import get_args
 
 import numpy as np
 
-from sciart_ext.combine.settings import Method
+from sciart_ext.combine.settings import METHODS
 from sciart_ext.recipe import Recipe, parse_recipe
 from sciart_ext.world.scenes import INDIVIDUALS, KINDS
 
 from ..tinyworld.judging import PRESET, loaded, share
 from ..tinyworld.steering import CASES, FIRST_SEED, prompt_of
 
-COMBINE = get_args(Method)
 COMPOSE = ("merge", "switch", "composite", "spatial", "regions", "contrastive")
 SCENES = ("two subjects", "three styles", "both")
 STYLED = "a rocket and a planet in space"
@@ -32,7 +30,7 @@ def measure(quick: bool, workers: int = 1) -> list[dict]:
     """Rows of the table, by scene, compose and combine; what cannot be (regions and steering without subjects) is left
     out."""
     seeds = 2 if quick else 16
-    combine, compose = (("linear", "ties"), ("merge", "composite")) if quick else (COMBINE, COMPOSE)
+    combine, compose = (("linear", "ties"), ("merge", "composite")) if quick else (METHODS, COMPOSE)
     asked = [(scene, how, joined, seeds) for scene in SCENES for how in compose for joined in combine
              if scene != "three styles" or how not in ("regions", "contrastive")]
     with ProcessPoolExecutor(workers) as pool:

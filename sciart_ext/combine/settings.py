@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from ..errors import SciArtError
 from ..schedule import check_number
 from ..schema import Field, Strict, validator
 
 Method = Literal["linear", "orthogonal", "ties", "dare-linear", "dare-ties", "magnitude-prune"]
-METHODS: tuple[str, ...] = ("linear", "orthogonal", "ties", "dare-linear", "dare-ties", "magnitude-prune")
+METHODS: tuple[str, ...] = get_args(Method)
 
 
 class CombiningSettings(Strict):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from safetensors.torch import save_file
 from .. import __version__
 from ..errors import SciArtError
 from ..lora.kohya_names import kohya_name
+from ..whole_file import written_whole
 from .files import Combined
 
 PRECISIONS = {"fp16": torch.float16, "fp32": torch.float32}
@@ -55,16 +54,5 @@ def write_combined(combined: Combined, path: Path, precision: str = "fp16") -> N
                 METADATA_KEY: json.dumps(combined.as_data(), ensure_ascii=False)}
     if combined.base in _VERSIONS:
         metadata["ss_base_model_version"] = _VERSIONS[combined.base]
-    _save(tensors, path, metadata)
-
-
-def _save(tensors: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    os.close(handle)
-    try:
+    with written_whole(path) as temporary:
         save_file(tensors, temporary, metadata)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

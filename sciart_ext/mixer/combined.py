@@ -45,15 +45,10 @@ def combined_layer(name: str, target: Target, deltas: Mapping[int, Factors | Who
     return OrthogonalLayer(name, target, deltas, block_factors, combination)
 
 
-def merge_combined(layers: Sequence[CombinedLayer], originals: Sequence[torch.Tensor], merged: Sequence[torch.Tensor],
-                   weights: torch.Tensor) -> None:
-    """Writes W' of each layer into `merged`, as `layer.merge` does."""
-    for layer, original, target in zip(layers, originals, merged):
-        layer.write_merged(original, target, weights)
-
-
 class CombinedLayer(Layer):
     """A layer that is merged on its own, and whose branch acts row by row of gates."""
+
+    merges_alone = True
 
     def __init__(self, name: str, target: Target, deltas: Mapping[int, Factors | Whole],
                  block_factors: dict[int, float], untouched: Callable[[Target], torch.Tensor] | None = None):
@@ -74,10 +69,6 @@ class CombinedLayer(Layer):
     def weights_of(self, gates: Sequence[float]) -> dict[int, float]:
         """λ with the block's factor, of each LoRA that reaches this layer."""
         return {k: gates[k] * self.block_factors[k] for k in self.loras}
-
-    def write_merged(self, original: torch.Tensor, merged: torch.Tensor, weights: torch.Tensor) -> None:
-        """W' (out, in) of gates (1, LoRAs) into `merged`."""
-        raise NotImplementedError
 
     def rows_by(self, key: Callable[[tuple[float, ...]], tuple], weights: torch.Tensor, rows: int,
                 ) -> list[tuple[tuple, torch.Tensor]]:

@@ -29,6 +29,9 @@ class Layer:
     """The deltas of one layer: of those with thin factors the stacks `down` (ranks, in), `up` (out, ranks), `strength`
     and `owner` (ranks,); the others in `wholes`, with `whole_strength` and `whole_owner` (wholes,)."""
 
+    merges_alone = False
+    """whether its merged weight is more than W and a sum of products, which layers of one shape make together"""
+
     def __init__(self, name: str, target: Target, deltas: Mapping[int, Factors | Whole],
                  block_factors: Mapping[int, float], untouched: Callable[[Target], torch.Tensor] | None = None):
         self.name = name
@@ -108,6 +111,18 @@ class Layer:
         """Of the deltas without thin factors, (rows, wholes); λ on the CPU, where it is known which are 0."""
         return weights.cpu()[:, self.whole_owner] * self.whole_strength
 
+    def write_merged(self, original: torch.Tensor, merged: torch.Tensor, weights: torch.Tensor) -> None:
+        """W' = W + U·diag(g)·D + Σ g·ΔW(W), rounded once, into `merged`: (out, in) or the weight's own shape; weights λ
+        (1, LoRAs)."""
+        total = weighted_sum(self.wholes, self.whole_gates(weights)[0].tolist(), self.untouched())
+        if len(self.owner):
+            dtype = torch.promote_types(self.up.dtype, torch.float32)
+            with unrounded(original.device):
+                thin = (self.up * self.gates(weights.to(original.device))[0]).to(dtype) @ self.down.to(dtype)
+            total = thin.reshape(original.shape) if total is None else total + thin.reshape(original.shape)
+        changed = original if total is None else original.to(total.dtype) + total
+        merged.copy_(changed.reshape(merged.shape))
+
     def add_branch(self, module: nn.Module, x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor,
                    told: torch.Tensor) -> torch.Tensor:
         """y and what the deltas add to it; x (rows, …, in) or (rows, in, h, w), weights λ (rows or 1, LoRAs) on x's
@@ -154,9 +169,9 @@ def merge(layers: Sequence[Layer], originals: Sequence[torch.Tensor], merged: Se
     weights: λ (1, LoRAs), for deltas without thin factors on the CPU; these are computed one layer after the other. Of
     the rest on a GPU batched products save the launches, on a CPU a product per layer saves passes over memory.
     """
-    if layers[0].wholes or merged[0].dtype not in MERGEABLE:
+    if layers[0].is_dense or layers[0].merges_alone or merged[0].dtype not in MERGEABLE:
         for layer, original, target in zip(layers, originals, merged):
-            merge_whole(layer, original, target, weights)
+            layer.write_merged(original, target, weights)
         return
     weights = weights.to(merged[0].device)
     if not merged[0].is_cuda:
@@ -165,18 +180,6 @@ def merge(layers: Sequence[Layer], originals: Sequence[torch.Tensor], merged: Se
     for i in range(0, len(layers), LAYERS_PER_BATCH):
         batch = slice(i, i + LAYERS_PER_BATCH)
         merge_batched(layers[batch], originals[batch], merged[batch], weights)
-
-
-def merge_whole(layer: Layer, original: torch.Tensor, merged: torch.Tensor, weights: torch.Tensor) -> None:
-    """W' = W + U·diag(g)·D + Σ g·ΔW(W), rounded once; merged: (out, in) or the weight's own shape."""
-    total = weighted_sum(layer.wholes, layer.whole_gates(weights)[0].tolist(), layer.untouched())
-    if len(layer.owner):
-        dtype = torch.promote_types(layer.up.dtype, torch.float32)
-        with unrounded(original.device):
-            thin = (layer.up * layer.gates(weights.to(original.device))[0]).to(dtype) @ layer.down.to(dtype)
-        total = thin.reshape(original.shape) if total is None else total + thin.reshape(original.shape)
-    changed = original if total is None else original.to(total.dtype) + total
-    merged.copy_(changed.reshape(merged.shape))
 
 
 def merge_one_by_one(layers: Sequence[Layer], originals: Sequence[torch.Tensor], merged: Sequence[torch.Tensor],

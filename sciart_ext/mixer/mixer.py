@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from ..combine.settings import Combination
-from ..layer_factors import LayerFactors, varying_factors
+from ..layer_factors import Factor, LayerFactors, varying_factors
 from ..lora.file import LoraFile
 from ..lora.kinds import BIAS
-from .combined import CombinedLayer, combined_layer, merge_combined
+from .combined import combined_layer
 from .cost import Workload, choose_merged
 from .fit import shape_delta
 from .kept import Room
@@ -47,13 +47,14 @@ class Mixer:
                  combination: Combination | None = None):
         self.root = root
         blocks = list(blocks) or [{}] * len(loras)
-        self.count = len(loras) + len(varying_factors(blocks))
+        varying = varying_factors(blocks)
+        self.count = len(loras) + len(varying)
         self.execution = execution
         self.memory_limit = memory_limit
         self._prime = prime
         self._device = device
         self._levels = _levels(layers)
-        self._layers = _build_layers(layers, loras, blocks, untouched, combination,
+        self._layers = _build_layers(layers, loras, blocks, varying, untouched, combination,
                                      Room(KEPT_BYTES if memory_limit is None else memory_limit))
         self._slots: dict[tuple[int, str], Slot] = {}
         for layer in self._layers:
@@ -222,7 +223,6 @@ class Mixer:
         first = slots[0].target.weight()
         dense = any(layer.is_dense for slot in slots for layer in slot.layers)
         weights = torch.tensor([self._uniform], device="cpu" if dense else first.device)
-        write = merge_combined if isinstance(slots[0].layers[0], CombinedLayer) else merge
         for slot in slots:
             for layer in slot.layers:
                 layer.move(first.device)
@@ -236,10 +236,10 @@ class Mixer:
             slot.merged.copy_(slot.target.weight())
             for layer in slot.layers:
                 part = slot.merged[layer.target.rows]
-                write([layer], [part.clone()], part[None], weights)
+                merge([layer], [part.clone()], part[None], weights)
         else:
             shape = slots[0].layers[0].matrix_shape
-            write([slot.layers[0] for slot in slots], [slot.target.weight() for slot in slots],
+            merge([slot.layers[0] for slot in slots], [slot.target.weight() for slot in slots],
                   [slot.merged.view(shape) for slot in slots], weights)
         for slot in slots:
             slot.mark_current(self._uniform)
@@ -270,11 +270,11 @@ def _restorer(slots: list[Slot]) -> Callable:
 
 
 def _build_layers(targets: Mapping[str, Target], loras: Sequence[LoraFile],
-                  blocks: Sequence[Mapping | Sequence[float]], untouched: Callable[[Target], torch.Tensor] | None,
-                  combination: Combination | None, room: Room) -> list[Layer]:
+                  blocks: Sequence[Mapping | Sequence[float]], varying: Sequence[tuple[int, Factor]],
+                  untouched: Callable[[Target], torch.Tensor] | None, combination: Combination | None,
+                  room: Room) -> list[Layer]:
     layers, factors = [], [LayerFactors(one) for one in blocks]
-    varying = enumerate(varying_factors(blocks), start=len(loras))
-    gates = {(k, factor.schedules): number for number, (k, factor) in varying}
+    gates = {(k, factor.schedules): number for number, (k, factor) in enumerate(varying, start=len(loras))}
     for weight_name, weight_target in targets.items():
         for name, target in ((weight_name, weight_target), (weight_name + BIAS, weight_target.bias())):
             deltas, block_factors, stems = {}, {}, {}
