@@ -8,11 +8,12 @@ from ..recipe import Recipe
 from ..ui.panel import PanelActions, PanelChoices, plan_preview
 from . import a1111_networks
 from .a1111_session import lora_paths, session
+from .a1111_settings import OwnPresets
 
 
 def panel_actions() -> PanelActions:
     """The panel's questions, answered by the host's files and the preset folders."""
-    store = PresetStore()
+    store = OwnPresets()
     return PanelActions(choices=lambda: _choices(store), preview=lambda *args: _preview(store, *args),
                         bind=store.bind, save_preset=store.save, delete_preset=store.delete,
                         refresh=a1111_networks.refresh)

@@ -15,17 +15,17 @@ from ..geometry.page import geometry_page
 from ..influence.folder import save_report
 from ..influence.report import Report
 from ..influence.subsets import Unfinished
-from ..presets import PresetStore
 from ..ui.tab import TabActions, build_tab
 from . import a1111_influence, a1111_networks
 from .a1111_geometry import compared
+from .a1111_settings import OwnPresets
 
 TITLE, ELEMENT = "SciArt", "sciart_tab"
 
 
 def register_tab() -> None:
     """Adds the tab to the host's page."""
-    script_callbacks.on_ui_tabs(lambda: [(build_tab(tab_actions(), PresetStore()), TITLE, ELEMENT)])
+    script_callbacks.on_ui_tabs(lambda: [(build_tab(tab_actions(), OwnPresets()), TITLE, ELEMENT)])
 
 
 def tab_actions() -> TabActions:
