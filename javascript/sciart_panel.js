@@ -21,6 +21,7 @@
             this.draw();
             this.drawHeader();
             this.take(this.field.value);
+            if (!this.field.value && root.dataset.start) this.start(root.dataset.start);
             this.watch();
         }
 
@@ -110,6 +111,12 @@
             this.json.value = this.recipe ? recipes.text(this.recipe, 2) : text;
             if (!this.recipe) this.fold.open = true;
             this.preview.showSoon();
+        }
+
+        /** What the settings have an empty panel begin with. */
+        start(text) {
+            this.take(text);
+            this.hand(text);
         }
 
         /** The text as it is being typed: also one that cannot be read yet, so that it is never taken for another. */

@@ -142,7 +142,8 @@ def resolve(recipe: Recipe, store: PresetStore) -> Recipe:
     """The recipe made self-contained: the preset's values filled in, each role replaced by its LoRA's name."""
     if recipe.preset is not None:
         recipe = parse_recipe({**filled_in(recipe, store), "preset": recipe.preset})
-    bindings = {**store.bindings(), **recipe.roles}
+    kept = store.bindings() if any(lora.role for lora in recipe.loras) else {}
+    bindings = {**kept, **recipe.roles}
     loras = [_bind(lora, f"loras[{i}]", bindings) for i, lora in enumerate(recipe.loras)]
     data = dump_recipe(recipe.copy(exclude={"preset", "roles", "loras"}))
     if recipe.composition.order is not None:

@@ -1,4 +1,4 @@
-"""Routes under /sciart/v1/: presets, roles, LoRAs, plans, geometry, influence; behind the host's authentication."""
+"""Routes under /sciart/v1/: presets, roles, styles, LoRAs, plans, geometry, influence; with the host's own login."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from .a1111_geometry import compared
 from .a1111_influence import InfluenceRequest
 from .a1111_panel import lora_reports
 from .a1111_settings import OwnPresets
+from .a1111_styles import add_styles
 
 PREFIX = "/sciart/v1"
 HOST_ROUTE = "/sdapi/v1/txt2img"
@@ -115,6 +116,11 @@ def bind_roles(body: Dict[str, str]) -> dict:
     return OwnPresets().bind(body)
 
 
+def save_styles() -> dict:
+    """Adds the science-imagination prompts to the WebUI's styles; `kept` are those that are there already."""
+    return add_styles()
+
+
 def list_loras(refresh: bool = False) -> list:
     """The LoRAs that can be mixed: kind, rank, layers, base model, or the error that keeps one out."""
     if refresh:
@@ -157,7 +163,8 @@ def _add_routes(demo: object, app: FastAPI) -> None:
         ("GET", "/presets", list_presets), ("GET", "/presets/{name}", read_preset),
         ("POST", "/presets", save_preset), ("DELETE", "/presets/{name}", delete_preset),
         ("GET", "/roles", read_roles), ("POST", "/roles", bind_roles),
-        ("GET", "/loras", list_loras), ("POST", "/plan", plan), ("POST", "/geometry", geometry),
+        ("POST", "/styles", save_styles), ("GET", "/loras", list_loras),
+        ("POST", "/plan", plan), ("POST", "/geometry", geometry),
         ("POST", "/influence", _influence_by(host.endpoint.__self__)),
     ):
         app.add_api_route(PREFIX + path, _refusing(endpoint), methods=[method], dependencies=dependencies,

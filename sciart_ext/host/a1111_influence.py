@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Dict, List
 
 from modules import infotext_utils
-from modules.api import models
 from PIL import Image
 from pydantic import BaseModel, Field, ValidationError
 
@@ -119,6 +118,9 @@ def explained(api, body: InfluenceRequest, stop: Callable[[], bool] = lambda: Fa
 
 def _request(given: dict):
     """The host's own request of these fields."""
+    # when scripts are loaded it would list the settings before all extensions have theirs, and the API would lack them
+    from modules.api import models
+
     try:
         request = models.StableDiffusionTxt2ImgProcessingAPI(**given)
     except ValidationError as error:

@@ -3,6 +3,7 @@ with a newer SciArt is said to be so."""
 
 from __future__ import annotations
 
+import logging
 import re
 
 from modules import script_callbacks
@@ -10,6 +11,8 @@ from modules import script_callbacks
 from .. import __version__
 from ..recipe import INFOTEXT_KEY, VERSION_KEY
 from ..ui.notices import warn
+
+log = logging.getLogger("sciart")
 
 
 def register_infotext() -> None:
@@ -28,7 +31,9 @@ def tell_of_newer(infotext: str, params: dict) -> None:
     """A note where the picture was made with a newer SciArt, which may know more."""
     made_with = params.get(VERSION_KEY, "")
     if _numbers(made_with) > _numbers(__version__):
-        warn(f"This picture was made with SciArt {made_with}, this is {__version__}: it may come out otherwise")
+        text = f"This picture was made with SciArt {made_with}, this is {__version__}: it may come out otherwise"
+        log.warning(text)  # over the API there is no page to say it on
+        warn(text)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

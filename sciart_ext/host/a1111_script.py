@@ -8,7 +8,7 @@ from ..errors import SciArtError
 from ..recipe import INFOTEXT_KEY, VERSION_KEY, is_off
 from ..ui.panel import build_panel
 from .a1111_errors import as_request_error
-from .a1111_panel import panel_actions
+from .a1111_panel import panel_actions, panel_start
 from .a1111_run import LOSS_KEY, NOTES_KEY, Run
 from .a1111_session import session
 from .a1111_watched import Watched
@@ -26,7 +26,7 @@ class SciArtScript(scripts.Script):
         return scripts.AlwaysVisible
 
     def ui(self, is_img2img):
-        panel = build_panel(is_img2img, panel_actions())
+        panel = build_panel(is_img2img, panel_actions(), panel_start())
         self.infotext_fields = panel.infotext_fields
         self.paste_field_names = panel.paste_field_names
         return [panel.recipe]

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 from modules import paths, shared, ui_components
+from modules.ui_gradio_extensions import webpath
 
 from .. import presets
 from ..errors import SciArtError
-from ..presets import PresetStore
-from ..recipe import Recipe
+from ..presets import PresetStore, filled_in
+from ..recipe import Recipe, recipe_to_text
+from ..ui.notices import help_link
 
 SECTION = ("sciart", "SciArt")
 START, OPEN, MEMORY, FOLDER, VERSION = (f"sciart_{name}" for name in (
@@ -28,10 +30,12 @@ class OwnPresets(PresetStore):
         return user_dir()
 
 
-def add_settings() -> None:
-    """Adds the section to the host's settings."""
+def register_settings() -> None:
+    """Adds the section to the host's settings. When scripts are loaded, as the built-in Lora does, not on_ui_settings:
+    without a page (--nowebui) that comes after the API has listed what there is to set."""
     option = shared.OptionInfo
     options = {
+        "sciart_help": shared.OptionHTML(help_link(help_address())),
         START: option("", "Preset or recipe that the panel opens with", ui_components.DropdownEditable,
                       lambda: {"choices": ["", *_preset_names()]}, refresh=lambda: None)
         .info("name of a preset, or a recipe as JSON; empty: none").needs_reload_ui(),
@@ -70,12 +74,27 @@ def with_memory_limit(recipe: Recipe) -> Recipe:
     return recipe.copy(update={"memory_limit_mb": float(given)})
 
 
-def panel_start() -> str:
-    """The recipe that the panel opens with, as its text: JSON that cannot be read is shown as it is, with the error."""
+def panel_recipe() -> str:
+    """The recipe that the panel opens with, as its text. What is wrong with it the panel says, as of any recipe."""
     given = str(getattr(shared.opts, START) or "").strip()
     if not given or given.startswith("{"):
         return given
-    return json.dumps({"preset": given}, ensure_ascii=False)
+    recipe, store = Recipe(preset=given), OwnPresets()
+    try:
+        data, bound = filled_in(recipe, store), store.bindings()
+    except SciArtError:
+        return recipe_to_text(recipe)
+    loras = [{"name": bound[lora["role"]], **{key: lora[key] for key in lora if key != "role"}}
+             if lora.get("role") in bound else lora for lora in data.get("loras", [])]
+    return json.dumps({**data, "loras": loras}, ensure_ascii=False)
+
+
+def help_address() -> str:
+    """The manual beside this extension, in the page's language where there is one, as the host serves its files."""
+    root = Path(presets.__file__).parent.parent
+    language = str(shared.opts.localization).split("_")[0].split("-")[0]
+    manual = next((path for path in (root / f"README.{language}.md", root / "README.md") if path.is_file()), None)
+    return webpath(str(manual)) if manual else ""
 
 
 def panel_is_open() -> bool:

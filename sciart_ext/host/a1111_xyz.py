@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from types import ModuleType
 
-from modules import scripts
+from modules import script_callbacks, scripts
 
 from ..axes import Axis, axes, edited, labels_of
 from ..errors import SciArtError
@@ -25,8 +25,13 @@ _TYPES = (0, 3, 6)
 """where the plot's own arguments have the types of X, Y and Z"""
 
 
-def add_axes() -> None:
-    """Adds the axes to the plot's list; called before the page is built, of which the list is a part."""
+def register_axes() -> None:
+    """Adds the axes when all scripts are loaded and before the page is built, of which the plot's list is a part. Not
+    on_before_ui: without a page (--nowebui) that comes too late, and the API would know none of the axes."""
+    script_callbacks.on_ui_settings(_add_axes)
+
+
+def _add_axes() -> None:
     plot = next((data.module for data in scripts.scripts_data if data.script_class.__module__ == PLOT), None)
     if plot is not None:  # another host's, or a host without it
         plot.axis_options.extend(_option(plot, axis) for axis in axes())
