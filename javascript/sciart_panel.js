@@ -54,7 +54,7 @@
             const arrow = bar.querySelector(".icon");
             arrow.setAttribute("tabindex", "0");
             arrow.setAttribute("role", "button");
-            arrow.setAttribute("aria-label", "Open or close the SciArt panel");
+            arrow.setAttribute("aria-label", dom.t("Open or close the SciArt panel"));
             arrow.addEventListener("keydown", (event) => {
                 if (event.key !== "Enter" && event.key !== " ") return;
                 event.preventDefault();
@@ -96,7 +96,7 @@
         drawStart() {
             return dom.h("div", {class: "sciart-line sciart-bar"},
                 dom.h("span", {class: "sciart-description"},
-                    `Starts from the preset “${this.recipe.preset}”; what is given here counts first.`),
+                    dom.t("Starts from the preset “{0}”; what is given here counts first.", this.recipe.preset)),
                 dom.button("✕", () => this.edit((recipe) => delete recipe.preset),
                     {class: "sciart-button sciart-tool", "aria-label": "Do not start from this preset"}));
         }

@@ -43,7 +43,7 @@ def register_settings() -> None:
         MEMORY: option(0, "Most memory for merged weights, in MB")
         .info("of recipes that name no memory_limit_mb; 0: automatic; it is written into the infotext"),
         FOLDER: option("", "Folder of your own presets and roles")
-        .info(f"must exist; empty: {presets.USER_DIR}"),
+        .info("must exist; empty: what SCIART_USER_DIR names, or else the extension's folder user"),
         VERSION: option(True, "Write SciArt's version into the infotext"),
     }
     for name, one in options.items():
