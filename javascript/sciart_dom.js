@@ -38,5 +38,11 @@
         document.execCommand("copy");
     }
 
-    Object.assign(dom, {h, labelled, button, options, copyText});
+    /** What is in the clipboard; null where the browser does not let the page read it. */
+    async function pastedText() {
+        if (!navigator.clipboard?.readText || !window.isSecureContext) return null;
+        return navigator.clipboard.readText().catch(() => null);
+    }
+
+    Object.assign(dom, {h, labelled, button, options, copyText, pastedText});
 })();
