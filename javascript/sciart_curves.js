@@ -181,6 +181,7 @@
             svg.addEventListener("pointerup", () => this.release());
             svg.addEventListener("pointercancel", () => this.cancel());
             svg.addEventListener("pointerleave", () => this.drag || this.say(null));
+            dom.keepTouches(svg);
             svg.addEventListener("dblclick", (event) => this.twice(event));
             this.handles.addEventListener("keydown", (event) => this.key(event));
             this.handles.addEventListener("focusin", (event) => {

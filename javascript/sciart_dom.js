@@ -44,5 +44,12 @@
         return navigator.clipboard.readText().catch(() => null);
     }
 
-    Object.assign(dom, {h, labelled, button, options, copyText, pastedText});
+    /** A finger that is put on a handle drags it and does not scroll the page; not all browsers heed the style there. */
+    function keepTouches(node) {
+        node.addEventListener("touchstart", (event) => {
+            if (event.target.closest(".sciart-handle")) event.preventDefault();
+        }, {passive: false});
+    }
+
+    Object.assign(dom, {h, labelled, button, options, copyText, pastedText, keepTouches});
 })();

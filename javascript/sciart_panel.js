@@ -291,7 +291,7 @@
                 if (!entries.some((entry) => entry.isIntersecting)) return;
                 observer.disconnect();
                 this.preview.seen = true;
-                this.loadChoices(false);
+                this.loadChoices(false).then(() => this.bringIntoView());
                 this.preview.showSoon();
             }).observe(this.root);
             const steps = [`#${this.tab}_steps`, "#txt2img_hires_steps", "#txt2img_hr"].join(", ");

@@ -151,6 +151,7 @@
 
         listen(svg) {
             let dragging = false;
+            dom.keepTouches(svg);
             const pull = (event) => {
                 const box = svg.getBoundingClientRect();
                 this.setShares(sharesOf([event.clientX - box.left, event.clientY - box.top]));
