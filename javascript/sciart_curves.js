@@ -76,7 +76,10 @@
             this.width = this.stage.clientWidth;
             this.showTools();
             this.showChips(passes[0]);
-            if (!this.width || !passes[0].length) return this.handles.replaceChildren();
+            if (!this.width || !passes[0].length) {
+                this.lines.replaceChildren();
+                return this.handles.replaceChildren();
+            }
             if (!this.drag) this.frame(passes);
             this.svg.setAttribute("width", this.width);
             this.svg.setAttribute("height", HEIGHT);

@@ -7,6 +7,8 @@
     const host = sciart.host ||= {};
     const recipes = sciart.recipes ||= {};
 
+    const LATE = 5000;  // ms within which gradio tells of a text that was handed to it
+
     sciart.Panel = class {
         constructor(tab, root) {
             this.tab = tab;
@@ -21,6 +23,7 @@
             this.cards = new sciart.Cards();
             this.field = host.find(`#sciart_${tab}_recipe textarea`);
             this.history = new sciart.History(this.field.value, (text) => this.restore(text));
+            this.handed = new Map();
             this.chosen = 0;
             this.rowWidgets = [];
             this.palette = (root.dataset.palette || "currentColor").split(" ");
@@ -163,7 +166,7 @@
         /** A text of the history, in place of the one that is shown. */
         restore(text) {
             this.take(text);
-            host.setValue(this.field, text);
+            this.hand(text);
             if (!this.root.contains(document.activeElement)) this.root.focus({preventScroll: true});
         }
 
@@ -194,6 +197,10 @@
 
         hand(text) {
             this.text = text;
+            for (const [old, when] of this.handed) {
+                if (performance.now() - when > LATE) this.handed.delete(old);
+            }
+            this.handed.set(text, performance.now());
             this.history.record(text);
             host.setValue(this.field, text);
             this.showMixture();
@@ -212,7 +219,8 @@
 
         /** The textbox has changed; while a point is dragged gradio tells of texts that have long been replaced. */
         changed(text) {
-            if (text !== this.text && this.field.value !== this.text) this.take(this.field.value);
+            const late = performance.now() - (this.handed.get(text) ?? -Infinity) < LATE;
+            if (text !== this.text && !late) this.take(text || "");
         }
 
         // edits

@@ -31,10 +31,9 @@ def _choices(store: PresetStore) -> PanelChoices:
     names = a1111_networks.names()
     presets = [store.read(name) for name in store.names()]
     roles = {role for preset in presets for role in preset.roles()}
-    return PanelChoices(loras=cards.all(),
-                        presets=[{**preset.to_json(), "thumbnail": thumbnail(store, preset.name)} for preset in presets],
-                        bindings=store.bindings(), suggestions={role: suggest(role, names) for role in sorted(roles)},
-                        model=cards.model())
+    shown = [{**preset.to_json(), "thumbnail": thumbnail(store, preset.name)} for preset in presets]
+    return PanelChoices(loras=cards.all(), presets=shown, bindings=store.bindings(),
+                        suggestions={role: suggest(role, names) for role in sorted(roles)}, model=cards.model())
 
 
 def _preview(store: PresetStore, recipe_text: str, steps: int, hires_steps: int) -> dict:

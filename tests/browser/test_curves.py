@@ -65,13 +65,15 @@ def random_schedules(count):
         pairs = [[place / 1000, round(dice.uniform(-2, 2), dice.randint(0, 4))] for place in places]
         dice.shuffle(pairs)
         text = ", ".join(f"{weight}@{progress}" for progress, weight in pairs)
-        yield {"name": "a", "schedule": text if i % 2 else pairs, "curve": CURVES[i % 3]}, dice.choice((1, 2, 7, 20, 35))
+        lora = {"name": "a", "schedule": text if i % 2 else pairs, "curve": CURVES[i % 3]}
+        yield lora, dice.choice((1, 2, 7, 20, 35))
 
 
 def test_the_curves_are_those_the_engine_compiles(page):
     cases = [*random_schedules(600), ({"name": "a", "weight": -0.35}, 20), ({"name": "a", "schedule": "0.7"}, 9),
              ({"name": "a", "schedule": " 1e-1 @ .5;0.5@1. "}, 20)]
-    asked = [[lora, [step_progress(step, steps) for step in range(steps)]] for lora, steps in cases]
+    asked = [[lora, [step_progress(step, steps) for step in range(steps)]]
+             for lora, steps in cases]
     drawn = page.page.evaluate("""(asked) => asked.map(([lora, places]) => {
         const shape = sciart.schedules.shapeOf(lora);
         return [places.map((place) => sciart.schedules.weightAt(shape, place)), sciart.schedules.largest(shape)];
@@ -82,8 +84,8 @@ def test_the_curves_are_those_the_engine_compiles(page):
         assert largest == plan.te_weights[0]
 
 
-@pytest.mark.parametrize("schedule", ["", "0.2@", "@0.5", "0.2@1.5", "11@0", "0.2@0, 0.3@0", "0.2@0,", "0x1@0", [], [[0]],
-                                      [[0, "1"]], 5])
+@pytest.mark.parametrize("schedule", ["", "0.2@", "@0.5", "0.2@1.5", "11@0", "0.2@0, 0.3@0", "0.2@0,", "0x1@0", [],
+                                      [[0]], [[0, "1"]], 5])
 def test_what_the_engine_refuses_has_no_curve(address, browser, schedule):
     with opened(address, browser) as page:
         assert page.page.evaluate("(schedule) => sciart.schedules.shapeOf({schedule})", schedule) is None

@@ -39,9 +39,13 @@ def place(page, *shares):
             for axis, side in (("x", "width"), ("y", "height"))]
 
 
-def drag(page, *shares):
+def centre(page):
     box = dot(page).bounding_box()
-    page.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    return [box["x"] + box["width"] / 2, box["y"] + box["height"] / 2]
+
+
+def drag(page, *shares):
+    page.page.mouse.move(*centre(page))
     page.page.mouse.down()
     page.page.mouse.move(*place(page, *shares), steps=8)
     page.page.mouse.up()
@@ -49,11 +53,9 @@ def drag(page, *shares):
 
 def test_the_dot_is_where_the_weights_are(page):
     page.show(*three(0.6, 0.3, 0.1))
-    box = dot(page).bounding_box()
-    assert [box["x"] + box["width"] / 2, box["y"] + box["height"] / 2] == pytest.approx(place(page, 0.6, 0.3, 0.1), abs=1)
+    assert centre(page) == pytest.approx(place(page, 0.6, 0.3, 0.1), abs=1)
     page.field(1, "weight").fill("0")
-    box = dot(page).bounding_box()
-    assert [box["x"] + box["width"] / 2, box["y"] + box["height"] / 2] == pytest.approx(place(page, 6 / 7, 0, 1 / 7), abs=1)
+    assert centre(page) == pytest.approx(place(page, 6 / 7, 0, 1 / 7), abs=1)
 
 
 def test_dragging_the_dot_sets_the_weights_and_keeps_their_sum(page):

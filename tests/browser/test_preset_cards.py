@@ -15,6 +15,8 @@ pytestmark = pytest.mark.browser
 TITLES = ("Science imagination", "Science imagination, led by child", "Two subjects, each with its own LoRA",
           "Two subjects in a child's science-imagination drawing")
 
+THREE = [{"name": name, "weight": 0.5} for name in ("child_style", "watercolor-v2", "science_fiction")]
+
 
 @pytest.fixture(params=[(1280, 800, False), (390, 800, True)], ids=["wide-light", "phone-dark"])
 def page(request, address, browser):
@@ -44,23 +46,23 @@ def test_presets_are_chosen_by_the_arrow_keys(page):
 
 
 def test_the_panel_that_is_opened_shows_what_a_first_picture_needs(page):
-    edges = page.panel.evaluate("""(panel) => [...panel.querySelectorAll('.sciart-cards, .sciart-roles, .sciart-presets button')]
-        .map((node) => node.getBoundingClientRect()).flatMap(({top, bottom}) => [top, bottom])""")
+    edges = page.panel.evaluate("""(panel) => [...panel.querySelectorAll(
+        '.sciart-cards, .sciart-roles, .sciart-presets button')].map((node) => node.getBoundingClientRect())
+        .flatMap(({top, bottom}) => [top, bottom])""")
     assert min(edges) >= 0 and max(edges) <= 800
 
 
 def test_all_until_the_third_row_fits_in_one_window(address, browser):
     with opened(address, browser, 1280, 800) as page:
         page.page.add_style_tag(content="#txt2img_settings { max-width: 610px }")  # as wide as in the host
-        page.open().show(*({"name": name, "weight": 0.5} for name in ("child_style", "watercolor-v2", "science_fiction")))
-        assert page.panel.locator(".sciart-bar").last.evaluate("(bar) => bar.getBoundingClientRect().bottom") > 0
+        page.open().show(*THREE)
         height = page.page.evaluate("""() => document.querySelector('#sciart_txt2img_panel .sciart-messages')
             .getBoundingClientRect().bottom - document.querySelector('#sciart_txt2img').getBoundingClientRect().top""")
         assert height <= 800
 
 
 def test_nothing_jumps(page):
-    page.show(*({"name": name, "weight": 0.5} for name in ("child_style", "watercolor-v2", "science_fiction")))
+    page.show(*THREE)
     expect(page.error).to_be_empty()
     places = {selector: top(page, selector) for selector in (".sciart-rows", ".sciart-mixture", ".sciart-compose")}
     height = page.panel.bounding_box()["height"]
