@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 import pytest
-from pages import ROOT, anchor, blocks, code_spans, headings, links, pages, tables, without_code
+from pages import ROOT, anchor, blocks, code_spans, headings, links, pages, split_commands, tables, without_code
 
 from sciart_ext.cli import build_parser
 from sciart_ext.cli_picture import _SETTINGS
@@ -182,9 +182,19 @@ def test_the_defaults_of_options_that_are_told_are_those(name: str):
 
 def test_the_help_tells_of_every_option_what_it_is_for():
     for name, parser in commands().items():
-        assert parser.description, name
-        for action in parser._actions:
-            assert action.help or isinstance(action, argparse._SubParsersAction), f"{name} {action.dest}"
+        nested = [chosen for action in parser._actions if isinstance(action, argparse._SubParsersAction)
+                  for chosen in action.choices.values()]
+        for each in (parser, *nested):
+            for action in each._actions:
+                assert action.help or isinstance(action, argparse._SubParsersAction), f"{name} {action.dest}"
+
+
+def test_the_help_gives_an_example_of_every_command():
+    for name, parser in commands().items():
+        assert parser.description.endswith(".")
+        (program, *words), = split_commands(parser.epilog.removeprefix("example: "))
+        assert [program, *words[:3]] == ["python", "-m", "sciart_ext", name]
+        build_parser().parse_args(words[2:])
 
 
 def test_the_presets_that_are_told_are_those():

@@ -13,30 +13,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from pages import ROOT, SERVER, Block, blocks, code_spans, split_commands, tables
+from pages import ROOT, SERVER, Block, blocks, code_spans, split_commands, tables, without_code
 from PIL import Image
-from server import ONE_THREAD, HostServer
+from server import HostServer
 
-pytest.importorskip("diffusers")
-
-from sciart_ext.standalone.export import export_webui
-from sciart_ext.world import MODEL
-
-NAME = "sciart-tiny"
 ASKING = [block for block in blocks() if block.asks_the_server]
 ANSWERS = {id(block.after): block.text for block in blocks() if block.is_output and block.language == "json"}
 API = ROOT / "docs" / "api.md"
-
-
-@pytest.fixture(scope="module")
-def tiny_world(tmp_path_factory):
-    """A WebUI with the tiny model, whose LoRAs have the names of the documentation."""
-    models = tmp_path_factory.mktemp("models")
-    for path in export_webui(MODEL, models, NAME):
-        if path.parent.name == "Lora":
-            path.rename(path.with_name(path.name.removeprefix(f"{NAME}-")))
-    with HostServer(models=models, checkpoint=f"{NAME}.safetensors", env=ONE_THREAD) as server:
-        yield server
 
 
 def of_language(language: str) -> list[Block]:
@@ -96,7 +79,7 @@ def test_the_tables_of_request_fields_are_whole(tiny_world: HostServer) -> None:
             for table in tables(API) if table.head[0] == "field"}
     assert told == {name: set(page["components"]["schemas"][f"{name}Request"]["properties"])
                     for name in ("Plan", "Influence")}
-    words = set(code_spans(API.read_text(encoding="utf-8").split("### Geometry")[1].split("### ")[0]))
+    words = set(code_spans(without_code(API).split("### Geometry")[1].split("### ")[0]))
     assert set(page["components"]["schemas"]["GeometryRequest"]["properties"]) <= words
 
 
