@@ -5,6 +5,7 @@ With SCIART_SCREENSHOTS naming a folder (`docs`), what is seen on the way is wri
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,7 +55,7 @@ def test_the_readmes_five_minutes(tab: Tab, server: HostServer) -> None:
     expect(tab.prompt).to_have_value(given["prompt"])
     for name in ("steps", "seed", "cfg_scale", "width", "height"):
         expect(tab.number(name)).to_have_value(str(given[name]))
-    shot(tab.page, tab.panel, "first-preset.png")
+    shot(tab.page, tab.panel, "first-preset.webp")
 
     tab.prompt.fill("a rocket and a planet in space")  # the tiny model knows few words, and is small
     for name in ("width", "height"):
@@ -71,14 +72,13 @@ def test_the_readmes_five_minutes(tab: Tab, server: HostServer) -> None:
     expect(shown).to_contain_text("0.2", timeout=60_000)
     assert parse_recipe(recipe_in(shown.inner_text())).loras[0].schedule == [[0.0, 0.2], [0.5, 0.65]]
     expect(tab.find("gallery img").first).to_be_visible()
-    shot(tab.page, tab.page, "txt2img.png", full_page=True)
+    shot(tab.page, tab.page, "txt2img.webp", full_page=True)
 
 
 def shot(page: sync_api.Page, what: sync_api.Page | sync_api.Locator, name: str, **options) -> None:
     """A screenshot, where they are asked for."""
     if folder := os.environ.get("SCIART_SCREENSHOTS"):
         page.wait_for_timeout(500)
-        path = Path(folder) / name
-        what.screenshot(path=path, **options)
-        with Image.open(path) as picture:
-            picture.convert("RGB").save(path, optimize=True)
+        taken = what.screenshot(**options)
+        with Image.open(io.BytesIO(taken)) as picture:
+            picture.convert("RGB").save(Path(folder) / name, lossless=True, method=6)
