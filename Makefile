@@ -49,6 +49,11 @@ $(VENV)/.browser: $(STAMP)
 	$(BIN)/python tests/chromium.py || $(BIN)/playwright install chromium || echo "The browser tests will not run."
 	touch $@
 
+# a client of the WebUI's API, for the host suite
+$(VENV)/.host: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[host]"
+	touch $@
+
 demo: $(STAMP) ## pictures of the tiny model, without and with LoRAs, in out/demo/index.html
 	$(BIN)/python -m sciart_ext.standalone.demo --out out/demo
 
@@ -58,7 +63,7 @@ test: $(STAMP) $(STAMPPAGE) $(VENV)/.browser ## all tests that need no WebUI
 test-310: $(STAMP310) ## the same on Python 3.10, torch 2.1.2 and pydantic 1.10, what the WebUI runs on
 	$(VENV310)/bin/python -m pytest --ignore tests/host --ignore tests/browser
 
-test-host: $(VENV)/.browser ## tests in a real WebUI v1.10.1: SCIART_WEBUI=its folder
+test-host: $(VENV)/.browser $(VENV)/.host ## tests in a real WebUI v1.10.1: SCIART_WEBUI=its folder
 	@test -n "$(SCIART_WEBUI)" || { echo "set SCIART_WEBUI to the folder of a WebUI v1.10.1"; exit 2; }
 	SCIART_WEBUI="$(SCIART_WEBUI)" $(BIN)/python -m pytest tests/host
 

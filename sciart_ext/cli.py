@@ -11,6 +11,7 @@ from pathlib import Path
 
 from . import standalone
 from .cli_combine import add_combine_command
+from .cli_command import add_command
 from .cli_picture import add_picture_commands
 from .cli_progress import show_progress
 from .cli_recipe import add_recipe_options, read_json, recipe_data, resolved_recipe, self_bound
@@ -34,37 +35,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    parser = argparse.ArgumentParser(prog="sciart", description="Mix LoRAs with weights that change over the steps.")
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser = argparse.ArgumentParser(
+        prog="sciart", description="SciArt without a WebUI: draws with several LoRAs whose weights may change over the "
+        "steps, tells what each of them did, and compares and combines LoRA files. Without --model it draws with the "
+        "tiny model that comes with it.", epilog="Each command tells more: sciart generate --help")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
 
     add_picture_commands(commands)
 
-    command = commands.add_parser("plan", help="what a recipe compiles to: each LoRA's weight at every step")
+    command = add_command(commands, "plan", "show each LoRA's weight at every step; needs no files",
+                          '--lora child="0.2@0, 0.65@0.5" --steps 10')
     add_recipe_options(command)
-    command.add_argument("--steps", type=int, default=20)
-    command.add_argument("--hires-steps", type=int, default=0)
+    command.add_argument("--steps", type=int, default=20, help="of the first pass; default: 20")
+    command.add_argument("--hires-steps", type=int, default=0, help="of the hires pass; default: 0, none")
     command.add_argument("--json", action="store_true", help="as JSON instead of a table")
-    command.add_argument("--png", type=Path, metavar="FILE", help="also as a picture")
+    command.add_argument("--png", type=Path, metavar="FILE", help="also draw it, into this file")
     command.set_defaults(run=_plan)
 
-    command = commands.add_parser("presets", help="list, show, save or delete presets")
-    actions = command.add_subparsers(dest="action", required=True)
-    actions.add_parser("list").set_defaults(run=_presets_list)
-    for action, run in (("show", _presets_show), ("delete", _presets_delete), ("save", _presets_save)):
-        sub = actions.add_parser(action)
-        sub.add_argument("name")
+    command = add_command(commands, "presets", "list, show, save or delete presets", "show science-imagination")
+    actions = command.add_subparsers(dest="action", required=True, metavar="ACTION", title="actions")
+    actions.add_parser("list", help="their names and titles").set_defaults(run=_presets_list)
+    for action, run, what in (("show", _presets_show, "one of them, as JSON"),
+                              ("delete", _presets_delete, "delete one of your own"),
+                              ("save", _presets_save, "keep one of your own")):
+        sub = actions.add_parser(action, help=what)
+        sub.add_argument("name", help="of the preset: a-z, 0-9, _ and -")
         sub.set_defaults(run=run)
     sub.add_argument("file", help="the preset: a JSON file, or - for standard input")
 
-    command = commands.add_parser("loras", help="what LoRA files contain, and whether they fit a model")
-    command.add_argument("files", nargs="+", type=Path)
-    command.add_argument("--model", type=Path, help="match them against this model")
+    command = add_command(commands, "loras", "tell what LoRA files contain, and whether they fit a model",
+                          "models/Lora/child.safetensors --json")
+    command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a LoRA file")
+    command.add_argument("--model", type=Path, help="tell whether they fit this one: a diffusers folder, .safetensors "
+                                                    "or .ckpt")
     command.add_argument("--config", type=Path, help="for a single file: a diffusers folder of the same architecture")
-    command.add_argument("--json", action="store_true")
+    command.add_argument("--json", action="store_true", help="as JSON instead of a line for each")
     command.set_defaults(run=_loras)
 
-    command = commands.add_parser("geometry", help="what LoRA files have in common, and where they conflict")
-    command.add_argument("files", nargs="+", type=Path)
+    command = add_command(commands, "geometry", "tell what LoRA files have in common, and where they conflict",
+                          "child.safetensors watercolor.safetensors --out geometry.html")
+    command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a LoRA file; two or more")
     command.add_argument("--weights", help="of each in the mixture: 0.65,0.55,0.5; default: 1")
     command.add_argument("--json", action="store_true", help="every layer's numbers instead of sentences")
     command.add_argument("--out", type=Path, metavar="FILE", help="also as a page with pictures: geometry.html")
@@ -73,11 +83,13 @@ def build_parser() -> argparse.ArgumentParser:
 
     add_combine_command(commands)
 
-    command = commands.add_parser("export-webui", help="a diffusers model of SD 1's kind as the WebUI loads it")
+    command = add_command(commands, "export-webui", "put the tiny model and its LoRAs into a WebUI",
+                          "stable-diffusion-webui/models")
     command.add_argument("models_dir", type=Path, help="the WebUI's folder `models`")
     command.add_argument("--model", type=Path, default=MODEL,
-                         help="diffusers folder, its LoRAs in `loras`; default: the tiny model")
-    command.add_argument("--name", default="sciart-tiny", help="of the checkpoint, and before the LoRAs' names")
+                         help="another diffusers folder of SD 1's kind, its LoRAs in `loras`; default: the tiny model")
+    command.add_argument("--name", default="sciart-tiny", help="of the checkpoint, and before the LoRAs' names; "
+                                                               "default: sciart-tiny")
     command.set_defaults(run=_export_webui)
     return parser
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .cli_command import add_command
 from .cli_progress import show_progress
 from .cli_recipe import parse_lora_option
 from .combine.settings import METHODS
@@ -17,12 +18,14 @@ _SETTINGS = ("density", "majority", "seed", "directions")
 
 def add_combine_command(commands) -> None:
     """Adds it to the parser's commands."""
-    command = commands.add_parser("combine", help="several LoRA files as one")
+    command = add_command(commands, "combine", "join several LoRA files into one",
+                          "child=0.65 watercolor=0.55 --method ties --out combined.safetensors")
     command.add_argument("loras", nargs="+", metavar="NAME=WEIGHT",
                          help="child=0.65: a name in the LoRA folder, or a file")
     command.add_argument("--lora-dir", type=Path, default=MODEL / "loras",
                          help="where LoRA names are looked up; default: the tiny model's own")
-    command.add_argument("--method", default="linear", help=f"{', '.join(METHODS)}; default: linear")
+    command.add_argument("--method", default="linear", help=f"how they are joined: {', '.join(METHODS)}; "
+                                                                    "default: linear")
     command.add_argument("--density", type=float, help="share of each LoRA's entries that is kept (ties, magnitude-"
                                                        "prune: the largest; dare-…: random ones); default: 0.5")
     command.add_argument("--majority", help="whose sign wins (ties, dare-ties): total, frequency; default: total")
@@ -34,7 +37,8 @@ def add_combine_command(commands) -> None:
     command.add_argument("--svd", default="auto", help="of dense results: exact, randomised or auto, by the rank; "
                                                        "default: auto")
     command.add_argument("--precision", default="fp16", help="fp16 or fp32; default: fp16")
-    command.add_argument("--out", type=Path, default=Path("combined.safetensors"))
+    command.add_argument("--out", type=Path, default=Path("combined.safetensors"),
+                         help="the file; default: combined.safetensors")
     command.add_argument("--quiet", action="store_true", help="no progress bar")
     command.set_defaults(run=_combine)
 

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from . import standalone
+from .cli_command import add_command
 from .cli_progress import show_progress
 from .cli_recipe import add_recipe_options, recipe_data, resolved_recipe
 from .errors import SciArtError
@@ -25,40 +26,47 @@ _SETTINGS = {"prompt": ("prompt", ""), "negative": ("negative_prompt", ""), "ste
 
 def add_picture_commands(commands) -> None:
     """Adds both to the parser's commands."""
-    command = commands.add_parser("generate", help="a picture, on diffusers")
+    command = add_command(commands, "generate", "make a picture",
+                          '--prompt "a rocket in space" --lora child=0.8 --out rocket.png')
     _add_options(command)
-    command.add_argument("--out", type=Path, default=Path("sciart.png"))
+    command.add_argument("--out", type=Path, default=Path("sciart.png"), help="the picture; default: sciart.png")
     command.set_defaults(run=_generate)
 
-    command = commands.add_parser("influence", help="what each LoRA did to a picture, on diffusers")
+    command = add_command(commands, "influence", "tell what each LoRA did to a picture",
+                          '--prompt "a rocket in space" --lora child=0.65 --lora watercolor=0.55')
     _add_options(command)
-    command.add_argument("--subsets", default="all", help=f"{', '.join(SUBSETS)}; default: all")
+    command.add_argument("--subsets", default="all", help="which pictures to make: "
+                         f"{', '.join(SUBSETS)}; default: all")
     command.add_argument("--words", help="of the prompt, whose attention is shown: rocket,robot; - for none; default: "
                                          "those that tell something")
     command.add_argument("--orders", type=int, help="of more than four LoRAs, from which their shares are estimated; "
                                                     f"default: {ORDERS}")
-    command.add_argument("--at-once", type=int, default=8, help="pictures in a batch; fewer take less memory")
-    command.add_argument("--out", type=Path, default=Path("influence"), help="folder")
+    command.add_argument("--at-once", type=int, default=8, help="pictures in a batch; fewer take less memory; "
+                                                                     "default: 8")
+    command.add_argument("--out", type=Path, default=Path("influence"), help="folder; default: influence")
     command.set_defaults(run=_influence)
 
 
 def _add_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", type=Path, default=MODEL,
                          help="diffusers folder, .safetensors or .ckpt; default: the tiny model")
-    command.add_argument("--config", type=Path, help="for a single file: a diffusers folder of the same architecture")
+    command.add_argument("--config", type=Path, help="for a single file: a diffusers folder of the same architecture, "
+                                                     "so that nothing is looked up online")
     command.add_argument("--device", help="cpu, cuda, mps; default: cuda where there is one")
     command.add_argument("--lora-dir", type=Path, help="where LoRA names are looked up; default: the tiny model's own")
     add_recipe_options(command)
-    command.add_argument("--prompt")
+    command.add_argument("--prompt", help="what to draw; with --preset, default: the preset's")
     command.add_argument("--negative", metavar="PROMPT", help="the negative prompt")
-    command.add_argument("--steps", type=int)
-    command.add_argument("--seed", type=int, help="-1: a random one")
-    command.add_argument("--sampler", help="as the WebUI calls it: Euler a, DPM++ 2M Karras, ...")
-    command.add_argument("--scheduler", help="Automatic, Uniform, Karras or Exponential")
-    command.add_argument("--cfg", type=float)
-    command.add_argument("--clip-skip", type=int, default=None)
-    command.add_argument("--width", type=int)
-    command.add_argument("--height", type=int)
+    command.add_argument("--steps", type=int, help="default: the preset's, or 20")
+    command.add_argument("--seed", type=int, help="-1: a random one; default: the preset's, or 777")
+    command.add_argument("--sampler", help="as the WebUI calls it: DPM++ 2M Karras, ...; default: the preset's, or "
+                                             "Euler a")
+    command.add_argument("--scheduler", help="Automatic, Uniform, Karras or Exponential; default: the preset's, or "
+                                               "Automatic")
+    command.add_argument("--cfg", type=float, help="CFG scale; default: the preset's, or 7")
+    command.add_argument("--clip-skip", type=int, default=None, help="as the WebUI counts it; default: 1")
+    command.add_argument("--width", type=int, help="a multiple of 8; default: the preset's, or the model's own")
+    command.add_argument("--height", type=int, help="the same")
     command.add_argument("--quiet", action="store_true", help="no progress bar")
 
 

@@ -1,4 +1,4 @@
-"""The recipe: the one schema of panel, API, presets, infotext and command line (README, "The recipe")."""
+"""The recipe: the one schema of panel, API, presets, infotext and command line (docs/recipe.md)."""
 
 from __future__ import annotations
 

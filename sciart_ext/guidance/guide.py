@@ -1,7 +1,7 @@
 """Contrastive guidance of one batch: where its subjects are, the update of its latents, the fusion of its rows.
 
 The loss, the rows and their fusion by masks are CLoRA's (arXiv 2403.19776), with three changes, each for what it gained
-(README, "Steering"). CLoRA takes the masks of an evaluation from its own maps, which in the first steps show little and
+(docs/steer.md). CLoRA takes the masks of an evaluation from its own maps, which in the first steps show little and
 later show what the rows have done to each other; here a look ahead finds them before any LoRA of a subject acts. CLoRA
 moves the latents so that the rows' maps of different subjects part; here so that the subjects stay apart as the look
 ahead saw them. Where no mask covers, CLoRA has the base model, which draws there without its LoRA what a mask missed;

@@ -48,3 +48,24 @@ def host(tiny_models: Path) -> Iterator[HostServer]:
     """A WebUI without its page, with SciArt and the probe installed and tiny-sd1 loaded."""
     with HostServer(models=tiny_models, env=ONE_THREAD) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def tiny_world_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model that SciArt ships as the checkpoint `sciart-tiny`, and its LoRAs under their own names."""
+    pytest.importorskip("diffusers")
+    from sciart_ext.standalone.export import export_webui
+    from sciart_ext.world import MODEL
+
+    models = tmp_path_factory.mktemp("models")
+    for path in export_webui(MODEL, models, "sciart-tiny"):
+        if path.parent.name == "Lora":
+            path.rename(path.with_name(path.name.removeprefix("sciart-tiny-")))
+    return models
+
+
+@pytest.fixture(scope="session")
+def tiny_world(tiny_world_models: Path) -> Iterator[HostServer]:
+    """A WebUI without its page, in which it is loaded."""
+    with HostServer(models=tiny_world_models, checkpoint="sciart-tiny.safetensors", env=ONE_THREAD) as server:
+        yield server
