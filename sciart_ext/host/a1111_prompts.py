@@ -148,21 +148,26 @@ def _joined(parts: Sequence[Conditioning], negatives: Sequence[Sequence[Sequence
 
 def _of_one_length(parts: Sequence) -> list:
     """The parts of an image, shorter ones with empty chunks after them, as the host pads a negative prompt."""
-    longest = max(_tokens(scheduled.cond).shape[0] for part in parts for scheduled in part.schedules)
+    longest = max(tokens_of(scheduled.cond).shape[0] for part in parts for scheduled in part.schedules)
 
     def padded(cond):
-        missing = longest - _tokens(cond).shape[0]
+        missing = longest - tokens_of(cond).shape[0]
         if not missing:
             return cond
         empty = shared.sd_model.cond_stage_model_empty_prompt
-        tokens = sd_samplers_cfg_denoiser.pad_cond(_tokens(cond)[None], missing // empty.shape[1], empty)[0]
-        return {**cond, "crossattn": tokens} if isinstance(cond, dict) else tokens
+        return with_tokens(cond, sd_samplers_cfg_denoiser.pad_cond(
+            tokens_of(cond)[None], missing // empty.shape[1], empty)[0])
 
     return [prompt_parser.ComposableScheduledPromptConditioning(
         [scheduled._replace(cond=padded(scheduled.cond)) for scheduled in part.schedules], part.weight)
         for part in parts]
 
 
-def _tokens(cond) -> Tensor:
+def tokens_of(cond) -> Tensor:
     """(tokens, width) of one prompt; SDXL's has more beside it."""
     return cond["crossattn"] if isinstance(cond, dict) else cond
+
+
+def with_tokens(cond, tokens: Tensor):
+    """The prompt with these in place of its own."""
+    return {**cond, "crossattn": tokens} if isinstance(cond, dict) else tokens
