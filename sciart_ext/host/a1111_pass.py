@@ -21,7 +21,6 @@ from ..plan import Row
 from ..schedule import step_progress
 from .a1111_controlnet import check_rows_are_whole, told_apart
 from .a1111_embeddings import known_words
-from .a1111_errors import as_request_error
 from .a1111_fused import Evaluation, FusedPass
 from .a1111_guided import GuidedPass
 from .a1111_model import model_parts
@@ -90,10 +89,10 @@ class Pass:
         try:
             latents = unless_too_large(sampling, refusal)
         except SciArtError as error:
-            raise as_request_error(error) from None
+            raise self.run.refused(error) from None
         except UnknownRowsError as error:
-            raise as_request_error(SciArtError("compose", f"{error}; accepted: merge, switch, with apply_to both")) \
-                from None
+            known = SciArtError("compose", f"{error}; accepted: merge, switch, with apply_to both")
+            raise self.run.refused(known) from None
         if self._watched is not None:
             self._watched.see(latents)
         return latents
@@ -120,7 +119,7 @@ class Pass:
         try:
             check_rows_are_whole(self._mixer.root)
         except SciArtError as error:
-            raise as_request_error(error) from None
+            raise self.run.refused(error) from None
 
     def _fuse(self) -> None:
         encoded = told_apart(self.run.prompts.encoded[getattr(self.run.p, "is_hr_pass", False)], self.plan.rows())
@@ -132,7 +131,7 @@ class Pass:
                 fusion = fusion_of(self.plan, self.run.recipe.composition)
                 self._fused = FusedPass(self.sampler, self.plan, encoded, fusion)
         except SciArtError as error:
-            raise as_request_error(error) from None
+            raise self.run.refused(error) from None
         self._mixing.enter_context(_replaced(self.denoiser, "combine_denoised", self._fused.combine))
 
     def _watch_words(self, words: Sequence[str]) -> None:
@@ -144,7 +143,7 @@ class Pass:
             with known_words(self.run.mixture()):
                 columns = columns_of(words, prompt, tokens.of_words, tokens.chunks(prompt))
         except SciArtError as error:
-            raise as_request_error(error) from None
+            raise self.run.refused(error) from None
         self._words = self._mixing.enter_context(WordMaps(unet.root, unet.layers, columns))
         self._watched.word_maps.append(self._words)
 

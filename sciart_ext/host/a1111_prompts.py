@@ -14,7 +14,6 @@ from ..mixer.mixture import Mixture
 from ..plan import PassPlan, Row
 from ..recipe import INFOTEXT_KEY
 from .a1111_embeddings import known_words
-from .a1111_errors import as_request_error
 
 Conditioning = prompt_parser.MulticondLearnedConditioning
 
@@ -48,11 +47,12 @@ class Prompts:
 
     files: what tells the LoRAs' files and their combination apart; plan(hires): of the first or the hires pass;
     plans(plan, images): of each image; mixture(): of the LoRAs with the model that is loaded now, None where they do
-    not fit it.
+    not fit it; refused(error): the host's form of a refusal.
     """
 
     def __init__(self, p, files: Sequence[object], plan: Callable[[bool], PassPlan],
-                 plans: Callable[[PassPlan, int], Sequence[PassPlan]], mixture: Callable[[], Mixture | None]):
+                 plans: Callable[[PassPlan, int], Sequence[PassPlan]], mixture: Callable[[], Mixture | None],
+                 refused: Callable[[SciArtError], Exception]):
         self.p = p
         self.files = files
         self.encoded: dict[bool, EncodedRows] = {}
@@ -61,6 +61,7 @@ class Prompts:
         self._plan = plan
         self._plans = plans
         self._mixture = mixture
+        self._refused = refused
         self._negatives: dict[bool, list] = {}
         self._original = p.get_conds_with_caching
         self._ended = False
@@ -107,7 +108,7 @@ class Prompts:
         try:
             rows = _joined(parts, self._negatives[hires], plan.compose)
         except SciArtError as error:
-            raise as_request_error(error) from None
+            raise self._refused(error) from None
         plain = encode(Row(plain=True)) if plan.subjects else None
         self.encoded[hires] = EncodedRows(rows, plain, tuple(prompts), steps, hires_steps)
         return rows

@@ -1,28 +1,16 @@
-"""Other extensions beside SciArt: `SCIART_BESIDE` names a folder in which they lie by the names of their repositories."""
+"""Fixtures of the tests beside other extensions."""
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
+from beside_host import folder_of
 from server import ONE_THREAD, PROBE, SCIART, HostServer
 
-VARIABLE = "SCIART_BESIDE"
 NOT_COPIED = shutil.ignore_patterns(".git", "__pycache__", "*.sqlite3*")
-
-
-def folder_of(name: str) -> Path:
-    """Where the extension lies; skips the test where it does not."""
-    if not (given := os.environ.get(VARIABLE)):
-        pytest.skip(f"{VARIABLE} names no folder of extensions; {name} is needed")
-    folder = Path(given).expanduser().resolve() / name
-    if not folder.is_dir():
-        pytest.skip(f"no extension {name} in {given} ({VARIABLE})")
-    return folder
 
 
 @pytest.fixture(scope="module")
