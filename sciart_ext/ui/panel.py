@@ -9,6 +9,7 @@ visible to gradio are not on the page.
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
