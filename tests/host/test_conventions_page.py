@@ -21,6 +21,8 @@ from sciart_ext.recipe import parse_recipe, recipe_to_text
 pytestmark = pytest.mark.browser
 
 PASTED = 12
+PATIENCE = 120_000
+"""milliseconds; the host's page is large, and the machine may be busy"""
 SETTINGS = "Steps: 4, Sampler: Euler, CFG scale: 7, Seed: 3, Size: 64x64"
 
 
@@ -43,12 +45,15 @@ def bind_two_roles(data: Path) -> None:
 @pytest.fixture
 def page(browser, server) -> Iterator[Tab]:
     context = browser.new_context(viewport={"width": 1280, "height": 1200})
+    context.set_default_timeout(PATIENCE)
+    expect.set_options(timeout=PATIENCE)
     tab, errors = context.new_page(), []
     tab.on("pageerror", lambda error: errors.append(str(error)))
     tab.goto(f"http://127.0.0.1:{server.port}/")
     tab.wait_for_selector("#sciart_txt2img_enabled", state="attached")
     yield Tab(tab)
     context.close()
+    expect.set_options(timeout=5_000)
     assert [error for error in errors if not any(known in error for known in ERRORS_OF_THE_HOST)] == []
 
 
@@ -184,8 +189,7 @@ def test_the_plot_is_asked_for_on_the_page(page: Tab) -> None:
     expect(page.page.locator("#script_txt2img_xyz_plot_y_values")).to_contain_text("contrastive")
     shown = page.page.locator("#html_log_txt2img .error").first
     page.find("generate").click()
-    expect(shown).to_contain_text("loras[0].region: missing; compose regions needs a LoRA with a region (at [SciArt]",
-                                  timeout=60_000)
+    expect(shown).to_contain_text("loras[0].region: missing; compose regions needs a LoRA with a region (at [SciArt]")
     for way in ("contrastive", "regions"):
         page.page.locator(f"#script_txt2img_xyz_plot_y_values .token:has-text('{way}') .token-remove").click()
     assert "X Type: [SciArt] LoRA 2 weight" in page.generate()
