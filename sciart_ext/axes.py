@@ -13,6 +13,8 @@ from .recipe import COMPOSES, is_off, parse_recipe
 
 LORAS = 4
 """how many LoRAs of a recipe have axes of their own; any can be named on the axis NAME=WEIGHT"""
+EXAMPLE = "0.2@0; 0.65@0.5"
+"""of a schedule as a value of an axis: the plot takes commas for the ends of values, unless a value is in quotes"""
 YES, NO = "True", "False"
 _START, _NAME, _WEIGHT, _REST = range(4)
 
@@ -37,7 +39,8 @@ def axes() -> list[Axis]:
     """All of them."""
     by_position = [axis for k in range(LORAS) for axis in (
         Axis(f"LoRA {k + 1} weight", _WEIGHT, partial(_set_weight, k), partial(_of_lora, k, "weight"), float),
-        Axis(f"LoRA {k + 1} schedule", _WEIGHT, partial(_set_schedule, k), partial(_of_lora, k, "schedule")),
+        Axis(f"LoRA {k + 1} schedule ({EXAMPLE})", _WEIGHT, partial(_set_schedule, k),
+             partial(_of_lora, k, "schedule")),
         Axis(f"LoRA {k + 1} name", _NAME, partial(_set_name, k), lambda value, labels: str(value), choices="loras",
              decides_loras=True))]
     return [
@@ -131,7 +134,7 @@ def _set_by_name(data: dict, value: object, store: PresetStore) -> dict:
     name, equals, given = (part.strip() for part in str(value).rpartition("="))
     if not equals or not name or not given:
         raise SciArtError("loras", f"cannot read {value!r}; expected NAME=WEIGHT or NAME=SCHEDULE, for example "
-                                   "child=0.5 or child=0.2@0; 0.65@0.5")
+                                   f"child=0.5 or child={EXAMPLE}")
     labels = labels_of(data)
     k = labels.index(name) if name in labels else len(labels)
     if k == len(labels):
@@ -144,7 +147,7 @@ def _number(text: str, name: str) -> float:
         return float(text)
     except ValueError:
         raise SciArtError("loras", f"{text!r} is no weight for {name}; expected a number, or a schedule such as "
-                                   "0.2@0; 0.65@0.5") from None
+                                   f"{EXAMPLE}") from None
 
 
 def _set_strength(data: dict, value: object, store: PresetStore) -> dict:

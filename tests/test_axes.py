@@ -7,7 +7,7 @@ import itertools
 
 import pytest
 
-from sciart_ext.axes import axes, edited, labels_of
+from sciart_ext.axes import EXAMPLE, axes, edited, labels_of
 from sciart_ext.errors import SciArtError
 from sciart_ext.presets import PresetStore
 from sciart_ext.recipe import parse_recipe
@@ -34,7 +34,8 @@ def test_labels_are_unique_and_each_axis_says_what_it_is():
 
 
 def test_a_weight_replaces_a_schedule_and_a_schedule_a_weight(store):
-    data = cell(store, TWO, **{"LoRA 2 weight": 0.30000000000000004, "LoRA 1 schedule": "0.2@0; 0.65@0.5"})
+    schedule = {f"LoRA 1 schedule ({EXAMPLE})": EXAMPLE}
+    data = cell(store, TWO, **{"LoRA 2 weight": 0.30000000000000004}, **schedule)
     assert data["loras"] == [{"name": "child", "te_weight": 0.4, "schedule": "0.2@0; 0.65@0.5"},
                              {"name": "watercolor", "weight": 0.3}]
     assert parse_recipe(data).loras[0].schedule == [[0.0, 0.2], [0.5, 0.65]]
@@ -42,7 +43,7 @@ def test_a_weight_replaces_a_schedule_and_a_schedule_a_weight(store):
 
 def test_what_was_given_is_left_as_it_is(store):
     before = copy.deepcopy(TWO)
-    for axis, value in [("LoRA 1 weight", 0.1), ("LoRA 2 schedule", "1@0"), ("LoRA 1 name", "science"),
+    for axis, value in [("LoRA 1 weight", 0.1), (f"LoRA 2 schedule ({EXAMPLE})", "1@0"), ("LoRA 1 name", "science"),
                         ("NAME=WEIGHT", "science=0.3"), ("Guidance strength", 3.0), ("Compose", "switch")]:
         cell(store, TWO, **{axis: value})
         assert TWO == before, axis
@@ -81,7 +82,7 @@ def test_what_is_switched_off_stays_off_unless_an_axis_switches_it_on(store):
     ("LoRA 1 weight", 0.5, ["child"], "child: 0.5"),
     ("LoRA 1 weight", 0.1 + 0.2, ["child"], "child: 0.3"),
     ("LoRA 2 weight", 1.0, ["child"], "LoRA 2 weight: 1"),
-    ("LoRA 1 schedule", "0.2@0; 0.65@0.5", ["child"], "child: 0.2@0; 0.65@0.5"),
+    (f"LoRA 1 schedule ({EXAMPLE})", EXAMPLE, ["child"], "child: 0.2@0; 0.65@0.5"),
     ("LoRA 1 name", "science", ["child"], "science"),
     ("NAME=WEIGHT", "child=0.5", [], "child=0.5"),
     ("Preset", "two-subjects", [], "Preset: two-subjects"),

@@ -35,7 +35,7 @@ def register_settings() -> None:
     without a page (--nowebui) that comes after the API has listed what there is to set."""
     option = shared.OptionInfo
     options = {
-        "sciart_help": shared.OptionHTML(help_link(help_address())),
+        "sciart_help": shared.OptionHTML(f"SciArt mixes, steers and explains LoRAs.{help_link(help_address())}"),
         START: option("", "Preset or recipe that the panel opens with", ui_components.DropdownEditable,
                       lambda: {"choices": ["", *_preset_names()]}, refresh=lambda: None)
         .info("name of a preset, or a recipe as JSON; empty: none").needs_reload_ui(),

@@ -14,6 +14,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -128,7 +129,7 @@ class HostServer:
     settings: entries of config.json. env: further environment variables.
     extensions: folders by the name they get; SciArt itself and the probe by default.
     files: further files by their place in the data folder.
-    ui: with the web page (slower to start) instead of the API alone.
+    ui: with the web page (slower to start) instead of the API alone. prepare: is given the data folder before the start.
     """
 
     models: Path
@@ -139,6 +140,7 @@ class HostServer:
     files: dict[str, Path] = field(default_factory=dict)
     checkpoint: str = "tiny-sd1.safetensors"
     ui: bool = False
+    prepare: Callable[[Path], None] = lambda data: None
     webui: Path = field(default_factory=webui_folder)
     start_timeout: float = 300.0
     request_timeout: float = 600.0
@@ -152,6 +154,7 @@ class HostServer:
         self.folder_of_host = None if (self.webui / EMPTY_FOLDER).exists() else self.webui / EMPTY_FOLDER
         try:
             self.fill_data_folder()
+            self.prepare(self.data)
             self.port = free_port()
             self.start()
         except BaseException:

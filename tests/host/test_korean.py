@@ -41,6 +41,8 @@ SEEN = """(roots) => {
     }
     return [...found];
 }"""
+PATIENCE = 120_000
+"""milliseconds; the host's page is large, and the machine may be busy"""
 PANEL, TAB, SETTINGS = "#sciart_txt2img", "#tab_sciart_tab", "#settings_sciart"
 NOT_TEXT = re.compile(r"^([\d.,@ %×x]+|(IN|OUT|M)\d\d|BASE|child|watercolor|science|tiny\S*|.*\.(safetensors|json))$")
 
@@ -56,12 +58,15 @@ def server(browser, tiny_models) -> Iterator[HostServer]:
 @pytest.fixture
 def page(browser, server) -> Iterator[Tab]:
     context = browser.new_context(viewport={"width": 1280, "height": 1400}, locale="ko-KR")
+    context.set_default_timeout(PATIENCE)
+    expect.set_options(timeout=PATIENCE)
     tab, errors = context.new_page(), []
     tab.on("pageerror", lambda error: errors.append(str(error)))
     tab.goto(f"http://127.0.0.1:{server.port}/")
     tab.wait_for_selector("#sciart_txt2img_enabled", state="attached")
     yield Tab(tab)
     context.close()
+    expect.set_options(timeout=5_000)
     assert [error for error in errors if not any(known in error for known in ERRORS_OF_THE_HOST)] == []
 
 

@@ -66,7 +66,7 @@ def test_the_grid_leaves_the_next_picture_alone(host: HostServer) -> None:
 
 
 def test_schedules_are_quoted_or_take_semicolons(host: HostServer) -> None:
-    made = plot(host, ("[SciArt] LoRA 1 schedule", '"0.2@0, 0.65@0.5", 0.1@0; 1@1, 0.4'), **with_recipe(TWO))
+    made = plot(host, ("[SciArt] LoRA 1 schedule (0.2@0; 0.65@0.5)", '"0.2@0, 0.65@0.5", 0.1@0; 1@1, 0.4'), **with_recipe(TWO))
     cells = [{"loras": [{"name": "child", "schedule": text}, TWO["loras"][1]]}
              for text in ("0.2@0, 0.65@0.5", "0.1@0, 1@1", "0.4@0")]
     assert_cells(host, made, cells)
@@ -116,7 +116,7 @@ def test_combine_strength_and_the_switch(host: HostServer) -> None:
     ([("LoRA 3 weight", "0, 1")], TWO, "loras[2]", "there is no LoRA 3 for the axis; the recipe has 2"),
     ([("LoRA 1 weight", "0, 1")], None, "loras[0]", "the recipe has none"),
     ([("LoRA 1 weight", "0, 11")], TWO, "loras[0].weight", "11.0 is out of range"),
-    ([("LoRA 1 schedule", "0.2@0, soon")], TWO, "loras[0].schedule", "cannot read 'soon'"),
+    ([("LoRA 1 schedule (0.2@0; 0.65@0.5)", "0.2@0, soon")], TWO, "loras[0].schedule", "cannot read 'soon'"),
     ([("LoRA 1 name", "child, nobody")], TWO, "loras[0].name", "no LoRA 'nobody'"),
     ([("LoRA 1 name", "child, watercolor")], TWO, "loras[1].name", "'watercolor' is listed twice"),
     ([("NAME=WEIGHT", "child")], TWO, "loras", "expected NAME=WEIGHT"),
