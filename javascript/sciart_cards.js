@@ -6,7 +6,8 @@
     const dom = sciart.dom ||= {};
 
     function size(bytes) {
-        return bytes < 2 ** 20 ? `${Math.max(Math.round(bytes / 2 ** 10), 1)} KB` : `${(bytes / 2 ** 20).toFixed(1)} MB`;
+        const kilobytes = bytes / 2 ** 10;
+        return kilobytes < 1024 ? `${Math.max(Math.round(kilobytes), 1)} KB` : `${(kilobytes / 1024).toFixed(1)} MB`;
     }
 
     sciart.Cards = class {
@@ -26,20 +27,23 @@
             return Boolean(file && (file.error || file.fits === false));
         }
 
-        /** Fills a line with what is known of the file called `name`. */
-        show(node, name) {
+        /** Fills a line with what is known of the file called `name`; `brief`: where there is less room. */
+        show(node, name, brief = false) {
             const file = this.files.get(name);
             node.title = file ? file.error || file.fit_note || file.file || "" : "";
-            node.replaceChildren(...(file ? this.draw(file) : []));
+            node.replaceChildren(...(file ? this.draw(file, brief) : []));
         }
 
-        draw(file) {
+        draw(file, brief) {
             const part = (...texts) => dom.h("span", {}, ...texts);
             if (file.error) return [dom.h("span", {class: "sciart-unfit"}, "cannot be mixed"), part(file.error)];
+            const base = file.base === "unknown" ? undefined : file.base;
             const known = [file.kind && part(file.kind), file.rank && part("rank", ` ${file.rank}`),
-                file.bytes && part(size(file.bytes)), file.base && file.base !== "unknown" && part("for", ` ${file.base}`)];
-            const fits = file.fits === true ? dom.h("span", {class: "sciart-fit"}, file.fit_note ? "fits in part" : "fits")
-                : file.fits === false ? dom.h("span", {class: "sciart-unfit"}, "does not fit the loaded model") : null;
+                !brief && file.bytes && part(size(file.bytes)), base && part("for", ` ${base}`)];
+            const misfit = brief ? "does not fit" : "does not fit the loaded model";
+            const fit = file.fit_note ? "fits in part" : "fits";
+            const fits = file.fits === true ? dom.h("span", {class: "sciart-fit"}, fit)
+                : file.fits === false ? dom.h("span", {class: "sciart-unfit"}, misfit) : null;
             return [fits, ...known].filter(Boolean);
         }
     };

@@ -1,4 +1,4 @@
-/* The plot of the mixture, and editing in it: the chosen LoRA's points are dragged, or moved by the arrow keys.
+/* The plot of the mixture, and the edits of the chosen LoRA's points; sciart_gestures.js says what makes them.
    What is drawn between points is computed here; the dots are the weights of the plan that Python compiled, once it
    has answered (with `switch` they leave the line: a LoRA whose turn it is not has none). */
 (function() {
@@ -9,9 +9,7 @@
     const plot = sciart.plot ||= {};
 
     const HEIGHT = 210;
-    const OUT = 36;  // pixels beyond the plot at which a dragged point is taken out
-    const NEAR = 12;  // pixels from the line within which a point is added on it
-    const COARSE = 0.05, FINE = 0.01;
+    const GAP = 0.01;  // of progress, between points
     const SNAPS = [["grid", "snap to 0.05"], ["steps", "snap to steps"], ["fine", "snap to 0.01"]];
     const KEYS = "Arrow keys move it, with Shift finely; Delete takes it out; Insert adds another";
 
@@ -30,7 +28,8 @@
             this.told = dom.h("div", {class: "sciart-told sciart-hidden"});
             this.stage = dom.h("div", {class: "sciart-stage"}, this.svg, this.told);
             this.node = dom.h("div", {class: "sciart-curves"}, this.chips, this.stage, this.drawTools());
-            this.listen();
+            this.gestures = new sciart.Gestures(this);
+            new ResizeObserver(() => this.stage.clientWidth === this.width || this.show()).observe(this.stage);
         }
 
         drawTools() {
@@ -39,9 +38,12 @@
             this.kind = dom.h("select", {"aria-label": "Curve of the chosen LoRA", title: "Between the points",
                 "data-tool": "curve", onchange: () => this.setKind(this.kind.value)},
             ...dom.options(sciart.schedules.CURVES.map((name) => [name, name]), "linear"));
-            this.more = dom.button("+ Point", () => this.add(), {title: "Adds a point to the chosen LoRA's curve"});
-            this.less = dom.button("− Point", () => this.remove(this.active), {title: "Takes the point out that was used last"});
-            return dom.h("div", {class: "sciart-line sciart-bar sciart-tools"}, this.snap, this.kind, this.more, this.less);
+            this.more = dom.button("+", () => this.add(), {class: "sciart-button sciart-tool",
+                title: "Adds a point to the chosen LoRA's curve", "aria-label": "Add a point"});
+            this.less = dom.button("−", () => this.remove(this.active), {class: "sciart-button sciart-tool",
+                title: "Takes the point out that was used last", "aria-label": "Take a point out"});
+            return dom.h("div", {class: "sciart-line sciart-bar sciart-tools"}, this.snap, this.kind, this.more,
+                this.less);
         }
 
         // what is shown
@@ -70,8 +72,7 @@
         }
 
         show() {
-            const plan = this.plan && this.plan.text === this.panel.preview.text() ? this.plan.table : null;
-            const passes = this.passes(plan || null);
+            const passes = this.passes();
             this.node.classList.toggle("sciart-hidden", !passes[0].length);
             this.width = this.stage.clientWidth;
             this.showTools();
@@ -80,15 +81,21 @@
                 this.lines.replaceChildren();
                 return this.handles.replaceChildren();
             }
-            if (!this.drag) this.frame(passes);
+            if (!this.gestures.drag) this.frame(passes);
             this.svg.setAttribute("width", this.width);
             this.svg.setAttribute("height", HEIGHT);
             this.guide.setAttribute("y1", this.frames[0].top);
             this.guide.setAttribute("y2", this.frames[0].bottom);
-            if (!this.drag) this.guide.classList.add("sciart-hidden");
+            if (!this.gestures.drag) this.guide.classList.add("sciart-hidden");
             this.lines.replaceChildren(...this.frames.flatMap((frame, i) => [
-                plot.axes(frame, ["step", "hires step"][i], i === 0), ...passes[i].map((one) => this.drawCurve(frame, one))]));
+                plot.axes(frame, ["step", "hires step"][i], i === 0),
+                ...this.inOrder(passes[i]).map((one) => this.drawCurve(frame, one))]));
             this.showHandles();
+        }
+
+        /** The chosen one above the others. */
+        inOrder(curves) {
+            return [...curves].sort((a, b) => (a.index === this.chosen) - (b.index === this.chosen));
         }
 
         frame(passes) {
@@ -98,7 +105,8 @@
         }
 
         /** What is drawn in the first pass and in the hires pass, if there is one. */
-        passes(plan) {
+        passes() {
+            const plan = this.plan && this.plan.text === this.panel.preview.text() ? this.plan.table : null;
             const steps = this.steps();
             const label = (lora) => lora.name || lora.role || "?";
             const compiled = plan && plan.first.steps === steps ? plan.first.loras : [];
@@ -167,162 +175,13 @@
                 "aria-description": KEYS, "aria-valuemin": -10, "aria-valuemax": 10, "aria-valuenow": weight,
                 "aria-valuetext": shape.constant ? `weight ${weight} in all steps` : this.tell(progress, weight)};
             for (const [key, value] of Object.entries(attributes)) handle.setAttribute(key, value);
-            handle.classList.toggle("sciart-leaving", Boolean(this.drag?.leaving && this.drag.index === i));
+            const {drag} = this.gestures;
+            handle.classList.toggle("sciart-leaving", Boolean(drag?.leaving && drag.index === i));
         }
 
         tell(progress, weight) {
             return `${sciart.schedules.rounded(weight, 3)} @ ${sciart.schedules.rounded(progress, 3)}, ` +
                 `step ${this.frames[0].step(progress) + 1} of ${this.steps()}`;
-        }
-
-        // pointing
-
-        listen() {
-            const svg = this.svg;
-            svg.addEventListener("pointerdown", (event) => this.press(event));
-            svg.addEventListener("pointermove", (event) => this.drag ? this.pull(event) : this.hover(event));
-            svg.addEventListener("pointerup", () => this.release());
-            svg.addEventListener("pointercancel", () => this.cancel());
-            svg.addEventListener("pointerleave", () => this.drag || this.say(null));
-            dom.keepTouches(svg);
-            svg.addEventListener("dblclick", (event) => this.twice(event));
-            this.handles.addEventListener("keydown", (event) => this.key(event));
-            this.handles.addEventListener("focusin", (event) => {
-                this.active = Number(event.target.closest(".sciart-handle").dataset.point);
-            });
-            new ResizeObserver(() => this.stage.clientWidth === this.width || this.show()).observe(this.stage);
-        }
-
-        /** [progress, weight] under the pointer, and its place on the plot. */
-        at(event) {
-            const box = this.svg.getBoundingClientRect(), frame = this.frames[0];
-            const x = event.clientX - box.left, y = event.clientY - box.top;
-            return {x, y, point: [frame.progress(x), frame.weight(y)]};
-        }
-
-        snapped([progress, weight], event) {
-            const unit = event.shiftKey || this.snap.value === "fine" ? FINE : COARSE;
-            const round = (value, step) => sciart.schedules.rounded(Math.round(value / step) * step);
-            const place = this.snap.value === "steps" ? this.onStep(progress) : round(progress, unit);
-            return [place, round(weight, unit)];
-        }
-
-        /** A step's progress, rounded down: what changes at it must not come one step later. */
-        onStep(progress) {
-            const exact = sciart.schedules.stepProgress(this.frames[0].step(progress), this.steps());
-            return Math.floor(exact * 10000 + 1e-6) / 10000;
-        }
-
-        press(event) {
-            if (event.button) return;
-            const handle = event.target.closest(".sciart-handle");
-            const line = event.target.closest("[data-curve]");
-            if (!handle && line) this.panel.choose(Number(line.dataset.curve));
-            const shape = this.shape();
-            const whole = !handle && line && shape?.constant && event.pointerType === "mouse";
-            if (!shape || (!handle && !whole)) return;
-            event.preventDefault();
-            const index = handle ? Number(handle.dataset.point) : 0;
-            this.active = index;
-            (handle || this.handles.firstChild).focus({preventScroll: true});
-            this.drag = {index, shape, before: structuredClone(this.loras()[this.chosen]), moved: false,
-                x: event.clientX, y: event.clientY};
-            this.svg.setPointerCapture(event.pointerId);
-        }
-
-        pull(event) {
-            const {drag} = this;
-            if (!drag.moved && Math.hypot(event.clientX - drag.x, event.clientY - drag.y) < 3) return;
-            drag.moved = true;
-            const {x, y, point} = this.at(event), frame = this.frames[0];
-            drag.leaving = !drag.shape.constant && (y < frame.top - OUT || y > frame.bottom + OUT ||
-                x < frame.left - OUT || x > frame.right + OUT);
-            const weight = Math.min(Math.max(point[1], frame.low), frame.high);
-            this.move(drag.index, this.snapped([point[0], weight], event), drag.shape);
-            const now = this.shape();
-            const [progress, told] = now.constant ? [point[0], now.points[0][1]] : now.points[drag.index];
-            this.say(progress, drag.leaving ? ["let go to take the point out"]
-                : [now.constant ? `${told}` : this.tell(progress, told)]);
-        }
-
-        release() {
-            const {drag} = this;
-            if (!drag) return;
-            this.drag = null;
-            this.say(null);
-            if (drag.leaving) this.remove(drag.index);
-            else if (drag.moved) this.show();
-        }
-
-        cancel() {
-            if (!this.drag) return;
-            const {before} = this.drag;
-            this.drag = null;
-            this.say(null);
-            this.edit((lora) => {
-                for (const key of Object.keys(lora)) delete lora[key];
-                Object.assign(lora, before);
-            });
-        }
-
-        twice(event) {
-            // the event's own target is the plot, which has captured the pointer
-            const handle = document.elementFromPoint(event.clientX, event.clientY)?.closest(".sciart-handle");
-            if (handle && !this.shape()?.constant) return this.remove(Number(handle.dataset.point));
-            const shape = this.shape(), {x, y, point} = this.at(event), frame = this.frames[0];
-            if (!shape || x > frame.right || y < frame.top || y > frame.bottom) return;
-            const own = sciart.schedules.weightAt(shape, point[0]);
-            const [place, weight] = this.snapped(point, event);
-            this.addAt([place, Math.abs(frame.y(own) - y) < NEAR ? sciart.schedules.rounded(
-                sciart.schedules.weightAt(shape, place), 2) : weight]);
-        }
-
-        hover(event) {
-            if (!this.frames || !this.width) return;
-            const {x} = this.at(event);
-            const pass = this.frames.findIndex(({left, right}) => x >= left && x <= right);
-            if (pass < 0) return this.say(null);
-            const frame = this.frames[pass], step = frame.step(frame.progress(x));
-            const plan = this.plan && this.plan.text === this.panel.preview.text() ? this.plan.table : null;
-            const curves = this.passes(plan)[pass] || [];
-            this.say(sciart.schedules.stepProgress(step, frame.steps), [`step ${step + 1} of ${frame.steps}`,
-                ...curves.filter(({weights}) => weights.length).map(({name, weights}) =>
-                    `${name}: ${sciart.schedules.rounded(weights[step], 3)}`)], pass);
-        }
-
-        /** Tells lines beside a place of the plot; null: nothing any more. */
-        say(progress, lines = [], pass = 0) {
-            const told = progress !== null && lines.length;
-            this.told.classList.toggle("sciart-hidden", !told);
-            this.guide.classList.toggle("sciart-hidden", !told);
-            if (!told) return;
-            const frame = this.frames[pass], x = frame.x(progress);
-            this.guide.setAttribute("x1", x);
-            this.guide.setAttribute("x2", x);
-            this.told.replaceChildren(...lines.map((line) => dom.h("div", {}, line)));
-            const right = x > this.width / 2;
-            this.told.style.left = right ? "" : `${x + 10}px`;
-            this.told.style.right = right ? `${this.width - x + 10}px` : "";
-        }
-
-        // the keyboard
-
-        key(event) {
-            const handle = event.target.closest(".sciart-handle");
-            if (!handle || event.ctrlKey || event.metaKey || event.altKey) return;
-            const i = Number(handle.dataset.point), shape = this.shape();
-            const unit = event.shiftKey || this.snap.value === "fine" ? FINE : COARSE;
-            const [progress, weight] = shape.points[Math.min(i, shape.points.length - 1)];
-            const sides = {ArrowLeft: -1, ArrowRight: 1}[event.key], up = {ArrowUp: 1, ArrowDown: -1}[event.key];
-            if (sides && this.snap.value === "steps") {
-                const at = this.frames[0].step(progress) + sides;
-                this.move(i, [this.onStep(sciart.schedules.stepProgress(at, this.steps())), weight], shape);
-            } else if (sides) this.move(i, [sciart.schedules.rounded(progress + sides * unit), weight], shape);
-            else if (up) this.move(i, [progress, sciart.schedules.rounded(weight + up * unit)], shape);
-            else if (event.key === "Delete" || event.key === "Backspace") this.remove(i);
-            else if (event.key === "Insert" || event.key === "Enter") this.add();
-            else return;
-            event.preventDefault();
         }
 
         // edits
@@ -342,7 +201,7 @@
         /** Points stay at least so far apart. */
         gap() {
             const steps = this.steps();
-            return this.snap.value === "steps" && steps > 1 ? Math.floor(9999 / (steps - 1)) / 10000 : FINE;
+            return this.snap.value === "steps" && steps > 1 ? Math.floor(9999 / (steps - 1)) / 10000 : GAP;
         }
 
         add() {

@@ -21,6 +21,7 @@
             this.curves = new sciart.Curves(this);
             this.mixing = new sciart.Triangle(this);
             this.cards = new sciart.Cards();
+            this.json = new sciart.Json(this);
             this.field = host.find(`#sciart_${tab}_recipe textarea`);
             this.history = new sciart.History(this.field.value, (text) => this.restore(text));
             this.handed = new Map();
@@ -55,7 +56,7 @@
             this.mixture = dom.h("div", {class: "sciart-mixture"}, this.curves.node, this.mixing.node);
             this.root.setAttribute("tabindex", "-1");
             this.root.replaceChildren(this.names, this.presets.node, this.rows, this.drawButtons(), this.mixture,
-                this.compose.node, this.combine.node, dom.h("div", {}, this.drawJson(), this.presets.saveNode));
+                this.compose.node, this.combine.node, dom.h("div", {}, this.json.node, this.presets.saveNode));
             this.history.watch(this.root);
         }
 
@@ -92,32 +93,6 @@
                 ...this.history.drawButtons(),
                 // has its room while empty, so that a message moves nothing
                 dom.h("div", {class: "sciart-messages"}, this.preview.error, this.note, this.preview.notes));
-        }
-
-        drawJson() {
-            this.json = dom.h("textarea", {rows: 8, spellcheck: "false", "aria-label": "Recipe as JSON",
-                oninput: () => this.takeJson(this.json.value)});
-            const copy = dom.button("Copy", async() => {
-                await dom.copyText(this.json);
-                copy.textContent = "Copied";
-                setTimeout(() => copy.textContent = "Copy", 1000);
-            });
-            const paste = dom.button("Paste", () => this.pasteJson(), {title: "Takes the recipe from the clipboard"});
-            this.fold = dom.h("details", {class: "sciart-fold"}, dom.h("summary", {}, "Recipe (JSON)"), this.json,
-                dom.h("div", {class: "sciart-line sciart-bar"}, copy, paste));
-            return this.fold;
-        }
-
-        /** What is in the clipboard; where the page may not read it, the field waits for the user to paste. */
-        async pasteJson() {
-            this.json.focus();
-            this.json.select();
-            const text = await dom.pastedText();
-            if (text === null) return this.say("The browser does not hand over the clipboard: press Ctrl+V");
-            this.say("");
-            this.json.value = text;
-            this.takeJson(text);
-            this.history.close();
         }
 
         drawRows() {
@@ -157,8 +132,7 @@
             this.history.close();
             this.recipe = recipes.read(text);
             this.drawRows();
-            this.json.value = this.recipe ? recipes.text(this.recipe, 2) : text;
-            if (!this.recipe) this.fold.open = true;
+            this.json.show(text);
             this.showMixture();
             if (!this.recipe) this.curves.show();
             this.preview.showSoon();
@@ -198,7 +172,7 @@
 
         /** Writes the edited recipe. */
         write() {
-            this.json.value = recipes.text(this.recipe, 2);
+            this.json.show(this.text);
             this.hand(recipes.text(this.recipe));
         }
 

@@ -99,7 +99,7 @@
         drawRole(role) {
             const field = dom.labelled(dom.t("LoRA for “{0}”", role), this.drawBinding(role), "sciart-medium");
             const card = dom.h("div", {class: "sciart-card"});
-            this.panel.cards.show(card, this.choices.bindings[role]);
+            this.panel.cards.show(card, this.choices.bindings[role], true);
             field.append(card);
             return field;
         }

@@ -69,7 +69,7 @@
             const part = rest === "role" ? "name" : rest;
             const inputs = row ? [...row.querySelectorAll("[data-field]")] : [];
             return inputs.find(({dataset}) => part === dataset.field || part.startsWith(dataset.field + ".") ||
-                part.startsWith(dataset.field + "[")) || this.panel.json;
+                part.startsWith(dataset.field + "[")) || this.panel.json.field;
         }
     };
 })();

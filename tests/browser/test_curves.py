@@ -158,14 +158,14 @@ def test_points_come_and_go(page):
     x, y = place(page, 0.5, 0)
     drag(page, centre(page.handles.nth(2)), (x, y + 60))
     assert points(page) == [[0, 0.2], [0.5, 0.6]]
-    page.button("+ Point").click()
+    page.button("Add a point").click()
     assert points(page) == [[0, 0.2], [0.5, 0.6], [0.75, 0.6]] or points(page) == [[0, 0.2], [0.25, 0.4], [0.5, 0.6]]
-    page.button("− Point").click()
-    page.button("− Point").click()
+    page.button("Take a point out").click()
+    page.button("Take a point out").click()
     page.handles.first.focus()
     page.page.keyboard.press("Delete")
     assert "schedule" not in page.recipe()["loras"][0]  # of one point a weight is left
-    expect(page.button("− Point")).to_be_disabled()
+    expect(page.button("Take a point out")).to_be_disabled()
 
 
 def test_the_keyboard_moves_adds_and_removes(page):

@@ -271,3 +271,19 @@ def test_a_pasted_prompt_alone_leaves_the_panel(page: Tab) -> None:
     page.paste("a kite\nNegative prompt: blurry")
     expect(page.find("neg_prompt textarea")).to_have_value("blurry")
     assert page.recipe() == {"loras": [{"name": "child", "weight": 0.65}]}
+
+
+def test_cards_tell_which_files_fit_the_loaded_checkpoint_and_follow_it(page: Tab, server: HostServer) -> None:
+    page.open().add("child", weight="0.5")
+    page.add("child-xl", weight="0.5")
+    card, other = (page.rows.nth(index).locator(".sciart-card") for index in (0, 1))
+    expect(card.locator(".sciart-fit")).to_have_text("fits")
+    expect(card).to_contain_text("rank")
+    expect(other.locator(".sciart-unfit")).to_have_text("does not fit the loaded model")
+    try:
+        server.use_checkpoint("tiny-sdxl.safetensors")
+        page.field(0, "weight").fill("0.6")  # any edit asks, and hears of the other model
+        expect(other.locator(".sciart-fit")).to_have_text("fits", timeout=30_000)
+        expect(card.locator(".sciart-unfit")).to_be_visible()
+    finally:
+        server.use_checkpoint("tiny-sd1.safetensors")
