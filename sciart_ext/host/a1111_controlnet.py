@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import SciArtError
 from ..plan import Row
 from .a1111_prompts import Conditioning, EncodedRows, tokens_of, with_tokens
+from .a1111_replaced import is_replaced
 
 MARK = 1024.0
 """Before a sampler's first step ControlNet puts a token of these before each AND part, of their opposites before a
@@ -34,8 +35,7 @@ def told_apart(encoded: EncodedRows, rows: Sequence[Row]) -> EncodedRows:
 
 def check_rows_are_whole(unet: nn.Module) -> None:
     """Raises `SciArtError` where transformers will be called for some rows alone, as for ControlNet's references."""
-    replaced = (vars(module).get("_forward") for module in unet.modules())
-    if any(getattr(own, "__func__", own) is not type(own.__self__)._forward for own in replaced if own is not None):
+    if any(is_replaced(module, "_forward") for module in unet.modules()):
         raise SciArtError("compose", "ControlNet's reference preprocessors and Style Align run parts of the model for "
                                      "some rows alone, where LoRAs cannot have rows of their own; accepted: merge, "
                                      "switch, with apply_to both")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from modules import prompt_parser, shared
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import SciArtError
 from ..guidance.attention import AttentionMaps
@@ -19,6 +19,7 @@ from .a1111_controlnet import gradients_kept
 from .a1111_fused import Evaluation, FusedPass, SetGates
 from .a1111_model import model_parts, update_weights
 from .a1111_prompts import EncodedRows
+from .a1111_replaced import is_replaced
 from .a1111_tokens import Tokens
 
 
@@ -27,6 +28,16 @@ def check_can_guide() -> None:
     if shared.cmd_opts.lowvram:
         raise SciArtError("compose", "contrastive needs the whole UNet on the device: it cannot work with --lowvram; "
                                      "accepted: merge, or --medvram")
+
+
+def check_can_see(denoiser, unet: nn.Module) -> None:
+    """Raises `SciArtError` where another extension evaluates the model, or its cross-attention, in its own way."""
+    if is_replaced(denoiser.inner_model, "forward") or is_replaced(shared.sd_model, "apply_model"):
+        raise SciArtError("compose", "contrastive does not work with extensions that cut the picture into tiles, such "
+                                     "as Tiled Diffusion; accepted: merge, switch")
+    if any(is_replaced(module, "forward") for name, module in unet.named_modules() if name.endswith("attn2")):
+        raise SciArtError("compose", "contrastive does not work with extensions that compute the cross-attention, such "
+                                     "as Regional Prompter; accepted: merge, switch")
 
 
 class GuidedPass(FusedPass):
@@ -39,6 +50,7 @@ class GuidedPass(FusedPass):
         for target in unet.layers.values():
             update_weights(target.updated_by)
         self.unet = unet.root
+        check_can_see(sampler.model_wrap_cfg, unet.root)
         maps = stack.enter_context(AttentionMaps(unet.root, unet.layers))
         self.guide = Guide(settings, maps, subjects, [plan.loras[k].region for k in plan.subjects], by_image=True)
         super().__init__(sampler, plan, encoded, self.guide)

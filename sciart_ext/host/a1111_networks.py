@@ -6,6 +6,8 @@ import importlib
 from pathlib import Path
 from types import ModuleType
 
+from modules import extra_networks, shared
+
 from ..errors import SciArtError, did_you_mean
 
 
@@ -15,6 +17,12 @@ def networks() -> ModuleType:
         return importlib.import_module("networks")
     except ImportError:
         raise SciArtError("loras", "the WebUI's built-in extension Lora is disabled; SciArt needs it") from None
+
+
+def others_write_weights() -> bool:
+    """Whether each forward of a layer may write other weights into it: the built-in extension's old way of applying its
+    LoRAs, or the LyCORIS extension from before the built-in one read its files."""
+    return shared.opts.lora_functional or "lyco" in extra_networks.extra_network_registry
 
 
 def names() -> list[str]:

@@ -66,10 +66,12 @@ class Run:
     def check_prompt(self) -> None:
         """A note where a LoRA of the recipe is in the prompt too: both act; and where an embedding cannot be used. Not
         before the host has loaded the prompt's own LoRAs, and let go of those of the last."""
-        prompted = {params.items[0] for params in (self.p.extra_network_data or {}).get("lora", []) if params.items}
-        for lora in self.recipe.loras:
-            if lora.name in prompted:
-                self.note(f"{lora.name} is also in the prompt as <lora:{lora.name}:…>: both weights act")
+        networks = self.p.extra_network_data or {}
+        for kind in ("lora", "lyco"):
+            prompted = {params.items[0] for params in networks.get(kind, []) if params.items}
+            for lora in self.recipe.loras:
+                if lora.name in prompted:
+                    self.note(f"{lora.name} is also in the prompt as <{kind}:{lora.name}:…>: both weights act")
         for note in notes_on_embeddings(session.mixture(loaded_model(), self.recipe)):
             self.note(note)
 

@@ -37,8 +37,7 @@ class Session:
         bound_to = (repr(recipe.combination), *((fingerprint(path), repr(lora.blocks))
                                                 for path, lora in zip(paths, recipe.loras)))
         unet = sd_model.model.diffusion_model
-        # the host's old way of applying its LoRAs restores every weight within its forward: only branches survive
-        execution = "branch" if shared.opts.lora_functional else recipe.execution
+        execution = "branch" if a1111_networks.others_write_weights() else recipe.execution  # only these survive
         key = (id(unet), bound_to, execution, recipe.memory_limit_mb, sd_model.lowvram)
         if key in self._mixtures:
             self._mixtures.move_to_end(key)

@@ -10,6 +10,12 @@ import pytest
 VARIABLE = "SCIART_BESIDE"
 
 
+def is_there(name: str) -> bool:
+    """Whether the extension lies there."""
+    given = os.environ.get(VARIABLE)
+    return bool(given) and (Path(given).expanduser() / name).is_dir()
+
+
 def folder_of(name: str) -> Path:
     """Where the extension lies; skips the test where it does not."""
     if not (given := os.environ.get(VARIABLE)):

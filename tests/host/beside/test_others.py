@@ -1,0 +1,138 @@
+"""Further extensions in one WebUI: dynamic prompts, a queue, regional prompts, tiles, and upscaling by tiles."""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+
+import numpy as np
+import pytest
+from asking import MERGED, OWN_ROWS, WEIGHTS, is_first_picture_other, is_first_picture_same, made
+from beside_host import folder_of, is_there
+from pictures import difference, tags, with_recipe
+from PIL import Image
+from server import HostServer, as_base64
+
+DYNAMIC, QUEUE, REGIONAL, TILED, UPSCALE = NAMES = (
+    "sd-dynamic-prompts", "sd-webui-agent-scheduler", "sd-webui-regional-prompter",
+    "multidiffusion-upscaler-for-automatic1111", "ultimate-upscale-for-automatic1111")
+SMALL = {"steps": 4, "width": 64, "height": 64}
+VARIANTS = {"Dynamic Prompts v2.17.1": [True, True, 1, False, False, False, 1.1, 1.5, 100, 0.7, True, False, True]}
+COLUMNS = {"Regional Prompter": [True, False, "Matrix", "Columns", "Mask", "Prompt", "1,1", "0.2", False, False, False,
+                                 "Attention", [False], "0", "0", "0.4", None, "0", "0", False]}
+TILES = {"Tiled Diffusion": [True, "MultiDiffusion", False, True, 128, 128, 16, 16, 8, 4, "None", 1.0, False, 10, 1, 1,
+                             64, False, False, False, False]}
+TILED_VAE = {"Tiled VAE": [True, 256, 48, False, True, True, False]}
+
+
+@pytest.fixture(scope="module")
+def both(webui) -> HostServer:
+    return webui(*(name for name in NAMES if is_there(name)), ui=True)
+
+
+@pytest.fixture
+def as_before(both: HostServer):
+    """The plain picture and the model are the same afterwards."""
+    both.post("/probe/reset")
+    plain, state = made(both, **SMALL), both.probe()["weights"]
+    yield plain
+    both.post("/probe/reset")
+    assert made(both, **SMALL).pngs[0] == plain.pngs[0] and both.probe()["weights"] == state
+
+
+@pytest.mark.parametrize("name", ["constant", "composite", "contrastive"])
+def test_dynamic_prompts(both: HostServer, as_before, name: str) -> None:
+    """Each picture of a batch is that of its own prompt."""
+    folder_of(DYNAMIC)
+    recipe = {**MERGED, **OWN_ROWS}[name]
+    batch = made(both, recipe, VARIANTS, prompt="a {red|blue} rocket and a robot", batch_size=2, **SMALL)
+    prompts, seeds = batch.info["all_prompts"], batch.info["all_seeds"]
+    assert sorted(prompts) == ["a blue rocket and a robot", "a red rocket and a robot"]
+    for prompt, seed, picture in zip(prompts, seeds, batch.pictures[-2:]):
+        alone = made(both, recipe, prompt=prompt, **{**SMALL, "seed": seed})
+        assert difference(alone.pictures[0], picture)[0] <= 3, prompt
+
+
+def test_dynamic_prompts_without_the_subject_are_refused(both: HostServer, as_before) -> None:
+    folder_of(DYNAMIC)
+    refused = made(both, OWN_ROWS["contrastive"], VARIANTS, prompt="a {rocket|boat} and a robot", batch_size=2, **SMALL)
+    assert refused.status == 422 and "rocket" in refused.text
+
+
+@pytest.mark.parametrize("name", ["schedule", "regions"])
+def test_the_queue_makes_the_same_picture(both: HostServer, as_before, name: str) -> None:
+    folder_of(QUEUE)
+    recipe = {**MERGED, **OWN_ROWS}[name]
+    settings = {"prompt": "a rocket and a robot", "seed": 3, "sampler_name": "Euler", **SMALL}
+    queued = both.post("/agent-scheduler/v1/queue/txt2img", {**settings, **with_recipe(recipe)})
+    assert queued.status == 200, queued.text
+    task = f"/agent-scheduler/v1/task/{queued.json['task_id']}"
+    deadline = time.monotonic() + 120
+    while both.get(task).json["data"]["status"] in ("pending", "running") and time.monotonic() < deadline:
+        time.sleep(0.5)
+    done = both.get(task).json["data"]
+    assert done["status"] == "done", done
+    results = both.get(f"{task}/results").json["data"]
+    direct = made(both, recipe, **SMALL)
+    assert "SciArt" in results[0]["infotext"]
+    picture = base64.b64decode(results[0]["image"].partition(",")[2])
+    assert (np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")) == direct.pictures[0]).all()
+
+
+@pytest.mark.parametrize("name", [*MERGED, *OWN_ROWS])
+def test_regional_prompts(both: HostServer, as_before, name: str) -> None:
+    folder_of(REGIONAL)
+    prompt, recipe = "a rocket BREAK a robot", {**MERGED, **OWN_ROWS}[name]
+    alone = made(both, None, COLUMNS, prompt=prompt, **SMALL)
+    assert is_first_picture_other(alone, made(both, prompt=prompt, **SMALL))
+    mixed = made(both, recipe, COLUMNS, prompt=prompt, **SMALL)
+    if name in OWN_ROWS:
+        assert mixed.status == 422 and "accepted: merge, switch" in mixed.text
+        return
+    assert is_first_picture_other(mixed, alone)
+    if name == "constant":
+        assert is_first_picture_same(made(both, None, COLUMNS, prompt=f"a rocket {tags(WEIGHTS)} BREAK a robot",
+                                          **SMALL), mixed)
+
+
+@pytest.mark.parametrize("name", [*MERGED, *OWN_ROWS])
+def test_tiled_diffusion(both: HostServer, as_before, name: str) -> None:
+    folder_of(TILED)
+    recipe = {**MERGED, **OWN_ROWS}[name]
+    large = {**SMALL, "width": 256, "height": 128}
+    alone = made(both, None, TILES, **large)
+    assert is_first_picture_other(alone, made(both, **large))
+    mixed = made(both, recipe, TILES, **large)
+    if name in OWN_ROWS:
+        assert mixed.status == 422 and "accepted: merge, switch" in mixed.text
+        return
+    assert is_first_picture_other(mixed, alone)
+    if name == "constant":
+        assert is_first_picture_same(made(both, None, TILES, prompt=f"a rocket and a robot {tags(WEIGHTS)}", **large),
+                                     mixed)
+
+
+def test_tiled_vae(both: HostServer, as_before) -> None:
+    folder_of(TILED)
+    large = {**SMALL, "width": 512, "height": 512, "steps": 1}
+    own = made(both, None, TILED_VAE, prompt=f"a rocket and a robot {tags(WEIGHTS)}", **large)
+    assert is_first_picture_same(own, made(both, MERGED["constant"], TILED_VAE, **large))
+
+
+@pytest.mark.parametrize("name", ["constant", "schedule"])
+def test_ultimate_upscale(both: HostServer, as_before, name: str) -> None:
+    folder_of(UPSCALE)
+    picture = np.random.default_rng(1).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+
+    def upscaled(prompt: str, given: dict | None):
+        scripts = {"SciArt": {"args": [given]}} if given else {}
+        return both.post("/sdapi/v1/img2img", {
+            "prompt": prompt, "init_images": [as_base64(picture)], **SMALL, "seed": 3, "sampler_name": "Euler",
+            "denoising_strength": 0.5, "script_name": "Ultimate SD upscale", "alwayson_scripts": scripts,
+            "script_args": [None, 64, 64, 8, 32, 64, 0.35, 32, 1, True, 0, False, 8, 0, 2, 2048, 2048, 2]})
+
+    plain, mixed = upscaled("a rocket", None), upscaled("a rocket", MERGED[name])
+    assert mixed.pictures[0].shape == (128, 128, 3) and is_first_picture_other(plain, mixed)
+    if name == "constant":
+        assert is_first_picture_same(upscaled(f"a rocket {tags(WEIGHTS)}", None), mixed)
