@@ -54,14 +54,18 @@ $(VENV)/.host: $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[host]"
 	touch $@
 
+# files of tests are shared out between processes, each with one thread
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
 demo: $(STAMP) ## pictures of the tiny model, without and with LoRAs, in out/demo/index.html
 	$(BIN)/python -m sciart_ext.standalone.demo --out out/demo
 
 test: $(STAMP) $(STAMPPAGE) $(VENV)/.browser ## all tests that need no WebUI
-	SCIART_GRADIO_PYTHON=$(VENVPAGE)/bin/python $(BIN)/python -m pytest --ignore tests/host
+	SCIART_GRADIO_PYTHON=$(VENVPAGE)/bin/python $(PYTEST) --ignore tests/host
 
 test-310: $(STAMP310) ## the same on Python 3.10, torch 2.1.2 and pydantic 1.10, what the WebUI runs on
-	$(VENV310)/bin/python -m pytest --ignore tests/host --ignore tests/browser
+	OMP_NUM_THREADS=1 $(VENV310)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
+		--ignore tests/host --ignore tests/browser
 
 test-host: $(VENV)/.browser $(VENV)/.host ## tests in a real WebUI v1.10.1: SCIART_WEBUI=its folder
 	@test -n "$(SCIART_WEBUI)" || { echo "set SCIART_WEBUI to the folder of a WebUI v1.10.1"; exit 2; }
