@@ -14,7 +14,7 @@ pytest.importorskip("transformers")
 from PIL import Image
 from random_model import write_random_model
 
-from sciart_ext import cli
+from sciart_ext import __version__, cli
 from sciart_ext.errors import SciArtError
 from sciart_ext.lora.file import load_lora
 from sciart_ext.mixer.mixer import Mixer
@@ -228,6 +228,7 @@ def test_the_infotext_in_the_png_reads_back(pipe, tiny, tmp_path):
     expected = {"Steps": "2", "Sampler": "Euler a", "CFG scale": "6", "Seed": "9", "Size": "64x72", "Model": "tiny"}
     assert {key: fields[key] for key in expected} == expected
     assert parse_recipe(fields["SciArt"]) == parse_recipe(MIX)
+    assert fields["SciArt version"] == __version__
 
 
 def test_without_loras_the_infotext_has_no_recipe(base):

@@ -12,7 +12,7 @@ from sciart_ext.recipe import parse_recipe
 
 ROUTES = [("GET", "/sciart/v1/presets", None), ("GET", "/sciart/v1/presets/science-imagination", None),
           ("GET", "/sciart/v1/loras", None), ("GET", "/sciart/v1/roles", None),
-          ("POST", "/sciart/v1/roles", {}), ("POST", "/sciart/v1/plan", {"recipe": recipe()})]
+          ("POST", "/sciart/v1/roles", {}), ("POST", "/sciart/v1/styles", {}), ("POST", "/sciart/v1/plan", {"recipe": recipe()})]
 FULL = {"loras": [
     {"name": "child", "schedule": [[0, 0.2], [0.5, 0.65]], "curve": "cosine", "te_weight": 0.4},
     {"name": "watercolor", "weight": 0.5, "blocks": {"out": 0.5}, "apply_to": "cond", "hires": {"weight": 0.4}},
