@@ -147,4 +147,5 @@ def test_ultimate_upscale(both: HostServer, as_before, name: str) -> None:
     assert mixed.pictures[0].shape == (128, 128, 3) and is_first_picture_other(plain, mixed)
     if name == "constant":
         own = upscaled(f"a rocket {tags(WEIGHTS)}", None)
-        assert difference(own.pictures[0], mixed.pictures[0]) == (0, 0)
+        largest, mean = difference(own.pictures[0], mixed.pictures[0])
+        assert largest <= 4 and mean <= 0.01  # each tile is made from those before it
