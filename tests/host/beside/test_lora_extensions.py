@@ -20,7 +20,7 @@ TAGS = {
 def both(webui, request, tiny_models):
     """A host with one of them, and its tag of a LoRA."""
     child = tiny_models / "Lora" / "child.safetensors"
-    return webui(request.param, files={"models/LyCORIS/child.safetensors": child}), TAGS[request.param]
+    return webui(request.param, start_timeout=600.0, files={"models/LyCORIS/child.safetensors": child}), TAGS[request.param]
 
 
 @pytest.mark.parametrize("execution", ["merge", "branch"])
