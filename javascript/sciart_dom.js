@@ -5,14 +5,22 @@
     const sciart = window.sciart ||= {};
     const dom = sciart.dom ||= {};
 
+    const READ = ["title", "placeholder", "aria-label", "label"];
     let fields = 0;
+
+    /** A text in the page's language, with values in the places {0}, {1}, …
+        The host translates whole texts of the page itself, but no attributes within what is added to it. */
+    function t(text, ...values) {
+        const translated = (window.localization || {})[text] ?? text;
+        return values.length ? translated.replace(/\{(\d+)\}/g, (_, index) => values[index]) : translated;
+    }
 
     function h(tag, attributes, ...children) {
         const node = document.createElement(tag);
         for (const [key, value] of Object.entries(attributes || {})) {
             if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
             else if (value === true) node.setAttribute(key, "");
-            else if (value !== false && value != null) node.setAttribute(key, value);
+            else if (value !== false && value != null) node.setAttribute(key, READ.includes(key) ? t(value) : value);
         }
         node.append(...children.filter((child) => child != null));
         return node;
@@ -38,5 +46,5 @@
         document.execCommand("copy");
     }
 
-    Object.assign(dom, {h, labelled, button, options, copyText});
+    Object.assign(dom, {t, h, labelled, button, options, copyText});
 })();

@@ -21,6 +21,7 @@
             this.draw();
             this.drawHeader();
             this.take(this.field.value);
+            if (!this.field.value && root.dataset.start) this.start(root.dataset.start);
             this.watch();
         }
 
@@ -53,7 +54,7 @@
             const arrow = bar.querySelector(".icon");
             arrow.setAttribute("tabindex", "0");
             arrow.setAttribute("role", "button");
-            arrow.setAttribute("aria-label", "Open or close the SciArt panel");
+            arrow.setAttribute("aria-label", dom.t("Open or close the SciArt panel"));
             arrow.addEventListener("keydown", (event) => {
                 if (event.key !== "Enter" && event.key !== " ") return;
                 event.preventDefault();
@@ -95,7 +96,7 @@
         drawStart() {
             return dom.h("div", {class: "sciart-line sciart-bar"},
                 dom.h("span", {class: "sciart-description"},
-                    `Starts from the preset “${this.recipe.preset}”; what is given here counts first.`),
+                    dom.t("Starts from the preset “{0}”; what is given here counts first.", this.recipe.preset)),
                 dom.button("✕", () => this.edit((recipe) => delete recipe.preset),
                     {class: "sciart-button sciart-tool", "aria-label": "Do not start from this preset"}));
         }
@@ -110,6 +111,12 @@
             this.json.value = this.recipe ? recipes.text(this.recipe, 2) : text;
             if (!this.recipe) this.fold.open = true;
             this.preview.showSoon();
+        }
+
+        /** What the settings have an empty panel begin with. */
+        start(text) {
+            this.take(text);
+            this.hand(text);
         }
 
         /** The text as it is being typed: also one that cannot be read yet, so that it is never taken for another. */

@@ -89,7 +89,7 @@
             this.prompt.replaceChildren(...dom.options(prompts.map((text) => [text, text]), prompt));
             this.promptField.classList.toggle("sciart-hidden", prompts.length < 2);
             this.roles.replaceChildren(...(preset?.roles || []).map((role) =>
-                dom.labelled(`LoRA for “${role}”`, this.drawBinding(role), "sciart-medium")));
+                dom.labelled(dom.t("LoRA for “{0}”", role), this.drawBinding(role), "sciart-medium")));
         }
 
         /** The chosen preset's recipe, its roles replaced by the LoRAs bound to them. */
@@ -136,13 +136,13 @@
             if (!await this.panel.change("save_preset", {name: name.value.trim(), preset})) return;
             this.preset.value = name.value.trim();
             this.showPreset();
-            this.panel.say(`Saved as “${name.value.trim()}”`);
+            this.panel.say(dom.t("Saved as “{0}”", name.value.trim()));
         }
 
         async deletePreset() {
             const name = this.preset.value;
-            if (!confirm(`Delete the preset “${name}”?`)) return;
-            if (await this.panel.change("delete_preset", {name})) this.panel.say(`Deleted “${name}”`);
+            if (!confirm(dom.t("Delete the preset “{0}”?", name))) return;
+            if (await this.panel.change("delete_preset", {name})) this.panel.say(dom.t("Deleted “{0}”", name));
         }
     };
 })();

@@ -21,7 +21,7 @@
         }
 
         draw() {
-            const title = `LoRA ${this.index + 1}`;
+            const title = dom.t("LoRA {0}", this.index + 1);
             return dom.h("div", {class: "sciart-row", role: "group", "aria-label": title, "data-index": this.index,
                 style: `--sciart-color: ${this.panel.color(this.index)}`},
             dom.h("div", {class: "sciart-line"}, this.drawName(title), this.drawWeight(), this.drawRemove()),
@@ -71,7 +71,7 @@
         drawName(title) {
             if (this.lora.role !== undefined && this.lora.name === undefined) {
                 const binding = this.panel.presets.drawBinding(this.lora.role);
-                return dom.labelled(`${title}: role “${this.lora.role}”`, binding, "sciart-name");
+                return dom.labelled(dom.t("{0}: role “{1}”", title, this.lora.role), binding, "sciart-name");
             }
             const input = dom.h("input", {type: "text", value: this.lora.name, list: this.panel.id("names"),
                 "data-field": "name", placeholder: "name of a LoRA", autocomplete: "off", spellcheck: "false",
@@ -81,7 +81,7 @@
 
         drawRemove() {
             return dom.button("✕", () => this.panel.remove(this.index), {class: "sciart-button sciart-tool",
-                title: "Remove", "aria-label": `Remove LoRA ${this.index + 1}`});
+                title: "Remove", "aria-label": dom.t("Remove LoRA {0}", this.index + 1)});
         }
 
         drawWeight() {
@@ -195,7 +195,7 @@
         showWhichWins() {
             const scheduled = Boolean(this.schedule.value.trim());
             this.weight.classList.toggle("sciart-muted", scheduled);
-            this.weight.title = scheduled ? "The schedule is used. Moving the weight removes the schedule." : "";
+            this.weight.title = scheduled ? dom.t("The schedule is used. Moving the weight removes the schedule.") : "";
             this.weightLabel.textContent = scheduled ? "Weight (the schedule is used)" : "Weight";
             this.curve.disabled = !scheduled;
         }

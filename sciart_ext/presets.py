@@ -141,15 +141,22 @@ def check_preset(data: object) -> dict:
 def resolve(recipe: Recipe, store: PresetStore) -> Recipe:
     """The recipe made self-contained: the preset's values filled in, each role replaced by its LoRA's name."""
     if recipe.preset is not None:
-        given = json.loads(recipe.json(exclude_unset=True))
-        recipe = parse_recipe({**store.read(recipe.preset).data["recipe"], **given})
-    bindings = {**store.bindings(), **recipe.roles}
+        recipe = parse_recipe({**filled_in(recipe, store), "preset": recipe.preset})
+    kept = store.bindings() if any(lora.role for lora in recipe.loras) else {}
+    bindings = {**kept, **recipe.roles}
     loras = [_bind(lora, f"loras[{i}]", bindings) for i, lora in enumerate(recipe.loras)]
     data = dump_recipe(recipe.copy(exclude={"preset", "roles", "loras"}))
     if recipe.composition.order is not None:
         names = {lora.label: bound["name"] for lora, bound in zip(recipe.loras, loras)}
         data["composition"]["order"] = [names.get(label, label) for label in recipe.composition.order]
     return parse_recipe({**data, "loras": loras})
+
+
+def filled_in(recipe: Recipe, store: PresetStore) -> dict:
+    """The recipe as data, with what its preset says where it says nothing itself; roles stay roles."""
+    given = json.loads(recipe.json(exclude_unset=True))
+    preset = given.pop("preset", None)
+    return given if preset is None else {**store.read(preset).data["recipe"], **given}
 
 
 def suggest(role: str, names: Iterable[str]) -> list[str]:

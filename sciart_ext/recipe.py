@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, List, Literal, Optional, Union
+from typing import Any, Dict, List, Literal, Optional, Union, get_args
 
 from .combine.settings import Combination, CombiningSettings, Method
 from .compose.mask_picture import compact
@@ -15,7 +15,10 @@ from .schedule import MAX_WEIGHT, check_number, check_points, points_to_text, we
 from .schema import Field, Strict, ValidationError, check_bool, validator
 
 INFOTEXT_KEY = "SciArt"
+VERSION_KEY = "SciArt version"
 MAX_LORAS = 32
+Compose = Literal["merge", "switch", "composite", "spatial", "regions", "contrastive"]
+COMPOSES: tuple[str, ...] = get_args(Compose)
 
 
 def _optional_weight(value: Any) -> Optional[float]:
@@ -115,7 +118,7 @@ class Recipe(Strict):
     loras: List[LoraEntry] = Field([], max_items=MAX_LORAS)
     combine: Method = Field("linear", description="how deltas are joined in weight space")
     combining: CombiningSettings = Field(CombiningSettings(), description="of every combine but linear")
-    compose: Literal["merge", "switch", "composite", "spatial", "regions", "contrastive"] = Field(
+    compose: Compose = Field(
         "merge", description="how the LoRAs share the picture")
     composition: CompositionSettings = Field(
         CompositionSettings(), description="of compose switch, composite, spatial and regions")

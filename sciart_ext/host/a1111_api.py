@@ -1,4 +1,4 @@
-"""Routes under /sciart/v1/: presets, roles, LoRAs, plans, geometry, influence; behind the host's authentication."""
+"""Routes under /sciart/v1/: presets, roles, styles, LoRAs, plans, geometry, influence; with the host's own login."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..geometry.page import geometry_page
 from ..geometry.report import as_data
 from ..plan import compile_plan
 from ..plan_plot import plan_png
-from ..presets import PresetStore, resolve
+from ..presets import resolve
 from ..recipe import Recipe, dump_recipe, parse_recipe
 from ..schedule import MAX_WEIGHT, check_number
 from . import a1111_influence, a1111_networks
@@ -24,6 +24,8 @@ from .a1111_errors import as_request_error
 from .a1111_geometry import compared
 from .a1111_influence import InfluenceRequest
 from .a1111_panel import lora_reports
+from .a1111_settings import OwnPresets
+from .a1111_styles import add_styles
 
 PREFIX = "/sciart/v1"
 HOST_ROUTE = "/sdapi/v1/txt2img"
@@ -81,29 +83,29 @@ def register_routes() -> None:
 
 def list_presets() -> dict:
     """All presets with their roles, and which LoRA is bound to which role."""
-    store = PresetStore()
+    store = OwnPresets()
     return {"presets": [store.read(name).to_json() for name in store.names()], "bindings": store.bindings()}
 
 
 def read_preset(name: str) -> dict:
     """One preset."""
-    return PresetStore().read(name, "name").to_json()
+    return OwnPresets().read(name, "name").to_json()
 
 
 def save_preset(body: PresetRequest) -> dict:
     """Keeps a preset in the extension's own folder."""
-    return PresetStore().save(body.name, body.preset).to_json()
+    return OwnPresets().save(body.name, body.preset).to_json()
 
 
 def delete_preset(name: str) -> dict:
     """Deletes one of the user's own presets."""
-    PresetStore().delete(name)
+    OwnPresets().delete(name)
     return {"deleted": name}
 
 
 def read_roles() -> dict:
     """Which LoRA is bound to which role."""
-    return PresetStore().bindings()
+    return OwnPresets().bindings()
 
 
 def bind_roles(body: Dict[str, str]) -> dict:
@@ -111,7 +113,12 @@ def bind_roles(body: Dict[str, str]) -> dict:
     for role, name in body.items():
         if name:
             a1111_networks.find(name, role)
-    return PresetStore().bind(body)
+    return OwnPresets().bind(body)
+
+
+def save_styles() -> dict:
+    """Adds the science-imagination prompts to the WebUI's styles; `kept` are those that are there already."""
+    return add_styles()
 
 
 def list_loras(refresh: bool = False) -> list:
@@ -125,7 +132,7 @@ def plan(body: PlanRequest) -> dict:
     """What a recipe compiles to: the weight of each LoRA at each step, as numbers and as a picture."""
     steps = int(check_number(body.steps, "steps", 1, MAX_STEPS))
     hires_steps = int(check_number(body.hires_steps, "hires_steps", 0, MAX_STEPS))
-    recipe = resolve(parse_recipe(body.recipe), PresetStore())
+    recipe = resolve(parse_recipe(body.recipe), OwnPresets())
     compiled = compile_plan(recipe, steps, hires_steps)
     png = base64.b64encode(plan_png(compiled)).decode("ascii") if body.picture else None
     return {"recipe": dump_recipe(recipe), "plan": compiled.table(), "png": png}
@@ -156,7 +163,8 @@ def _add_routes(demo: object, app: FastAPI) -> None:
         ("GET", "/presets", list_presets), ("GET", "/presets/{name}", read_preset),
         ("POST", "/presets", save_preset), ("DELETE", "/presets/{name}", delete_preset),
         ("GET", "/roles", read_roles), ("POST", "/roles", bind_roles),
-        ("GET", "/loras", list_loras), ("POST", "/plan", plan), ("POST", "/geometry", geometry),
+        ("POST", "/styles", save_styles), ("GET", "/loras", list_loras),
+        ("POST", "/plan", plan), ("POST", "/geometry", geometry),
         ("POST", "/influence", _influence_by(host.endpoint.__self__)),
     ):
         app.add_api_route(PREFIX + path, _refusing(endpoint), methods=[method], dependencies=dependencies,

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, Dict, List
 
 from modules import infotext_utils
-from modules.api import models
 from PIL import Image
 from pydantic import BaseModel, Field, ValidationError
 
@@ -20,11 +19,12 @@ from ..influence.runs import Run
 from ..influence.subsets import ORDERS, SUBSETS, Unfinished, ask
 from ..influence.word_maps import telling_words
 from ..plan import compile_plan
-from ..presets import PresetStore, resolve
+from ..presets import resolve
 from ..recipe import INFOTEXT_KEY, Recipe, dump_recipe, is_off, parse_recipe
 from ..schedule import check_number
 from .a1111_model import model_name
 from .a1111_session import loaded_model
+from .a1111_settings import OwnPresets
 from .a1111_watched import Watched
 
 SCRIPT = "SciArt"
@@ -118,6 +118,9 @@ def explained(api, body: InfluenceRequest, stop: Callable[[], bool] = lambda: Fa
 
 def _request(given: dict):
     """The host's own request of these fields."""
+    # when scripts are loaded it would list the settings before all extensions have theirs, and the API would lack them
+    from modules.api import models
+
     try:
         request = models.StableDiffusionTxt2ImgProcessingAPI(**given)
     except ValidationError as error:
@@ -143,7 +146,7 @@ def _recipe(body: InfluenceRequest, request) -> Recipe:
         data = infotext_utils.parse_generation_parameters(request.infotext).get(INFOTEXT_KEY)
     if data is None or is_off(data):
         raise SciArtError("recipe", "missing; give one, or the infotext of a picture that was made with one")
-    return resolve(parse_recipe(data), PresetStore())
+    return resolve(parse_recipe(data), OwnPresets())
 
 
 def _make(api, request, seed: int, watched: Watched) -> None:

@@ -5,17 +5,24 @@ from __future__ import annotations
 from ..compose.unread import unread
 from ..presets import PresetStore, resolve, suggest
 from ..recipe import Recipe
-from ..ui.panel import PanelActions, PanelChoices, plan_preview
+from ..ui.panel import PanelActions, PanelChoices, PanelStart, plan_preview
 from . import a1111_networks
+from . import a1111_settings as settings
 from .a1111_session import lora_paths, session
+from .a1111_settings import OwnPresets
 
 
 def panel_actions() -> PanelActions:
     """The panel's questions, answered by the host's files and the preset folders."""
-    store = PresetStore()
+    store = OwnPresets()
     return PanelActions(choices=lambda: _choices(store), preview=lambda *args: _preview(store, *args),
                         bind=store.bind, save_preset=store.save, delete_preset=store.delete,
                         refresh=a1111_networks.refresh)
+
+
+def panel_start() -> PanelStart:
+    """The panel as the settings have it begin; a preset is filled in as far as it can be."""
+    return PanelStart(settings.panel_is_open(), settings.panel_recipe(), settings.help_address())
 
 
 def lora_reports() -> list[dict]:

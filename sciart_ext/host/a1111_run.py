@@ -9,14 +9,15 @@ import numpy as np
 import torch
 from modules import sd_unet, shared
 
+from .. import __version__
 from ..compose.unread import unread
 from ..errors import SciArtError
 from ..guidance.guide import Guide
 from ..guidance.sheet import Seen, subject_sheet
 from ..mixer.mixture import Mixture
 from ..plan import PassPlan, compile_plan
-from ..presets import PresetStore, resolve
-from ..recipe import INFOTEXT_KEY, Recipe, parse_recipe, recipe_to_text
+from ..presets import resolve
+from ..recipe import INFOTEXT_KEY, VERSION_KEY, Recipe, parse_recipe, recipe_to_text
 from .a1111_embeddings import notes_on_embeddings
 from .a1111_errors import as_request_error
 from .a1111_fused import check_can_compose
@@ -24,6 +25,7 @@ from .a1111_guided import check_can_guide
 from .a1111_pass import Pass
 from .a1111_prompts import Prompts
 from .a1111_session import fingerprint, loaded_model, lora_paths, session
+from .a1111_settings import OwnPresets, version_is_told, with_memory_limit
 from .a1111_watched import Watched
 
 NOTES_KEY, LOSS_KEY = "SciArt notes", "SciArt loss"
@@ -36,7 +38,7 @@ class Run:
     def __init__(self, p, argument: object, watched: Watched | None = None):
         self.p = p
         self.watched = watched
-        self.recipe: Recipe = resolve(parse_recipe(argument), PresetStore())
+        self.recipe: Recipe = with_memory_limit(resolve(parse_recipe(argument), OwnPresets()))
         check_can_compose(self.recipe.compose, p)
         if self.recipe.compose == "contrastive":
             check_can_guide()
@@ -44,6 +46,8 @@ class Run:
         self.seen: list[list[Seen]] = []
         """what guidance saw in each call of a sampler, of each image"""
         p.extra_generation_params[INFOTEXT_KEY] = recipe_to_text(self.recipe)
+        if version_is_told():
+            p.extra_generation_params[VERSION_KEY] = __version__
         for note in [*session.mixture(loaded_model(), self.recipe).notes, *unread(self.recipe)]:
             self.note(note)
         files = [(fingerprint(path), self.recipe.combination) for path in lora_paths(self.recipe)]

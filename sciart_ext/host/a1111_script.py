@@ -5,10 +5,10 @@ from __future__ import annotations
 from modules import scripts
 
 from ..errors import SciArtError
-from ..recipe import INFOTEXT_KEY, is_off
+from ..recipe import INFOTEXT_KEY, VERSION_KEY, is_off
 from ..ui.panel import build_panel
 from .a1111_errors import as_request_error
-from .a1111_panel import panel_actions
+from .a1111_panel import panel_actions, panel_start
 from .a1111_run import LOSS_KEY, NOTES_KEY, Run
 from .a1111_session import session
 from .a1111_watched import Watched
@@ -26,7 +26,7 @@ class SciArtScript(scripts.Script):
         return scripts.AlwaysVisible
 
     def ui(self, is_img2img):
-        panel = build_panel(is_img2img, panel_actions())
+        panel = build_panel(is_img2img, panel_actions(), panel_start())
         self.infotext_fields = panel.infotext_fields
         self.paste_field_names = panel.paste_field_names
         return [panel.recipe]
@@ -35,7 +35,7 @@ class SciArtScript(scripts.Script):
         _detach(p)
         watched = recipe if isinstance(recipe, Watched) else None
         recipe = watched.recipe if watched else recipe
-        for key in (INFOTEXT_KEY, NOTES_KEY, LOSS_KEY):
+        for key in (INFOTEXT_KEY, VERSION_KEY, NOTES_KEY, LOSS_KEY):
             p.extra_generation_params.pop(key, None)
         if is_off(recipe):
             session.clear()

@@ -15,17 +15,19 @@ from ..geometry.page import geometry_page
 from ..influence.folder import save_report
 from ..influence.report import Report
 from ..influence.subsets import Unfinished
-from ..presets import PresetStore
 from ..ui.tab import TabActions, build_tab
 from . import a1111_influence, a1111_networks
 from .a1111_geometry import compared
+from .a1111_settings import OwnPresets, help_address
+from .a1111_styles import add_styles
 
 TITLE, ELEMENT = "SciArt", "sciart_tab"
 
 
 def register_tab() -> None:
     """Adds the tab to the host's page."""
-    script_callbacks.on_ui_tabs(lambda: [(build_tab(tab_actions(), PresetStore()), TITLE, ELEMENT)])
+    script_callbacks.on_ui_tabs(lambda: [
+        (build_tab(tab_actions(), OwnPresets(), help_address()), TITLE, ELEMENT)])
 
 
 def tab_actions() -> TabActions:
@@ -41,7 +43,7 @@ def tab_actions() -> TabActions:
         return _influence(request, stopped.is_set)
 
     return TabActions(last_picture=_last_picture, influence=influence, progress=_progress, interrupt=interrupt,
-                      save=_save, loras=a1111_networks.names, geometry=_geometry)
+                      save=_save, loras=a1111_networks.names, geometry=_geometry, add_styles=add_styles)
 
 
 def _last_picture() -> str:

@@ -27,7 +27,7 @@ from ..mixer.cost import Workload
 from ..mixer.mixture import Mixture, Part, all_layers, bind
 from ..mixer.targets import Target, clip_layers, diffusers_unet_layers
 from ..plan import PassPlan, compile_plan
-from ..recipe import Recipe, recipe_to_text
+from ..recipe import INFOTEXT_KEY, VERSION_KEY, Recipe, recipe_to_text
 from .embeddings import Words, usable_words
 from .guided import enter_guide
 from .infotext import infotext
@@ -180,10 +180,11 @@ def workload(rows: Rows, order: int, latents: Sequence[int]) -> Workload:
 
 
 def _infotext(settings: Settings, recipe: Recipe, model_name: str, size: tuple[int, int]) -> str:
+    mixes = recipe.enabled and recipe.loras
     return infotext(settings.prompt, settings.negative_prompt, {
         "Steps": settings.steps, "Sampler": settings.sampler,
         "Schedule type": settings.scheduler, "CFG scale": f"{settings.cfg_scale:g}", "Seed": settings.seed,
         "Size": f"{size[0]}x{size[1]}", "Model": model_name or None,
         "Clip skip": settings.clip_skip if settings.clip_skip > 1 else None, "RNG": "CPU",
-        "SciArt": recipe_to_text(recipe) if recipe.enabled and recipe.loras else None,
+        INFOTEXT_KEY: recipe_to_text(recipe) if mixes else None, VERSION_KEY: __version__ if mixes else None,
         "Version": f"SciArt {__version__} standalone"})

@@ -23,6 +23,7 @@ from ..plan import compile_plan
 from ..plan_plot import plan_svg
 from ..recipe import INFOTEXT_KEY, Recipe, parse_recipe
 from ..svg import PALETTE
+from .notices import help_link
 
 MAX_STEPS = 10_000
 
@@ -64,13 +65,25 @@ class Panel:
     paste_field_names: list[str]
 
 
-def build_panel(is_img2img: bool, actions: PanelActions) -> Panel:
+@dataclass(frozen=True)
+class PanelStart:
+    """How the panel looks when the page is loaded."""
+
+    is_open: bool = False
+    recipe: str = ""
+    """JSON text that an empty panel begins with"""
+    help: str = ""
+    """address of the manual"""
+
+
+def build_panel(is_img2img: bool, actions: PanelActions, start: PanelStart = PanelStart()) -> Panel:
     """Builds the panel inside the current gradio Blocks. Asks nothing and changes nothing while building."""
     tab = "img2img" if is_img2img else "txt2img"
-    with gr.Accordion("SciArt", open=False, elem_id=f"sciart_{tab}", elem_classes=["sciart-accordion"]):
+    with gr.Accordion("SciArt", open=start.is_open, elem_id=f"sciart_{tab}", elem_classes=["sciart-accordion"]):
         # the id is on our own element: gradio would put it on two
         gr.HTML(f'<div class="sciart-panel" id="sciart_{tab}_panel" data-tab="{tab}" '
-                f'data-palette="{" ".join(PALETTE)}"></div>')
+                f'data-palette="{" ".join(PALETTE)}" data-start="{html.escape(start.recipe)}"></div>'
+                f'{help_link(start.help)}')
         with gr.Column(elem_classes=["sciart-hidden"]):
             recipe = gr.Textbox("", label="SciArt recipe", lines=2, interactive=True,
                                 elem_id=f"sciart_{tab}_recipe", elem_classes=["sciart-hidden"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import gradio as gr
@@ -15,7 +16,14 @@ from .notices import notice
 FILE = "sciart-presets.json"
 
 
-def build_presets(store: PresetStore) -> None:
+REFRESH_STYLES = """() => {
+    for (const tab of ["txt2img", "img2img"]) gradioApp().querySelector(`#refresh_${tab}_styles`)?.click();
+    return [];
+}"""
+"""the host's own buttons, so that its lists of styles are new"""
+
+
+def build_presets(store: PresetStore, add_styles: Callable[[], dict[str, list[str]]]) -> None:
     """Inside the current gradio Blocks."""
     with gr.Row():
         chosen = gr.Dropdown(choices=[], label="Preset", elem_id="sciart_presets_chosen")
@@ -27,11 +35,18 @@ def build_presets(store: PresetStore) -> None:
         delete = gr.Button("Delete", elem_id="sciart_presets_delete")
         export = gr.Button("Export mine", elem_id="sciart_presets_export")
         given = gr.UploadButton("Import", file_types=[".json"], elem_id="sciart_presets_import")
+        styles = gr.Button("Add the prompts as styles", elem_id="sciart_presets_styles")
     file = gr.File(label="Exported", visible=False, elem_id="sciart_presets_file")
     status = gr.HTML(elem_id="sciart_presets_status")
 
     def listed(selected: str | None = None):
         return gr.update(choices=store.names(), value=selected)
+
+    def looked() -> tuple:
+        try:
+            return listed(), ""
+        except SciArtError as error:
+            return gr.update(), notice(error)
 
     def opened(preset: str | None) -> tuple:
         if not preset:
@@ -58,7 +73,10 @@ def build_presets(store: PresetStore) -> None:
         return listed(), notice(f"{preset} is deleted")
 
     def exported() -> tuple:
-        own = [store.read(preset) for preset in store.names()]
+        try:
+            own = [store.read(preset) for preset in store.names()]
+        except SciArtError as error:
+            return gr.update(), notice(error)
         data = {preset.name: preset.data for preset in own if not preset.builtin}
         path = Path(tempfile.mkdtemp(prefix="sciart-")) / FILE
         path.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
@@ -70,13 +88,20 @@ def build_presets(store: PresetStore) -> None:
             for preset, one in data.items():
                 store.save(preset, one)
         except (SciArtError, UnicodeDecodeError) as error:
-            return listed(), notice(error if isinstance(error, SciArtError) else SciArtError("file", "not text"))
+            return gr.update(), notice(error if isinstance(error, SciArtError) else SciArtError("file", "not text"))
         return listed(), notice(f"{len(data)} presets are imported: {', '.join(data)}")
 
-    look.click(listed, outputs=[chosen], show_progress="hidden")
+    def styled() -> str:
+        told = add_styles()
+        lines = [f"{title}: {', '.join(names)}" for title, names in (
+            ("Added to the WebUI's styles", told["added"]), ("There already", told["kept"])) if names]
+        return "".join(map(notice, lines))
+
+    look.click(looked, outputs=[chosen, status], show_progress="hidden")
     chosen.input(opened, [chosen], [name, text, status], show_progress="hidden")
     save.click(saved, [name, text], [chosen, status], show_progress="hidden")
     delete.click(deleted, [name], [chosen, status], show_progress="hidden")
+    styles.click(styled, outputs=[status], show_progress="hidden").then(None, _js=REFRESH_STYLES)
     export.click(exported, outputs=[file, status], show_progress="hidden")
     given.upload(imported, [given], [chosen, status], show_progress="hidden")
 

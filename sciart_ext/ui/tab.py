@@ -18,7 +18,7 @@ from ..influence.page import report_page
 from ..influence.report import Report
 from ..influence.subsets import Unfinished
 from ..presets import PresetStore
-from .notices import notice
+from .notices import help_link, notice
 from .presets_tab import build_presets
 
 SUBSETS = {"all there is to tell": "all", "each LoRA alone": "solo", "each LoRA left out": "left-out"}
@@ -42,20 +42,29 @@ class TabActions:
     loras: Callable[[], list[str]]
     geometry: Callable[[list[str]], str]
     """of LoRAs by name: a page"""
+    add_styles: Callable[[], dict[str, list[str]]] = lambda: {"added": [], "kept": []}
+    """the shipped prompts to the host's styles: names `added` and `kept`"""
 
 
-def build_tab(actions: TabActions, store: PresetStore) -> gr.Blocks:
+def build_tab(actions: TabActions, store: PresetStore, help_address: str = "") -> gr.Blocks:
     """The tab's content. Asks nothing and changes nothing while building."""
-    with gr.Blocks(analytics_enabled=False) as blocks, gr.Tabs(elem_id="sciart_tabs"):
+    with gr.Blocks(analytics_enabled=False) as blocks:
+        if help_address:
+            gr.HTML(help_link(help_address))
+        _build_tabs(actions, store)
+    for component in blocks.blocks.values():
+        component.do_not_save_to_config = True  # the host keeps values of a page's widgets as their defaults
+    return blocks
+
+
+def _build_tabs(actions: TabActions, store: PresetStore) -> None:
+    with gr.Tabs(elem_id="sciart_tabs"):
         with gr.Tab("Influence", id="sciart_influence"):
             _build_influence(actions)
         with gr.Tab("Geometry", id="sciart_geometry"):
             _build_geometry(actions)
         with gr.Tab("Presets", id="sciart_presets"):
-            build_presets(store)
-    for component in blocks.blocks.values():
-        component.do_not_save_to_config = True  # the host keeps values of a page's widgets as their defaults
-    return blocks
+            build_presets(store, actions.add_styles)
 
 
 def _build_influence(actions: TabActions) -> None:
