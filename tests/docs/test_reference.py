@@ -211,7 +211,7 @@ def test_every_route_is_told_and_no_other():
     routes = {f"{method} /sciart/v1{path}" for method, path in
               re.findall(r'\("(GET|POST|DELETE)", "(/[a-z{}/]*)",', text)}
     table = next(table for table in tables(DOCS / "api.md") if table.head[0] == "route")
-    assert {code_spans(row[0])[0] for row in table.rows} == routes and len(routes) == 10
+    assert {code_spans(row[0])[0] for row in table.rows} == routes and len(routes) >= 10
 
 
 def test_every_route_stands_in_an_example():
