@@ -1,10 +1,11 @@
 """How far SciArt reaches: LoRA formats, ways to combine and to compose, beside who else does it.
 
-    python -m benchmarks.breadth [--quick] [--parts formats,combine,compose,sdxl,table]
+    python -m benchmarks.breadth [--quick] [--parts formats,combine,compose,sdxl,table] [--seeds 64 --only both,spatial]
 
 formats: ΔW of every kind of file beside LyCORIS and PEFT. combine: every method beside float64 and PEFT. compose:
 switch and composite beside maszhongming/Multi-LoRA-Composition, a checkout of which SCIART_MULTI_LORA names. sdxl:
-steps of SDXL's whole UNet. table: every combine × compose on the tiny world. Last line: one JSON object.
+steps of SDXL's whole UNet. table: every combine × compose on the tiny world, or what --only names of scenes and ways;
+it goes on where it was interrupted. Last line: one JSON object.
 """
 
 from __future__ import annotations
@@ -32,12 +33,13 @@ def main() -> None:
         if name in options.parts:
             measured[name] = part.measure(options.quick)
     if "table" in options.parts:
-        measured["table"] = table.measure(options.quick, options.workers)
+        measured["table"] = table.measure(options.quick, options.workers, options.seeds, options.only)
     measured["minutes"] = round((time.monotonic() - began) / 60, 1)
     measured.update(machine=record.machine(), torch=torch.__version__, commit=commit)
     if not options.quick:
         every = set(options.parts) == set(PARTS)
-        record.write("breadth" if every else f"breadth-{'-'.join(options.parts)}", measured)
+        parts = "breadth" if every else f"breadth-{'-'.join(options.parts)}"
+        record.write(parts + ("-some" if options.only else ""), measured)
     print(json.dumps(summary(measured)))
 
 
@@ -46,8 +48,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few formats and shapes, two seeds, four rows a scene")
     parser.add_argument("--parts", default=",".join(PARTS), help="what to measure, of %(default)s")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that make the table")
+    parser.add_argument("--seeds", type=int, help="pictures in a row of the table, 16 without this")
+    parser.add_argument("--only", default="", help="scenes and ways of the table, all of a kind of which none is named")
     options = parser.parse_args()
     options.parts = options.parts.split(",")
+    options.only = [name for name in options.only.split(",") if name]
     return options
 
 

@@ -46,5 +46,18 @@
         document.execCommand("copy");
     }
 
-    Object.assign(dom, {t, h, labelled, button, options, copyText});
+    /** What is in the clipboard; null where the browser does not let the page read it. */
+    async function pastedText() {
+        if (!navigator.clipboard?.readText || !window.isSecureContext) return null;
+        return navigator.clipboard.readText().catch(() => null);
+    }
+
+    /** A finger that is put on a handle drags it and does not scroll the page; not all browsers heed the style there. */
+    function keepTouches(node) {
+        node.addEventListener("touchstart", (event) => {
+            if (event.target.closest(".sciart-handle")) event.preventDefault();
+        }, {passive: false});
+    }
+
+    Object.assign(dom, {t, h, labelled, button, options, copyText, pastedText, keepTouches});
 })();

@@ -9,6 +9,8 @@
     const SETTING_LABELS = {CLIP_stop_at_last_layers: "Clip skip", sd_model_checkpoint: "Model hash",
         sd_vae: "VAE", eta_noise_seed_delta: "ENSD"};
 
+    const THUMBNAIL = 144;  // pixels a side: twice what is shown
+
     function find(selector) {
         return gradioApp().querySelector(selector);
     }
@@ -96,5 +98,18 @@
         setTimeout(() => paste.click());
     }
 
-    Object.assign(host, {find, setValue, stepsOf, currentSettings, infotext, pasteInfotext});
+    /** The middle of the tab's picture, small, as the text of a PNG; null where there is none. */
+    function lastPicture(tab) {
+        const picture = find(`#${tab}_gallery img`);
+        if (!picture || !picture.naturalWidth) return null;
+        const side = Math.min(picture.naturalWidth, picture.naturalHeight);
+        const canvas = sciart.dom.h("canvas", {width: THUMBNAIL, height: THUMBNAIL});
+        const brush = canvas.getContext("2d");
+        brush.imageSmoothingQuality = "high";
+        brush.drawImage(picture, (picture.naturalWidth - side) / 2, (picture.naturalHeight - side) / 2, side, side,
+            0, 0, THUMBNAIL, THUMBNAIL);
+        return canvas.toDataURL("image/png");
+    }
+
+    Object.assign(host, {find, setValue, stepsOf, currentSettings, infotext, pasteInfotext, lastPicture});
 })();

@@ -7,6 +7,8 @@
     const host = sciart.host ||= {};
     const recipes = sciart.recipes ||= {};
 
+    const LATE = 5000;  // ms within which gradio tells of a text that was handed to it
+
     sciart.Panel = class {
         constructor(tab, root) {
             this.tab = tab;
@@ -16,7 +18,14 @@
             this.compose = new sciart.Compose(this);
             this.combine = new sciart.Combine(this);
             this.preview = new sciart.Preview(this);
+            this.curves = new sciart.Curves(this);
+            this.mixing = new sciart.Triangle(this);
+            this.cards = new sciart.Cards();
             this.field = host.find(`#sciart_${tab}_recipe textarea`);
+            this.history = new sciart.History(this.field.value, (text) => this.restore(text));
+            this.handed = new Map();
+            this.chosen = 0;
+            this.rowWidgets = [];
             this.palette = (root.dataset.palette || "currentColor").split(" ");
             this.draw();
             this.drawHeader();
@@ -39,9 +48,15 @@
             this.names = dom.h("datalist", {id: this.id("names")});
             this.note = dom.h("div", {class: "sciart-note", role: "status"});
             this.rows = dom.h("div", {class: "sciart-rows"});
-            this.root.replaceChildren(this.names, this.presets.node, this.note, this.rows, this.drawButtons(),
-                this.compose.node, this.combine.node, this.preview.error, this.preview.plot,
-                dom.h("div", {}, this.drawJson(), this.presets.saveNode));
+            this.rows.addEventListener("focusin", (event) => {
+                const row = event.target.closest("[data-index]");
+                if (row) this.choose(Number(row.dataset.index));
+            });
+            this.mixture = dom.h("div", {class: "sciart-mixture"}, this.curves.node, this.mixing.node);
+            this.root.setAttribute("tabindex", "-1");
+            this.root.replaceChildren(this.names, this.presets.node, this.rows, this.drawButtons(), this.mixture,
+                this.compose.node, this.combine.node, dom.h("div", {}, this.drawJson(), this.presets.saveNode));
+            this.history.watch(this.root);
         }
 
         /** The tick in the accordion's title, as the host's own accordions have it. */
@@ -61,13 +76,22 @@
                 bar.click();
             });
             this.bar = bar;
+            bar.addEventListener("click", () => setTimeout(() => this.bringIntoView()));
+        }
+
+        /** A panel that was just opened is often below the window's edge: what a first picture needs comes into view. */
+        bringIntoView() {
+            if (this.bar.classList.contains("open")) this.presets.node.scrollIntoView({block: "nearest"});
         }
 
         drawButtons() {
             return dom.h("div", {class: "sciart-line sciart-bar"},
                 dom.button("+ Add LoRA", () => this.add()),
                 dom.button("⟳", () => this.loadChoices(true), {class: "sciart-button sciart-tool",
-                    title: "Look for LoRA files again", "aria-label": "Refresh the list of LoRAs"}));
+                    title: "Look for LoRA files again", "aria-label": "Refresh the list of LoRAs"}),
+                ...this.history.drawButtons(),
+                // has its room while empty, so that a message moves nothing
+                dom.h("div", {class: "sciart-messages"}, this.preview.error, this.note, this.preview.notes));
         }
 
         drawJson() {
@@ -78,18 +102,41 @@
                 copy.textContent = "Copied";
                 setTimeout(() => copy.textContent = "Copy", 1000);
             });
+            const paste = dom.button("Paste", () => this.pasteJson(), {title: "Takes the recipe from the clipboard"});
             this.fold = dom.h("details", {class: "sciart-fold"}, dom.h("summary", {}, "Recipe (JSON)"), this.json,
-                dom.h("div", {class: "sciart-line sciart-bar"}, copy));
+                dom.h("div", {class: "sciart-line sciart-bar"}, copy, paste));
             return this.fold;
+        }
+
+        /** What is in the clipboard; where the page may not read it, the field waits for the user to paste. */
+        async pasteJson() {
+            this.json.focus();
+            this.json.select();
+            const text = await dom.pastedText();
+            if (text === null) return this.say("The browser does not hand over the clipboard: press Ctrl+V");
+            this.say("");
+            this.json.value = text;
+            this.takeJson(text);
+            this.history.close();
         }
 
         drawRows() {
             const loras = this.recipe ? this.recipe.loras : [];
-            this.rows.replaceChildren(...loras.map((lora, index) => new sciart.Row(this, lora, index).node));
+            this.rowWidgets = loras.map((lora, index) => new sciart.Row(this, lora, index));
+            this.rows.replaceChildren(...this.rowWidgets.map((row) => row.node));
             if (this.recipe && this.recipe.preset !== undefined) this.rows.prepend(this.drawStart());
             this.compose.show();
             this.combine.show();
             this.tick.checked = this.recipe ? this.recipe.enabled !== false : true;
+            this.choose(Math.max(Math.min(this.chosen, loras.length - 1), 0));
+        }
+
+        /** The LoRA whose points can be moved in the plot. */
+        choose(index) {
+            const again = index === this.chosen;
+            this.chosen = index;
+            this.rowWidgets.forEach((row) => row.node.classList.toggle("sciart-chosen", row.index === index));
+            if (!again) this.curves.show();
         }
 
         /** Tells of a preset that the recipe itself names, as API users write it. */
@@ -106,10 +153,14 @@
         /** Shows the recipe of a text that came from outside: a paste, a saved default, another tab. */
         take(text) {
             this.text = text;
+            this.history.record(text);
+            this.history.close();
             this.recipe = recipes.read(text);
             this.drawRows();
             this.json.value = this.recipe ? recipes.text(this.recipe, 2) : text;
             if (!this.recipe) this.fold.open = true;
+            this.showMixture();
+            if (!this.recipe) this.curves.show();
             this.preview.showSoon();
         }
 
@@ -119,10 +170,29 @@
             this.hand(text);
         }
 
+        /** A text of the history, in place of the one that is shown. */
+        restore(text) {
+            this.take(text);
+            this.hand(text);
+            if (!this.root.contains(document.activeElement)) this.root.focus({preventScroll: true});
+        }
+
+        /** Rows, compose and combine show the recipe as it is; while the text cannot be read, the last one that could. */
+        showMixture() {
+            for (const node of [this.rows, this.mixture, this.compose.node, this.combine.node]) {
+                node.inert = !this.recipe;
+                node.classList.toggle("sciart-muted", !this.recipe);
+            }
+            this.curves.node.classList.toggle("sciart-muted", this.recipe?.enabled === false);
+            if (!this.recipe) return;
+            this.curves.show();
+            this.mixing.show();
+        }
+
         /** The text as it is being typed: also one that cannot be read yet, so that it is never taken for another. */
         takeJson(text) {
             this.recipe = recipes.read(text);
-            this.drawRows();
+            if (this.recipe) this.drawRows();
             this.hand(this.recipe ? recipes.text(this.recipe) : text);
         }
 
@@ -134,12 +204,30 @@
 
         hand(text) {
             this.text = text;
+            for (const [old, when] of this.handed) {
+                if (performance.now() - when > LATE) this.handed.delete(old);
+            }
+            this.handed.set(text, performance.now());
+            this.history.record(text);
             host.setValue(this.field, text);
+            this.showMixture();
             this.preview.showSoon();
         }
 
+        /** Hands over what was edited outside of the rows, which follow. */
+        edited() {
+            this.rowWidgets.forEach((row) => row.refresh());
+            this.write();
+        }
+
+        steps() {
+            return host.stepsOf(this.tab);
+        }
+
+        /** The textbox has changed; while a point is dragged gradio tells of texts that have long been replaced. */
         changed(text) {
-            if (text !== this.text) this.take(text || "");
+            const late = performance.now() - (this.handed.get(text) ?? -Infinity) < LATE;
+            if (text !== this.text && !late) this.take(text || "");
         }
 
         // edits
@@ -153,7 +241,9 @@
         edit(change) {
             const recipe = this.recipe || {loras: []};
             change(recipe);
+            this.history.close();
             this.replace(recipe);
+            this.history.close();
         }
 
         enable(on) {
@@ -167,6 +257,7 @@
                 if (recipes.isEmpty(recipe)) recipe.enabled = true;
                 recipe.loras.push({weight: 1});
             });
+            this.choose(this.recipe.loras.length - 1);
             this.rows.lastElementChild.querySelector("input").focus();
         }
 
@@ -195,9 +286,11 @@
         }
 
         showChoices(choices) {
+            this.cards.take(choices);
             this.names.replaceChildren(...choices.loras.map((lora) => dom.h("option", {value: lora.name},
                 [lora.kind, lora.rank && `rank ${lora.rank}`].filter(Boolean).join(", "))));
             this.presets.showChoices(choices);
+            this.rowWidgets.forEach((row) => row.showCard());
         }
 
         say(message, field) {
@@ -213,12 +306,14 @@
                 if (!entries.some((entry) => entry.isIntersecting)) return;
                 observer.disconnect();
                 this.preview.seen = true;
-                this.loadChoices(false);
+                this.loadChoices(false).then(() => this.bringIntoView());
                 this.preview.showSoon();
             }).observe(this.root);
             const steps = [`#${this.tab}_steps`, "#txt2img_hires_steps", "#txt2img_hr"].join(", ");
             gradioApp().addEventListener("input", (event) => {
-                if (event.target instanceof Element && event.target.closest(steps)) this.preview.showSoon();
+                if (!(event.target instanceof Element && event.target.closest(steps))) return;
+                this.curves.show();
+                this.preview.showSoon();
             });
         }
     };

@@ -1,10 +1,9 @@
-/* The plan's picture, drawn by Python as the recipe is edited, and what Python has against the recipe. */
+/* The plan that Python compiles as the recipe is edited, and what it has against the recipe. */
 (function() {
     "use strict";
 
     const sciart = window.sciart ||= {};
     const dom = sciart.dom ||= {};
-    const host = sciart.host ||= {};
     const recipes = sciart.recipes ||= {};
 
     const PREVIEW_DELAY = 200;
@@ -15,7 +14,7 @@
             this.panel = panel;
             this.seen = false;
             this.error = dom.h("div", {class: "sciart-error", role: "alert", id: panel.id("error")});
-            this.plot = dom.h("div", {class: "sciart-preview"});
+            this.notes = dom.h("ul", {class: "sciart-notes"});
         }
 
         showSoon() {
@@ -24,18 +23,21 @@
         }
 
         async show() {
-            const {recipe, bridge, tab} = this.panel;
+            const {recipe, bridge} = this.panel;
             if (recipe && recipes.isEmpty(recipe)) {
                 bridge.drop("preview");
-                this.plot.replaceChildren();
+                this.panel.curves.setPlan("", null);
+                this.notes.replaceChildren();
                 return this.showError(recipe.enabled === false ? {} : {error: "Add a LoRA or use a preset."});
             }
             const text = this.text();
-            const answer = await bridge.ask("preview", {recipe: text, ...host.stepsOf(tab)});
+            const answer = await bridge.ask("preview", {recipe: text, ...this.panel.steps()});
             if (!answer || text !== this.text()) return; // a newer one is on its way
-            if (!answer.error) this.plot.innerHTML = answer.html;
-            this.plot.classList.toggle("sciart-muted", Boolean(answer.error) || recipe?.enabled === false);
+            this.panel.curves.setPlan(text, answer.plan || null);
+            this.notes.replaceChildren(...(answer.notes || []).map((note) => dom.h("li", {}, note)));
             this.showError(answer);
+            // another checkpoint is loaded than the cards were written for
+            if (answer.model !== undefined && answer.model !== this.panel.cards.model) this.panel.loadChoices(false);
         }
 
         /** What is switched off is checked and drawn as well. */

@@ -25,8 +25,30 @@
             return dom.h("div", {class: "sciart-row", role: "group", "aria-label": title, "data-index": this.index,
                 style: `--sciart-color: ${this.panel.color(this.index)}`},
             dom.h("div", {class: "sciart-line"}, this.drawName(title), this.drawWeight(), this.drawRemove()),
-            dom.h("div", {class: "sciart-line"}, this.drawSchedule(), this.drawCurve(), this.drawTextEncoder()),
-            this.drawSubject(), this.drawMore());
+            this.drawSubject(), this.drawCard(), this.drawMore());
+        }
+
+        /** What kind of file it is, and whether it fits the model; has its room while there is nothing to say. */
+        drawCard() {
+            this.card = dom.h("div", {class: "sciart-card"});
+            this.showCard();
+            return this.card;
+        }
+
+        showCard() {
+            const {name, role} = this.lora;
+            this.panel.cards.show(this.card, name ?? this.panel.presets.choices.bindings[role]);
+        }
+
+        /** Follows what was edited elsewhere: in the plot, or for all LoRAs together. */
+        refresh() {
+            const {weight, schedule, curve} = this.lora;
+            this.schedule.value = recipes.scheduleText(schedule);
+            this.curve.value = curve || "linear";
+            if (typeof weight === "number") this.lastWeight = weight;
+            else if (sciart.schedules.shapeOf(this.lora)) this.lastWeight = recipes.largestWeight(schedule);
+            this.showWeight(this.lastWeight);
+            this.showWhichWins();
         }
 
         /** What the LoRA is about and where it acts; where all LoRAs act all over the picture nobody asks. */
@@ -75,7 +97,10 @@
             }
             const input = dom.h("input", {type: "text", value: this.lora.name, list: this.panel.id("names"),
                 "data-field": "name", placeholder: "name of a LoRA", autocomplete: "off", spellcheck: "false",
-                oninput: () => this.set("name", input.value.trim() || undefined)});
+                oninput: () => {
+                    this.set("name", input.value.trim() || undefined);
+                    this.showCard();
+                }});
             return dom.labelled(title, input, "sciart-name");
         }
 
@@ -141,8 +166,10 @@
                 title: "12, 17, 20 or 26 block weights; or factors of blocks (BASE, IN00 to OUT11) and kinds " +
                     "(attention, feed_forward, convolution) as JSON, numbers or schedules",
                 oninput: () => this.set("blocks", recipes.blocksFromText(all.value, this.lora.blocks))});
-            const used = ["apply_to", "blocks", "hires"].some((key) => key in recipes.loraWithoutDefaults(this.lora));
-            return dom.h("details", {class: "sciart-fold", open: used}, dom.h("summary", {}, "More"),
+            const used = ["te_weight", "apply_to", "blocks", "hires"].some((key) =>
+                key in recipes.loraWithoutDefaults(this.lora));
+            return dom.h("details", {class: "sciart-fold sciart-more", open: used}, dom.h("summary", {}, "More"),
+                dom.h("div", {class: "sciart-line"}, this.drawSchedule(), this.drawCurve(), this.drawTextEncoder()),
                 dom.h("div", {class: "sciart-line"},
                     dom.labelled("Apply to", where, "sciart-medium"),
                     dom.labelled("Hires weight or schedule", late, "sciart-medium"),

@@ -15,6 +15,10 @@ class SciArtError(ValueError):
         self.message = message
 
 
+class UnknownRowsError(RuntimeError):
+    """Something else calls the model, or a part of it, with rows of which nothing tells whose prompts they are."""
+
+
 def did_you_mean(word: str, known: Iterable[str], limit: int = 12) -> str:
     """The tail of an error message about an unknown word: the nearest known one, then what is accepted."""
     known = sorted(set(known))

@@ -90,6 +90,7 @@ class PresetStore:
         if preset.builtin:
             raise SciArtError("name", f"{name!r} is shipped with SciArt and cannot be deleted")
         self._user_path(name).unlink()
+        self._user_path(name).with_suffix(".webp").unlink(missing_ok=True)  # its picture (preset_pictures)
 
     def bindings(self) -> dict[str, str]:
         """Which LoRA name plays which role, as the user bound them."""

@@ -15,6 +15,7 @@ from ..guidance.guide import Guide
 from ..guidance.settings import GuidanceSettings
 from ..guidance.words import mixed_prompt, subjects_in, words_of
 from ..plan import PassPlan, Row
+from .a1111_controlnet import gradients_kept
 from .a1111_fused import Evaluation, FusedPass, SetGates
 from .a1111_model import model_parts, update_weights
 from .a1111_prompts import EncodedRows
@@ -37,6 +38,7 @@ class GuidedPass(FusedPass):
         # the built-in Lora extension must not find weights of ours, or update its own with gradients on
         for target in unet.layers.values():
             update_weights(target.updated_by)
+        self.unet = unet.root
         maps = stack.enter_context(AttentionMaps(unet.root, unet.layers))
         self.guide = Guide(settings, maps, subjects, [plan.loras[k].region for k in plan.subjects], by_image=True)
         super().__init__(sampler, plan, encoded, self.guide)
@@ -76,7 +78,8 @@ class GuidedPass(FusedPass):
 
             def call(inputs: Tensor) -> None:
                 set_gates([Row(plain=True)], self.progress)
-                plain(inputs * scale)
+                with gradients_kept(self.unet):
+                    plain(inputs * scale)
 
             now.x.copy_(self.guide.update(now.x / scale, self.progress, times, call) * scale)
         if step + 1 == steps:

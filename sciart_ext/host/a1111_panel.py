@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from ..compose.unread import unread
+from ..preset_pictures import save_thumbnail, thumbnail
 from ..presets import PresetStore, resolve, suggest
 from ..recipe import Recipe
 from ..ui.panel import PanelActions, PanelChoices, PanelStart, plan_preview
 from . import a1111_networks
 from . import a1111_settings as settings
+from .a1111_cards import cards
 from .a1111_session import lora_paths, session
 from .a1111_settings import OwnPresets
 
@@ -17,6 +19,7 @@ def panel_actions() -> PanelActions:
     store = OwnPresets()
     return PanelActions(choices=lambda: _choices(store), preview=lambda *args: _preview(store, *args),
                         bind=store.bind, save_preset=store.save, delete_preset=store.delete,
+                        save_thumbnail=lambda name, picture: save_thumbnail(store, name, picture),
                         refresh=a1111_networks.refresh)
 
 
@@ -35,14 +38,15 @@ def _choices(store: PresetStore) -> PanelChoices:
     names = a1111_networks.names()
     presets = [store.read(name) for name in store.names()]
     roles = {role for preset in presets for role in preset.roles()}
-    return PanelChoices(loras=lora_reports(), presets=[preset.to_json() for preset in presets],
-                        bindings=store.bindings(), suggestions={role: suggest(role, names) for role in sorted(roles)})
+    shown = [{**preset.to_json(), "thumbnail": thumbnail(store, preset.name)} for preset in presets]
+    return PanelChoices(loras=cards.all(), presets=shown, bindings=store.bindings(),
+                        suggestions={role: suggest(role, names) for role in sorted(roles)}, model=cards.model())
 
 
-def _preview(store: PresetStore, recipe_text: str, steps: int, hires_steps: int) -> str:
+def _preview(store: PresetStore, recipe_text: str, steps: int, hires_steps: int) -> dict:
     def resolve_and_find(recipe: Recipe) -> Recipe:
         resolved = resolve(recipe, store)
         lora_paths(resolved)
         return resolved
 
-    return plan_preview(recipe_text, steps, hires_steps, resolve_and_find, unread)
+    return {**plan_preview(recipe_text, steps, hires_steps, resolve_and_find, unread), "model": cards.model()}

@@ -11,7 +11,7 @@ import torch
 from modules import sd_samplers_timesteps, shared
 
 from ..compose.ways import fusion_of
-from ..errors import SciArtError
+from ..errors import SciArtError, UnknownRowsError
 from ..evaluations import EvaluationPattern, progress_of_sigma
 from ..guidance.words import mixed_prompt, subjects_in
 from ..influence.word_maps import WordMaps, columns_of
@@ -19,8 +19,8 @@ from ..memory import unless_too_large
 from ..mixer.cost import Workload
 from ..plan import Row
 from ..schedule import step_progress
+from .a1111_controlnet import check_rows_are_whole, told_apart
 from .a1111_embeddings import known_words
-from .a1111_errors import as_request_error
 from .a1111_fused import Evaluation, FusedPass
 from .a1111_guided import GuidedPass
 from .a1111_model import model_parts
@@ -89,7 +89,10 @@ class Pass:
         try:
             latents = unless_too_large(sampling, refusal)
         except SciArtError as error:
-            raise as_request_error(error) from None
+            raise self.run.refused(error) from None
+        except UnknownRowsError as error:
+            known = SciArtError("compose", f"{error}; accepted: merge, switch, with apply_to both")
+            raise self.run.refused(known) from None
         if self._watched is not None:
             self._watched.see(latents)
         return latents
@@ -104,14 +107,22 @@ class Pass:
         calls = self.steps * self.pattern.per_step
         self._mixer.choose(Workload(calls, self.plan.changes(), rows, *self.latent.shape[-2:],
                                     rows_differ=self.plan.rows_differ or self._sets_differ))
+        if self.plan.rows_differ or self._sets_differ:
+            self._check_rows()
         self._mixing.enter_context(self._mixer)
         if self.plan.own:
             self._fuse()
         if self._watched is not None and self._watched.words:
             self._watch_words(self._watched.words)
 
+    def _check_rows(self) -> None:
+        try:
+            check_rows_are_whole(self._mixer.root)
+        except SciArtError as error:
+            raise self.run.refused(error) from None
+
     def _fuse(self) -> None:
-        encoded = self.run.prompts.encoded[getattr(self.run.p, "is_hr_pass", False)]
+        encoded = told_apart(self.run.prompts.encoded[getattr(self.run.p, "is_hr_pass", False)], self.plan.rows())
         try:
             if self.plan.subjects:
                 with known_words(self.run.mixture()):
@@ -120,7 +131,7 @@ class Pass:
                 fusion = fusion_of(self.plan, self.run.recipe.composition)
                 self._fused = FusedPass(self.sampler, self.plan, encoded, fusion)
         except SciArtError as error:
-            raise as_request_error(error) from None
+            raise self.run.refused(error) from None
         self._mixing.enter_context(_replaced(self.denoiser, "combine_denoised", self._fused.combine))
 
     def _watch_words(self, words: Sequence[str]) -> None:
@@ -132,7 +143,7 @@ class Pass:
             with known_words(self.run.mixture()):
                 columns = columns_of(words, prompt, tokens.of_words, tokens.chunks(prompt))
         except SciArtError as error:
-            raise as_request_error(error) from None
+            raise self.run.refused(error) from None
         self._words = self._mixing.enter_context(WordMaps(unet.root, unet.layers, columns))
         self._watched.word_maps.append(self._words)
 

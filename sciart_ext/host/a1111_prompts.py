@@ -14,7 +14,6 @@ from ..mixer.mixture import Mixture
 from ..plan import PassPlan, Row
 from ..recipe import INFOTEXT_KEY
 from .a1111_embeddings import known_words
-from .a1111_errors import as_request_error
 
 Conditioning = prompt_parser.MulticondLearnedConditioning
 
@@ -48,11 +47,12 @@ class Prompts:
 
     files: what tells the LoRAs' files and their combination apart; plan(hires): of the first or the hires pass;
     plans(plan, images): of each image; mixture(): of the LoRAs with the model that is loaded now, None where they do
-    not fit it.
+    not fit it; refused(error): the host's form of a refusal.
     """
 
     def __init__(self, p, files: Sequence[object], plan: Callable[[bool], PassPlan],
-                 plans: Callable[[PassPlan, int], Sequence[PassPlan]], mixture: Callable[[], Mixture | None]):
+                 plans: Callable[[PassPlan, int], Sequence[PassPlan]], mixture: Callable[[], Mixture | None],
+                 refused: Callable[[SciArtError], Exception]):
         self.p = p
         self.files = files
         self.encoded: dict[bool, EncodedRows] = {}
@@ -61,6 +61,7 @@ class Prompts:
         self._plan = plan
         self._plans = plans
         self._mixture = mixture
+        self._refused = refused
         self._negatives: dict[bool, list] = {}
         self._original = p.get_conds_with_caching
         self._ended = False
@@ -107,7 +108,7 @@ class Prompts:
         try:
             rows = _joined(parts, self._negatives[hires], plan.compose)
         except SciArtError as error:
-            raise as_request_error(error) from None
+            raise self._refused(error) from None
         plain = encode(Row(plain=True)) if plan.subjects else None
         self.encoded[hires] = EncodedRows(rows, plain, tuple(prompts), steps, hires_steps)
         return rows
@@ -148,21 +149,26 @@ def _joined(parts: Sequence[Conditioning], negatives: Sequence[Sequence[Sequence
 
 def _of_one_length(parts: Sequence) -> list:
     """The parts of an image, shorter ones with empty chunks after them, as the host pads a negative prompt."""
-    longest = max(_tokens(scheduled.cond).shape[0] for part in parts for scheduled in part.schedules)
+    longest = max(tokens_of(scheduled.cond).shape[0] for part in parts for scheduled in part.schedules)
 
     def padded(cond):
-        missing = longest - _tokens(cond).shape[0]
+        missing = longest - tokens_of(cond).shape[0]
         if not missing:
             return cond
         empty = shared.sd_model.cond_stage_model_empty_prompt
-        tokens = sd_samplers_cfg_denoiser.pad_cond(_tokens(cond)[None], missing // empty.shape[1], empty)[0]
-        return {**cond, "crossattn": tokens} if isinstance(cond, dict) else tokens
+        return with_tokens(cond, sd_samplers_cfg_denoiser.pad_cond(
+            tokens_of(cond)[None], missing // empty.shape[1], empty)[0])
 
     return [prompt_parser.ComposableScheduledPromptConditioning(
         [scheduled._replace(cond=padded(scheduled.cond)) for scheduled in part.schedules], part.weight)
         for part in parts]
 
 
-def _tokens(cond) -> Tensor:
+def tokens_of(cond) -> Tensor:
     """(tokens, width) of one prompt; SDXL's has more beside it."""
     return cond["crossattn"] if isinstance(cond, dict) else cond
+
+
+def with_tokens(cond, tokens: Tensor):
+    """The prompt with these in place of its own."""
+    return {**cond, "crossattn": tokens} if isinstance(cond, dict) else tokens

@@ -18,8 +18,9 @@ from ..mixer.mixture import Mixture
 from ..plan import PassPlan, compile_plan
 from ..presets import resolve
 from ..recipe import INFOTEXT_KEY, VERSION_KEY, Recipe, parse_recipe, recipe_to_text
+from .a1111_adetailer import check_can_repair, is_repair, not_repaired
 from .a1111_embeddings import notes_on_embeddings
-from .a1111_errors import as_request_error
+from .a1111_errors import SciArtRequestError, as_request_error
 from .a1111_fused import check_can_compose
 from .a1111_guided import check_can_guide
 from .a1111_pass import Pass
@@ -35,10 +36,14 @@ log = logging.getLogger("sciart")
 class Run:
     """A recipe on one `StableDiffusionProcessing`; all its state lives on `p` and ends with it."""
 
-    def __init__(self, p, argument: object, watched: Watched | None = None):
+    def __init__(self, p, argument: object, watched: Watched | None = None, whole: Run | None = None):
+        """whole: the run of the picture of which `p` repairs a part."""
         self.p = p
         self.watched = watched
+        self.whole = whole
         self.recipe: Recipe = with_memory_limit(resolve(parse_recipe(argument), OwnPresets()))
+        if is_repair(p):
+            check_can_repair(self.recipe)
         check_can_compose(self.recipe.compose, p)
         if self.recipe.compose == "contrastive":
             check_can_guide()
@@ -51,7 +56,8 @@ class Run:
         for note in [*session.mixture(loaded_model(), self.recipe).notes, *unread(self.recipe)]:
             self.note(note)
         files = [(fingerprint(path), self.recipe.combination) for path in lora_paths(self.recipe)]
-        self.prompts = Prompts(p, files, lambda hires: self.plan(p.steps, hires), self.plans, self.mixture)
+        self.prompts = Prompts(p, files, lambda hires: self.plan(p.steps, hires), self.plans, self.mixture,
+                               self.refused)
         if watched is not None:
             shared.state.job_no, shared.state.job_count = watched.batch, watched.batches
             if watched.stop():
@@ -76,8 +82,8 @@ class Run:
             del sampler.launch_sampling
             self.sampled = True
             if sd_unet.current_unet is not None:
-                raise as_request_error(SciArtError("sd_unet", f"{sd_unet.current_unet.option.label} replaces the "
-                                                              "UNet; SciArt cannot mix there. Set SD Unet to None"))
+                raise self.refused(SciArtError("sd_unet", f"{sd_unet.current_unet.option.label} replaces the UNet; "
+                                                          "SciArt cannot mix there. Set SD Unet to None"))
             with Pass(self, sampler, steps, x) as sampling:
                 return sampling.sample(functools.partial(original, steps, func))
 
@@ -89,6 +95,12 @@ class Run:
         known = self.p.extra_generation_params.get(NOTES_KEY)
         if text not in (known or ""):
             self.p.extra_generation_params[NOTES_KEY] = f"{known}; {text}" if known else text
+
+    def refused(self, error: SciArtError) -> SciArtRequestError:
+        """The host's form of what is refused once the run has begun; a whole picture is told of its parts'."""
+        if self.whole is not None:
+            self.whole.note(not_repaired(error))
+        return as_request_error(error)
 
     def keep(self, guide: Guide) -> None:
         """What is told and shown of the guidance of a pass: the losses before its updates, means over its images."""
@@ -131,6 +143,6 @@ class Run:
             return session.mixture(loaded_model(), self.recipe)
         except SciArtError as error:
             if not self.sampled:
-                raise as_request_error(error) from None
+                raise self.refused(error) from None
             self.note(f"{loaded_model().sd_checkpoint_info.name_for_extra} runs without the LoRAs ({error})")
             return None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
+
 from modules import scripts
 
 from ..errors import SciArtError
 from ..recipe import INFOTEXT_KEY, VERSION_KEY, is_off
 from ..ui.panel import build_panel
+from .a1111_adetailer import is_repair, not_repaired
 from .a1111_errors import as_request_error
 from .a1111_panel import panel_actions, panel_start
 from .a1111_run import LOSS_KEY, NOTES_KEY, Run
@@ -18,6 +21,9 @@ _RUN = "_sciart_run"
 
 class SciArtScript(scripts.Script):
     """Mixes LoRAs as one JSON object, the recipe, says; our own routes give it a `Watched` with a recipe in it."""
+
+    _whole: weakref.ref | None = None
+    """the run that began last, of a whole picture"""
 
     def title(self):
         return "SciArt"
@@ -33,7 +39,10 @@ class SciArtScript(scripts.Script):
 
     def process(self, p, recipe=None, *_):
         _detach(p)
+        whole = self._whole() if is_repair(p) and self._whole is not None else None
         watched = recipe if isinstance(recipe, Watched) else None
+        if watched and whole is not None:
+            watched = watched.of_image(whole.p.batch_index)
         recipe = watched.recipe if watched else recipe
         for key in (INFOTEXT_KEY, VERSION_KEY, NOTES_KEY, LOSS_KEY):
             p.extra_generation_params.pop(key, None)
@@ -41,15 +50,19 @@ class SciArtScript(scripts.Script):
             session.clear()
             return
         try:
-            run = Run(p, recipe, watched)
+            run = Run(p, recipe, watched, whole)
             run.prompts.attach()
         except SciArtError as error:
+            if whole is not None:
+                whole.note(not_repaired(error))
             _fail_at(p, "init", as_request_error(error))
             return
         except Exception as error:
             _fail_at(p, "init", error)
             raise
         setattr(p, _RUN, run)
+        if not is_repair(p):
+            self._whole = weakref.ref(run)
 
     def process_batch(self, p, *_, **__):
         run = getattr(p, _RUN, None)

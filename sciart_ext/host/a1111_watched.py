@@ -39,6 +39,10 @@ class Watched:
         """Of each image: the plan with the LoRAs silent that are not in its set."""
         return [plan.with_only(one) for one in self.sets]
 
+    def of_image(self, image: int) -> Watched:
+        """For a run that repairs this image: the same LoRAs act; what happens there is not wanted."""
+        return Watched(self.recipe, (self.sets[image],), batch=self.batch, batches=self.batches)
+
     def see(self, latents: Tensor) -> None:
         """Keeps latents of the first pass."""
         self.latents.append(latents.detach().float().cpu())

@@ -62,16 +62,21 @@ def load_lora(path: Path, name: str | None = None) -> LoraFile:
 
 def inspect_lora(path: Path, name: str | None = None) -> dict:
     """The report of a file; of a safetensors file only the header is read, so that long lists are quick."""
+    return outline_lora(path, name).report()
+
+
+def outline_lora(path: Path, name: str | None = None) -> LoraFile:
+    """A file's layers and their shapes; those of a safetensors file, of which only the header is read, have no data."""
     path = Path(path)
     if path.suffix.lower() != ".safetensors":
-        return load_lora(path, name).report()
+        return load_lora(path, name)
     header = read_header(path)
     metadata = header.pop("__metadata__", {})
     shapes = {key: tuple(entry["shape"]) for key, entry in header.items()}
     # Numbers (alpha) do not matter to the report: zero stands for them, and matrices have no data at all.
     tensors = {key: torch.zeros(shape) if shape in ((), (1,)) else
                torch.empty(shape, device="meta", dtype=DTYPES[header[key]["dtype"]]) for key, shape in shapes.items()}
-    return _assemble(path, name, tensors, metadata).report()
+    return _assemble(path, name, tensors, metadata)
 
 
 def _assemble(path: Path, name: str | None, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> LoraFile:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..errors import UnknownRowsError
 from .fit import Factors
 from .product import add_times, times, unrounded
 from .targets import Target
@@ -208,5 +209,5 @@ def rows_of(gates: torch.Tensor, rows: int, name: str) -> torch.Tensor:
     if len(gates) in (1, rows):
         return gates
     if rows % len(gates):
-        raise RuntimeError(f"SciArt: {name} was called with {rows} rows where {len(gates)} were expected")
+        raise UnknownRowsError(f"SciArt: {name} was called with {rows} rows where {len(gates)} were expected")
     return gates.repeat_interleave(rows // len(gates), dim=0)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ..combine.settings import Combination
+from ..errors import UnknownRowsError
 from ..layer_factors import Factor, LayerFactors, varying_factors
 from ..lora.file import LoraFile
 from ..lora.kinds import BIAS
@@ -181,8 +182,9 @@ class Mixer:
         rows = self._rows[self._cursor:self._cursor + count]
         self._cursor += count
         if len(rows) < count:
-            raise RuntimeError(f"SciArt: the UNet was called with {self._cursor} rows in a step of {len(self._rows)}; "
-                               "another extension evaluates it, and whose prompt its rows belong to is not known")
+            raise UnknownRowsError(f"SciArt: the UNet was called with {self._cursor} rows in a step of "
+                                   f"{len(self._rows)}; another extension evaluates it, and whose prompt its rows "
+                                   "belong to is not known")
         if not self._rows_differ and len(set(rows)) > 1:
             raise RuntimeError("SciArt: gates differ between rows, which this pass was not prepared for")
         self._use(rows[:1] if len(set(rows)) == 1 else rows)

@@ -20,7 +20,6 @@ import gradio as gr
 
 from ..errors import SciArtError
 from ..plan import compile_plan
-from ..plan_plot import plan_svg
 from ..recipe import INFOTEXT_KEY, Recipe, parse_recipe
 from ..svg import PALETTE
 from .notices import help_link
@@ -33,13 +32,16 @@ class PanelChoices:
     """What the widgets offer, as plain data."""
 
     loras: list[dict] = field(default_factory=list)
-    """[{"name", "kind"?, "rank"?}]"""
+    """[{"name", "file"?, "kind"?, "rank"?, "base"?, "bytes"?, "fits"?, "fit_note"?, "error"?}]; fits: the loaded model,
+    None where that is not known; fit_note: why not, or what of it does not"""
     presets: list[dict] = field(default_factory=list)
-    """`Preset.to_json()` of each preset"""
+    """`Preset.to_json()` of each preset, and its "thumbnail" as a data URL or None"""
     bindings: dict[str, str] = field(default_factory=dict)
     """role: LoRA name"""
     suggestions: dict[str, list[str]] = field(default_factory=dict)
     """role: LoRA names that may play it, best first"""
+    model: str = ""
+    """the loaded model, for which `fits` is told; empty where none is"""
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,13 @@ class PanelActions:
     """What the panel may ask of Python. Each raises `SciArtError` where it cannot."""
 
     choices: Callable[[], PanelChoices]
-    preview: Callable[[str, int, int], str]
-    """(recipe as JSON text, steps, hires steps or 0) to HTML; see `plan_preview`"""
+    preview: Callable[[str, int, int], dict]
+    """(recipe as JSON text, steps, hires steps or 0) to what `plan_preview` gives"""
     bind: Callable[[dict[str, str]], Any]
     save_preset: Callable[[str, dict], Any]
     delete_preset: Callable[[str], Any]
+    save_thumbnail: Callable[[str, str | None], Any]
+    """(preset, picture as a PNG's data URL or None); see `preset_pictures.save_thumbnail`"""
     refresh: Callable[[], Any] = lambda: None
     """looks for LoRA files again"""
 
@@ -94,12 +98,10 @@ def build_panel(is_img2img: bool, actions: PanelActions, start: PanelStart = Pan
 
 
 def plan_preview(recipe_text: str, steps: int, hires_steps: int, resolve: Callable[[Recipe], Recipe],
-                 notes: Callable[[Recipe], Iterable[str]] = lambda recipe: ()) -> str:
-    """The preview's HTML: the plan's picture, and notes under it. `resolve` fills in presets and roles."""
+                 notes: Callable[[Recipe], Iterable[str]] = lambda recipe: ()) -> dict:
+    """What the panel draws: the plan's numbers (`Plan.table`), and notes. `resolve` fills in presets and roles."""
     recipe = resolve(parse_recipe(recipe_text))
-    lines = "".join(f"<li>{html.escape(note)}</li>" for note in notes(recipe))
-    picture = plan_svg(compile_plan(recipe, steps, hires_steps))
-    return picture + (f'<ul class="sciart-notes">{lines}</ul>' if lines else "")
+    return {"plan": compile_plan(recipe, steps, hires_steps).table(), "notes": list(notes(recipe))}
 
 
 def answer(actions: PanelActions, question: str) -> str:
@@ -135,7 +137,7 @@ def _ask_choices(actions: PanelActions, asked: dict) -> dict:
 def _ask_preview(actions: PanelActions, asked: dict) -> dict:
     steps = min(max(int(asked["steps"]), 1), MAX_STEPS)
     hires_steps = min(max(int(asked["hires_steps"]), 0), MAX_STEPS)
-    return {"html": actions.preview(asked["recipe"], steps, hires_steps)}
+    return actions.preview(asked["recipe"], steps, hires_steps)
 
 
 def _ask_bind(actions: PanelActions, asked: dict) -> dict:
@@ -145,6 +147,7 @@ def _ask_bind(actions: PanelActions, asked: dict) -> dict:
 
 def _ask_save_preset(actions: PanelActions, asked: dict) -> dict:
     actions.save_preset(asked["name"], asked["preset"])
+    actions.save_thumbnail(asked["name"], asked.get("thumbnail"))
     return {"choices": asdict(actions.choices())}
 
 

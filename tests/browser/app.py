@@ -26,11 +26,13 @@ from sciart_ext.errors import SciArtError  # noqa: E402
 from sciart_ext.influence.folder import save_report  # noqa: E402
 from sciart_ext.influence.report import Report, report  # noqa: E402
 from sciart_ext.influence.subsets import Unfinished, ask  # noqa: E402
+from sciart_ext.preset_pictures import save_thumbnail, thumbnail  # noqa: E402
 from sciart_ext.presets import PresetStore, resolve, suggest  # noqa: E402
 from sciart_ext.ui.panel import PanelActions, PanelChoices, build_panel, plan_preview  # noqa: E402
 from sciart_ext.ui.tab import TabActions, build_tab  # noqa: E402
 
-LORAS = ["child_style", "watercolor-v2", "science_fiction", "수채화", "other <b>&\"quoted\"", "zz last"]
+LORAS = ["child_style", "watercolor-v2", "science_fiction", "수채화", "other <b>&\"quoted\"", "zz last", "science_xl"]
+MODEL = "toy"
 INFOTEXT = 'a rocket\nSteps: 4, Sampler: Euler a, CFG scale: 6.5, Seed: 7, SciArt: "{}"'
 SECONDS_A_STEP = 0.15
 PARAMETER = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
@@ -63,14 +65,25 @@ div.form { border-width: 0; box-shadow: none; background: transparent; overflow:
 """
 
 
+def card(name: str) -> dict:
+    """What the panel is told of a LoRA file: one of another model, one that is none, others that fit."""
+    file = {"name": name, "file": f"{name}.safetensors", "bytes": 9_543_210}
+    if name == "zz last":
+        return {**file, "error": "Flux LoRA is not supported; supported are …"}
+    known = {**file, "kind": "LoRA", "rank": 16, "base": "SD1", "fits": True, "fit_note": ""}
+    if name == "science_xl":
+        return {**known, "base": "SDXL", "fits": False, "fit_note": "fits no layer of toy; it is made for SDXL"}
+    return known
+
+
 def actions(store: PresetStore, loras: list[str]) -> PanelActions:
     """What the host gives the panel, over a store of presets and a list of names."""
 
     def choices() -> PanelChoices:
-        presets = [store.read(name).to_json() for name in store.names()]
+        presets = [{**store.read(name).to_json(), "thumbnail": thumbnail(store, name)} for name in store.names()]
         roles = {role for preset in presets for role in preset["roles"]}
-        return PanelChoices([{"name": name, "kind": "LoRA", "rank": 16} for name in loras], presets,
-                            store.bindings(), {role: suggest(role, loras) for role in roles})
+        return PanelChoices([card(name) for name in loras], presets, store.bindings(),
+                            {role: suggest(role, loras) for role in roles}, MODEL)
 
     def find_all(recipe):
         recipe = resolve(recipe, store)
@@ -84,10 +97,11 @@ def actions(store: PresetStore, loras: list[str]) -> PanelActions:
     def notes(recipe):
         return ["a note of <the host>"] if len(recipe.loras) > 3 else []
 
-    def preview(text: str, steps: int, hires_steps: int) -> str:
-        return plan_preview(text, steps, hires_steps, find_all, notes)
+    def preview(text: str, steps: int, hires_steps: int) -> dict:
+        return {**plan_preview(text, steps, hires_steps, find_all, notes), "model": MODEL}
 
     return PanelActions(choices, preview, store.bind, store.save, store.delete,
+                        lambda name, picture: save_thumbnail(store, name, picture),
                         refresh=lambda: loras.append(f"found {len(loras)}"))
 
 

@@ -127,6 +127,7 @@ class HostServer:
     args: further command line arguments, such as `--medvram` or `--api-auth user:password`.
     settings: entries of config.json. env: further environment variables.
     extensions: folders by the name they get; SciArt itself and the probe by default.
+    files: further files by their place in the data folder.
     ui: with the web page (slower to start) instead of the API alone.
     """
 
@@ -135,6 +136,7 @@ class HostServer:
     settings: dict = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
     extensions: dict[str, Path] = field(default_factory=lambda: {"sciart": SCIART, "sciart-probe": PROBE})
+    files: dict[str, Path] = field(default_factory=dict)
     checkpoint: str = "tiny-sd1.safetensors"
     ui: bool = False
     webui: Path = field(default_factory=webui_folder)
@@ -242,6 +244,8 @@ class HostServer:
         for path in self.models.rglob("*"):
             if path.is_file():
                 link_or_copy(path, self.data / "models" / path.relative_to(self.models))
+        for place, path in self.files.items():
+            link_or_copy(path, self.data / place)
         (self.data / "extensions").mkdir()
         for name, folder in self.extensions.items():
             link_or_copy(folder, self.data / "extensions" / name)

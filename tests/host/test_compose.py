@@ -287,6 +287,16 @@ def test_rows_that_do_not_fit_in_memory_are_refused_with_what_does(tiny, as_befo
         tiny.post("/probe/room", {})
 
 
+@pytest.mark.parametrize("flag", ["--medvram", "--lowvram"])
+def test_with_little_memory_the_pictures_are_the_same(tiny, flag):
+    with HostServer(models=tiny.models, checkpoint="sciart-tiny.safetensors", args=(flag,), env=ONE_THREAD) as small:
+        plain = hosted(small)
+        for name in ("switch", "composite", "spatial", "regions"):
+            found, expected = (hosted(server, RECIPES[name]).pictures[0] for server in (small, tiny))
+            assert difference(found, expected)[0] <= 2, name
+        assert hosted(small).pngs[0] == plain.pngs[0]
+
+
 def test_what_changes_nothing_is_noted_on_the_result(tiny):
     given = {**RECIPES["composite"], "composition": {"feather": 0.2}}
     assert "composition.feather: no effect with compose composite" in hosted(tiny, given).infotext

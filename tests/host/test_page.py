@@ -5,10 +5,13 @@ What the panel does by itself is in tests/browser.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
+from PIL import Image
 from server import ONE_THREAD, HostServer
 
 from sciart_ext.recipe import parse_recipe
@@ -43,6 +46,7 @@ class Tab:
         self.rows = self.panel.locator("[data-index]")
         self.lines = self.panel.locator("svg.sciart-plot polyline")
         self.error = self.panel.locator(".sciart-error")
+        self.handles = self.panel.locator(".sciart-curves .sciart-handle")
         self.prompt = self.find("prompt textarea")
 
     def find(self, rest: str) -> sync_api.Locator:
@@ -53,14 +57,21 @@ class Tab:
 
     def open(self) -> Tab:
         self.page.locator(f"#sciart_{self.name} .label-wrap .icon").first.click()
-        expect(self.panel.get_by_label("Preset", exact=True).locator("option")).not_to_have_count(0)
+        expect(self.panel.get_by_role("radiogroup", name="Preset").get_by_role("radio")).not_to_have_count(0)
         return self
+
+    def preset(self, title: str) -> sync_api.Locator:
+        return self.panel.get_by_role("radio", name=title, exact=True)
 
     def button(self, name: str) -> sync_api.Locator:
         return self.panel.get_by_role("button", name=name)
 
     def field(self, index: int, name: str) -> sync_api.Locator:
-        return self.rows.nth(index).locator(f"[data-field='{name}']")
+        """A field of a row; the row's fold is opened where it is in there."""
+        field = self.rows.nth(index).locator(f"[data-field='{name}']")
+        if field.locator("xpath=ancestor::details[not(@open)]").count():
+            self.rows.nth(index).get_by_text("More", exact=True).click()
+        return field
 
     def add(self, name: str, **fields: str) -> None:
         index = self.rows.count()
@@ -90,6 +101,15 @@ class Tab:
         expect(shown).to_contain_text("Steps:", timeout=60_000)
         expect(self.find("gallery img").first).to_be_visible()
         return shown.inner_text()
+
+    def drag(self, handle: sync_api.Locator, right: float, down: float) -> None:
+        handle.scroll_into_view_if_needed()
+        box = handle.bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        self.page.mouse.move(x, y)
+        self.page.mouse.down()
+        self.page.mouse.move(x + right, y + down, steps=8)
+        self.page.mouse.up()
 
     def paste(self, infotext: str) -> None:
         self.prompt.fill(infotext)
@@ -141,6 +161,47 @@ def test_the_panels_recipe_makes_the_picture_and_goes_to_img2img(page: Tab) -> N
     assert parse_recipe(recipe_in(sent.generate())) == parse_recipe(recipe)
 
 
+def test_what_is_dragged_is_what_is_made_with_it(page: Tab, server: HostServer) -> None:
+    page.open().add("child", schedule="0.2@0, 0.65@0.5")
+    for name, weight in (("watercolor", "0.55"), ("science", "0.5")):
+        page.add(name, weight=weight)
+    expect(page.rows.nth(0).locator(".sciart-fit")).to_have_text("fits")
+    page.panel.locator(".sciart-chip").first.click()
+    page.drag(page.handles.nth(1), 30, 40)
+    dragged = page.recipe()
+    page.drag(page.panel.locator(".sciart-dot"), 15, -20)
+    mixed = page.recipe()
+    page.drag(page.panel.locator(".sciart-dot"), -30, 10)
+    page.button("Undo").click()
+    assert page.recipe() == mixed
+    assert dragged["loras"][0] != {"name": "child", "schedule": "0.2@0, 0.65@0.5"} and mixed != dragged
+    assert all(a != b for a, b in zip(mixed["loras"], dragged["loras"]))
+    page.fill()
+    infotext = page.generate()
+    assert parse_recipe(recipe_in(infotext)) == parse_recipe(mixed)
+    address = page.find("gallery img").first.get_attribute("src")
+    made = np.asarray(Image.open(io.BytesIO(page.page.request.get(address).body())).convert("RGB"))
+    sampler = page.find("sampling input").first.input_value()
+    asked = {"prompt": "a rocket", **QUICK, "sampler_name": sampler, "alwayson_scripts": {"SciArt": {"args": [mixed]}}}
+    assert np.array_equal(made, server.txt2img(**asked).pictures[0])
+    plain = {**asked, "alwayson_scripts": {"SciArt": {"args": [dragged]}}}
+    assert not np.array_equal(made, server.txt2img(**plain).pictures[0])
+
+
+def test_the_panel_that_is_opened_shows_what_a_first_picture_needs(page: Tab) -> None:
+    page.page.set_viewport_size({"width": 1280, "height": 800})
+    page.open()
+    edges = page.panel.evaluate("""(panel) => [...panel.querySelectorAll(
+        '.sciart-cards, .sciart-roles, .sciart-presets button')].map((node) => node.getBoundingClientRect())
+        .flatMap(({top, bottom}) => [top, bottom])""")
+    assert min(edges) >= 0 and max(edges) <= 800
+    page.button("Use preset").click()
+    expect(page.rows).to_have_count(3)
+    until = page.page.evaluate("""() => document.querySelector('#sciart_txt2img_panel .sciart-messages')
+        .getBoundingClientRect().bottom - document.querySelector('#sciart_txt2img').getBoundingClientRect().top""")
+    assert until <= 800  # presets, roles and rows in one window
+
+
 def test_a_switched_off_panel_changes_nothing(page: Tab) -> None:
     page.open().add("child", weight="0.65")
     page.enabled.uncheck()
@@ -164,8 +225,9 @@ def test_a_wrong_name_fails_with_an_error_that_names_the_field(page: Tab) -> Non
 def test_a_preset_fills_rows_and_then_the_prompt_and_settings(page: Tab, server: HostServer) -> None:
     preset = server.get("/sciart/v1/presets/science-imagination").json
     page.open()
-    page.panel.get_by_label("Preset", exact=True).select_option("science-imagination")
+    page.preset("Science imagination").check()
     page.bind(ROLES)
+    expect(page.panel.locator(".sciart-roles .sciart-fit")).to_have_count(3)
     page.button("Use preset").click()
     expect(page.lines).to_have_count(3)
     bound = [{"name": ROLES[lora["role"]], "weight": lora["weight"]} for lora in preset["recipe"]["loras"]]

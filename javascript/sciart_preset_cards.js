@@ -1,0 +1,53 @@
+/* The presets as cards to choose from, each with its picture, or a drawing of its curves where it has none. */
+(function() {
+    "use strict";
+
+    const sciart = window.sciart ||= {};
+    const dom = sciart.dom ||= {};
+    const plot = sciart.plot ||= {};
+
+    const SIDE = 72, EDGE = 8;
+
+    sciart.PresetCards = class {
+        constructor(panel, chosen) {
+            this.panel = panel;
+            this.chosen = chosen;
+            this.node = dom.h("div", {class: "sciart-cards", role: "radiogroup", "aria-label": "Preset"});
+        }
+
+        get value() {
+            return this.node.querySelector("input:checked")?.value;
+        }
+
+        /** Draws the presets; `name` is chosen, or the first. */
+        show(presets, name) {
+            const wanted = presets.some((preset) => preset.name === name) ? name : presets[0]?.name;
+            this.node.replaceChildren(...presets.map((preset) => this.draw(preset, preset.name === wanted)));
+        }
+
+        choose(name) {
+            for (const input of this.node.querySelectorAll("input")) input.checked = input.value === name;
+        }
+
+        draw(preset, checked) {
+            const input = dom.h("input", {type: "radio", name: this.panel.id("preset"), value: preset.name, checked,
+                onchange: () => this.chosen()});
+            const picture = preset.thumbnail
+                ? dom.h("img", {src: preset.thumbnail, alt: "", width: SIDE, height: SIDE, draggable: "false"})
+                : this.drawCurves(preset.recipe.loras || []);
+            return dom.h("label", {class: "sciart-preset", title: preset.title || preset.name}, input, picture,
+                dom.h("span", {}, preset.title || preset.name));
+        }
+
+        drawCurves(loras) {
+            const shapes = loras.map((lora) => sciart.schedules.shapeOf(lora)).filter(Boolean);
+            const most = Math.max(1, ...shapes.map((shape) => Math.abs(sciart.schedules.largest(shape))));
+            const room = SIDE - 2 * EDGE;
+            const lines = shapes.map((shape, k) => plot.s("polyline", {fill: "none", "stroke-width": 2,
+                stroke: this.panel.color(k), points: plot.corners(shape).map(([progress, weight]) =>
+                    `${(EDGE + progress * room).toFixed(1)},${(SIDE - EDGE - Math.max(weight, 0) / most * room).toFixed(1)}`)
+                    .join(" ")}));
+            return plot.s("svg", {class: "sciart-drawn", width: SIDE, height: SIDE, "aria-hidden": "true"}, ...lines);
+        }
+    };
+})();

@@ -1,0 +1,165 @@
+"""Presets as cards with pictures, what is known of files, and a panel in which nothing jumps."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+
+import pytest
+from panel_page import expect, opened
+from PIL import Image
+
+pytestmark = pytest.mark.browser
+
+TITLES = ("Science imagination", "Science imagination, led by child", "Two subjects, each with its own LoRA",
+          "Two subjects in a child's science-imagination drawing")
+
+THREE = [{"name": name, "weight": 0.5} for name in ("child_style", "watercolor-v2", "science_fiction")]
+
+
+@pytest.fixture(params=[(1280, 800, False), (390, 800, True)], ids=["wide-light", "phone-dark"])
+def page(request, address, browser):
+    width, height, dark = request.param
+    with opened(address, browser, width, height, dark=dark) as page:
+        yield page.open()
+
+
+def top(page, selector):
+    return page.panel.locator(selector).first.evaluate(
+        "(node) => node.getBoundingClientRect().top - node.closest('.sciart-panel').getBoundingClientRect().top")
+
+
+def test_every_shipped_preset_has_a_picture(page):
+    pictures = page.presets.locator("img")
+    expect(pictures).to_have_count(page.presets.get_by_role("radio").count())
+    sizes = pictures.evaluate_all("(all) => Promise.all(all.map((one) => one.decode().then(() => one.naturalWidth)))")
+    assert set(sizes) == {144}
+
+
+def test_presets_are_chosen_by_the_arrow_keys(page):
+    expect(page.preset(TITLES[0])).to_be_checked()
+    page.preset(TITLES[0]).focus()
+    page.page.keyboard.press("ArrowRight")
+    expect(page.preset(TITLES[1])).to_be_checked()
+    expect(page.panel.locator(".sciart-description")).to_contain_text("The child style leads")
+
+
+def test_the_panel_that_is_opened_shows_what_a_first_picture_needs(page):
+    edges = page.panel.evaluate("""(panel) => [...panel.querySelectorAll(
+        '.sciart-cards, .sciart-roles, .sciart-presets button')].map((node) => node.getBoundingClientRect())
+        .flatMap(({top, bottom}) => [top, bottom])""")
+    assert min(edges) >= 0 and max(edges) <= 800
+
+
+def test_all_until_the_third_row_fits_in_one_window(address, browser):
+    with opened(address, browser, 1280, 800) as page:
+        page.page.add_style_tag(content="#txt2img_settings { max-width: 610px }")  # as wide as in the host
+        page.open().show(*THREE)
+        height = page.page.evaluate("""() => document.querySelector('#sciart_txt2img_panel .sciart-messages')
+            .getBoundingClientRect().bottom - document.querySelector('#sciart_txt2img').getBoundingClientRect().top""")
+        assert height <= 800
+
+
+def test_nothing_jumps(page):
+    page.show(*THREE)
+    expect(page.error).to_be_empty()
+    places = {selector: top(page, selector) for selector in (".sciart-rows", ".sciart-mixture", ".sciart-compose")}
+    height = page.panel.bounding_box()["height"]
+
+    def assert_still():
+        assert {selector: top(page, selector) for selector in places} == places
+        assert page.panel.bounding_box()["height"] == height
+
+    for title in TITLES:
+        page.preset(title).check()
+        assert_still()
+    page.panel.locator(".sciart-roles select").first.select_option("child_style")
+    expect(page.panel.locator(".sciart-roles .sciart-fit").first).to_be_visible()
+    assert_still()
+    page.field(1, "name").fill("a name that nobody has ever given to a LoRA, and that is told in the message once more")
+    expect(page.error).not_to_be_empty()
+    assert_still()
+    page.field(1, "name").fill("zz last")
+    expect(page.row(1).locator(".sciart-card")).to_contain_text("cannot be mixed")
+    expect(page.error).to_be_empty()
+    for index in (0, 2):
+        page.field(index, "weight").focus()
+        assert_still()
+    page.page.locator("#txt2img_steps input[type=number]").fill("7")
+    expect(page.plot.locator("circle")).to_have_count(21)
+    assert_still()
+    page.handles.first.focus()
+    page.page.keyboard.press("Insert")
+    page.page.keyboard.press("Control+z")
+    assert_still()
+
+
+def test_rows_tell_what_their_files_are(page):
+    page.show(*({"name": name, "weight": 0.5} for name in ("child_style", "science_xl", "zz last", "nobody")))
+    cards = [page.row(i).locator(".sciart-card") for i in range(4)]
+    expect(cards[0].locator("span")).to_have_text(["fits", "LoRA", "rank 16", "9.1 MB", "for SD1"])
+    expect(cards[1].locator("span").first).to_have_text("does not fit the loaded model")
+    expect(cards[1]).to_have_attribute("title", "fits no layer of toy; it is made for SDXL")
+    expect(cards[2].locator("span").first).to_have_text("cannot be mixed")
+    expect(cards[2]).to_contain_text("Flux LoRA is not supported")
+    expect(cards[3]).to_be_empty()
+    page.field(3, "name").fill("watercolor-v2")
+    expect(cards[3]).to_contain_text("fits")
+
+
+def test_roles_tell_what_is_bound_and_what_does_not_fit(page):
+    science = page.panel.locator(".sciart-roles [data-role=science]")
+    likely = science.locator("optgroup[label=likely] option")
+    assert likely.all_text_contents() == ["science_fiction", "science_xl (does not fit)"]
+    science.select_option("science_xl")
+    expect(page.panel.locator(".sciart-roles .sciart-unfit")).to_have_count(1)
+
+
+def test_a_saved_preset_keeps_the_last_picture_or_is_drawn_by_its_curves(page):
+    page.show({"name": "child_style", "schedule": "0.2@0, 0.6@0.5"})
+    page.page.on("dialog", lambda dialog: dialog.accept())
+    page.panel.get_by_text("Save as preset").click()
+    page.panel.get_by_label("Name", exact=True).fill("drawn")
+    page.button("Save preset").click()
+    card = page.presets.locator("label", has_text="drawn")
+    expect(card.locator("svg polyline")).to_have_count(1)
+    picture = io.BytesIO()
+    Image.new("RGB", (300, 200), (200, 30, 30)).save(picture, "png")
+    page.page.evaluate("""(data) => document.body.insertAdjacentHTML('beforeend',
+        `<div id="txt2img_gallery"><img src="data:image/png;base64,${data}"></div>`)""",
+                       base64.b64encode(picture.getvalue()).decode())
+    page.panel.get_by_label("Name", exact=True).fill("pictured")
+    page.button("Save preset").click()
+    shown = page.presets.locator("label", has_text="pictured").locator("img")
+    expect(shown).to_have_count(1)
+    kept = Image.open(io.BytesIO(base64.b64decode(shown.get_attribute("src").partition(",")[2])))
+    assert kept.size == (144, 144) and kept.format == "WEBP"
+    assert all(abs(a - b) < 12 for a, b in zip(kept.convert("RGB").getpixel((70, 70)), (200, 30, 30)))
+    for name in ("pictured", "drawn"):
+        page.preset(name).check()
+        page.button("Delete the chosen preset").click()
+        expect(page.preset(name)).to_have_count(0)
+
+
+def test_the_recipe_is_copied_and_pasted(address, browser):
+    with opened(address, browser, permissions=["clipboard-read", "clipboard-write"]) as page:
+        page.open().show({"name": "child_style", "weight": 0.65})
+        page.panel.get_by_text("Recipe (JSON)").click()
+        page.button("Copy").click()
+        expect(page.button("Copied")).to_be_visible()
+        copied = page.page.evaluate("navigator.clipboard.readText()")
+        assert json.loads(copied) == page.recipe()
+        page.page.evaluate("(text) => navigator.clipboard.writeText(text)", copied.replace("0.65", "0.25"))
+        page.button("Paste").click()
+        expect(page.field(0, "weight")).to_have_value("0.25")
+        page.page.evaluate("navigator.clipboard.writeText('{\"loras\": [}')")
+        page.button("Paste").click()
+        expect(page.error).to_contain_text("recipe: not valid JSON: ")
+        expect(page.error).to_contain_text("line 1 column 12")
+        expect(page.panel.locator("[data-index]")).to_have_count(1)  # the rows wait, and take nothing meanwhile
+        assert page.panel.locator(".sciart-rows").evaluate("(rows) => rows.inert")
+        page.button("Undo").click()
+        expect(page.error).to_be_empty()
+        assert not page.panel.locator(".sciart-rows").evaluate("(rows) => rows.inert")
+        assert page.recipe() == {"loras": [{"name": "child_style", "weight": 0.25}]}

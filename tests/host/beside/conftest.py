@@ -1,0 +1,28 @@
+"""Fixtures of the tests beside other extensions."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+from beside_host import folder_of
+from server import ONE_THREAD, PROBE, SCIART, HostServer
+
+NOT_COPIED = shutil.ignore_patterns(".git", "__pycache__", "*.sqlite3*")
+
+
+@pytest.fixture(scope="module")
+def webui(tmp_path_factory, tiny_models) -> Iterator[Callable[..., HostServer]]:
+    """webui(names, **more): a host with SciArt and these extensions, copied, for some write into their own folders."""
+    with ExitStack() as stack:
+        def started(*names: str, **more) -> HostServer:
+            copies = tmp_path_factory.mktemp("extensions")
+            for name in names:
+                shutil.copytree(folder_of(name), copies / name, ignore=NOT_COPIED)
+            extensions = {"sciart": SCIART, "sciart-probe": PROBE, **{name: copies / name for name in names}}
+            return stack.enter_context(HostServer(**{
+                "models": tiny_models, "env": ONE_THREAD, "extensions": extensions, **more}))
+
+        yield started
