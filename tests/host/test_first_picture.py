@@ -34,7 +34,7 @@ def tab(browser, server) -> Iterator[Tab]:
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     page.goto(f"http://127.0.0.1:{server.port}/")
-    page.wait_for_selector("#sciart_txt2img_enabled", state="attached")
+    page.wait_for_selector("#sciart_txt2img_enabled", state="attached", timeout=120_000)
     yield Tab(page)
     context.close()
 
