@@ -13,6 +13,7 @@ from typing import Literal, get_args, get_origin
 import pytest
 from pages import ROOT, anchor, blocks, code_spans, headings, links, pages, split_commands, tables, without_code
 
+from sciart_ext.axes import LORAS, axes
 from sciart_ext.cli import build_parser
 from sciart_ext.cli_picture import _SETTINGS
 from sciart_ext.presets import PresetStore
@@ -204,6 +205,23 @@ def test_the_presets_that_are_told_are_those():
         first, *others = code_spans(row[0])
         told |= {first, *(first.rpartition("-")[0] + other if other.startswith("-") else other for other in others)}
     assert told == {name for name in PresetStore().names() if PresetStore().read(name).builtin}
+
+
+def test_every_axis_of_the_plot_is_told_and_no_other():
+    table = next(table for table in tables(DOCS / "webui.md") if table.head[0] == "axis")
+    told = set()
+    for row in table.rows:
+        label = code_spans(row[0])[0].removeprefix("[SciArt] ")
+        told |= {label.replace("1", str(k)) for k in range(1, LORAS + 1)} if f"(to {LORAS})" in row[0] else {label}
+    assert told == {axis.label for axis in axes()}
+
+
+def test_every_setting_is_told_and_no_other():
+    text = (ROOT / "sciart_ext" / "host" / "a1111_settings.py").read_text(encoding="utf-8")
+    titles = {node.args[1].value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)
+              and getattr(node.func, "id", "") == "option"}
+    table = next(table for table in tables(DOCS / "webui.md") if table.head[0] == "setting")
+    assert {row[0].strip("*") for row in table.rows} == titles and len(titles) > 3
 
 
 def test_every_route_is_told_and_no_other():

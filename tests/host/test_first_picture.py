@@ -34,7 +34,7 @@ def tab(browser, server) -> Iterator[Tab]:
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     page.goto(f"http://127.0.0.1:{server.port}/")
-    page.wait_for_selector("#sciart_txt2img_enabled", state="attached")
+    page.wait_for_selector("#sciart_txt2img_enabled", state="attached", timeout=120_000)
     yield Tab(page)
     context.close()
 
@@ -44,8 +44,7 @@ def test_the_readmes_five_minutes(tab: Tab, server: HostServer) -> None:
     for word in ("**SciArt**", "*Science imagination*", "**Prompt & settings too**", "**Generate**", f"`{SCHEDULE}`"):
         assert word in readme
     tab.open()
-    presets = tab.panel.get_by_label("Preset", exact=True)
-    presets.select_option(label="Science imagination")
+    tab.preset("Science imagination").check()
     suggested = {role: tab.panel.locator(f".sciart-presets [data-role={role}] option") for role in ROLES}
     assert all(ROLES[role] in options.all_inner_texts()[:2] for role, options in suggested.items()), "not offered first"
     tab.bind(ROLES)
@@ -66,7 +65,7 @@ def test_the_readmes_five_minutes(tab: Tab, server: HostServer) -> None:
     assert "Seed: 777," in first and "Steps: 35," in first
 
     tab.field(0, "schedule").fill(SCHEDULE)
-    expect(tab.panel.locator("svg.sciart-plot polyline").first).to_be_visible()
+    expect(tab.lines).to_have_count(3)
     shown = tab.page.locator("#html_info_txt2img p").first
     tab.find("generate").click()
     expect(shown).to_contain_text("0.2", timeout=60_000)
