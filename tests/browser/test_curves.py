@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 
 import pytest
 from panel_page import expect, opened
@@ -58,6 +59,14 @@ def points(page, index=0):
     return [list(point) for point in check_points(page.recipe()["loras"][index]["schedule"])]
 
 
+def expect_points(page, *accepted, patience=5.0):
+    """One of these, soon: the page hears of a gesture a little later than the browser's driver has made it."""
+    deadline = time.monotonic() + patience
+    while points(page) not in accepted and time.monotonic() < deadline:
+        page.page.wait_for_timeout(50)
+    assert points(page) in accepted
+
+
 def random_schedules(count):
     dice = random.Random(7)
     for i in range(count):
@@ -110,13 +119,13 @@ def test_the_dots_of_the_compiled_plan_lie_on_the_drawn_line(page, curve):
 def test_a_point_is_dragged_and_snaps(page):
     page.show(CHILD, STEADY)
     drag(page, centre(page.handles.nth(1)), place(page, 0.713, 0.87))
-    assert points(page) == [[0, 0.2], [0.7, 0.85]]
+    expect_points(page, [[0, 0.2], [0.7, 0.85]])
     assert page.recipe()["loras"][1] == STEADY
     expect(page.row(0).locator("[data-field=schedule]")).to_have_value("0.2@0, 0.85@0.7")
     page.page.keyboard.down("Shift")
     drag(page, centre(page.handles.nth(1)), place(page, 0.713, 0.87))
     page.page.keyboard.up("Shift")
-    assert points(page) == [[0, 0.2], [0.71, 0.87]]
+    expect_points(page, [[0, 0.2], [0.71, 0.87]])
     expect(page.error).to_be_empty()
 
 
@@ -131,7 +140,7 @@ def test_points_can_snap_to_steps_and_act_from_that_step_on(page):
 def test_points_do_not_pass_each_other(page):
     page.show({**CHILD, "schedule": "0.2@0, 0.6@0.5, 0.4@0.8"})
     drag(page, centre(page.handles.nth(1)), place(page, 0.95, 0.6))
-    assert points(page) == [[0, 0.2], [0.79, 0.6], [0.8, 0.4]]
+    expect_points(page, [[0, 0.2], [0.79, 0.6], [0.8, 0.4]])
 
 
 def test_a_constant_weight_is_dragged_up_and_down_and_becomes_a_schedule(page):
@@ -143,23 +152,23 @@ def test_a_constant_weight_is_dragged_up_and_down_and_becomes_a_schedule(page):
     drag(page, place(page, 0.25, 0.8), place(page, 0.25, 0.6))  # the line itself, not the handle
     assert page.recipe()["loras"] == [{**STEADY, "weight": 0.6}]
     page.page.mouse.dblclick(*place(page, 0.75, 0.6))
-    assert points(page) == [[0, 0.6], [0.75, 0.6]]
+    expect_points(page, [[0, 0.6], [0.75, 0.6]])
     expect(page.handles).to_have_count(2)
 
 
 def test_points_come_and_go(page):
     page.show(CHILD)
     page.page.mouse.dblclick(*place(page, 0.25, 0.4))  # on the line
-    assert points(page) == [[0, 0.2], [0.25, 0.4], [0.5, 0.6]]
+    expect_points(page, [[0, 0.2], [0.25, 0.4], [0.5, 0.6]])
     page.page.mouse.dblclick(*place(page, 0.8, 0.15))  # and off it
-    assert points(page) == [[0, 0.2], [0.25, 0.4], [0.5, 0.6], [0.8, 0.15]]
+    expect_points(page, [[0, 0.2], [0.25, 0.4], [0.5, 0.6], [0.8, 0.15]])
     page.page.mouse.dblclick(*centre(page.handles.nth(1)))
-    assert points(page) == [[0, 0.2], [0.5, 0.6], [0.8, 0.15]]
+    expect_points(page, [[0, 0.2], [0.5, 0.6], [0.8, 0.15]])
     x, y = place(page, 0.5, 0)
     drag(page, centre(page.handles.nth(2)), (x, y + 60))
-    assert points(page) == [[0, 0.2], [0.5, 0.6]]
+    expect_points(page, [[0, 0.2], [0.5, 0.6]])
     page.button("Add a point").click()
-    assert points(page) == [[0, 0.2], [0.5, 0.6], [0.75, 0.6]] or points(page) == [[0, 0.2], [0.25, 0.4], [0.5, 0.6]]
+    expect_points(page, [[0, 0.2], [0.5, 0.6], [0.75, 0.6]], [[0, 0.2], [0.25, 0.4], [0.5, 0.6]])
     page.button("Take a point out").click()
     page.button("Take a point out").click()
     page.handles.first.focus()
@@ -175,14 +184,14 @@ def test_the_keyboard_moves_adds_and_removes(page):
     expect(page.handles.nth(1)).to_be_focused()
     for key in ("ArrowUp", "ArrowRight", "ArrowRight", "Shift+ArrowDown", "Shift+ArrowLeft"):
         page.page.keyboard.press(key)
-    assert points(page) == [[0, 0.2], [0.59, 0.64]]
+    expect_points(page, [[0, 0.2], [0.59, 0.64]])
     expect(page.handles.nth(1)).to_have_attribute("aria-label", "Point 2 of child_style")
     expect(page.handles.nth(1)).to_have_attribute("aria-valuetext", "0.64 @ 0.59, step 12 of 20")
     page.page.keyboard.press("Insert")
     assert len(points(page)) == 3
     expect(page.page.locator(":focus")).to_have_attribute("data-point", "1")
     page.page.keyboard.press("Delete")
-    assert points(page) == [[0, 0.2], [0.59, 0.64]]
+    expect_points(page, [[0, 0.2], [0.59, 0.64]])
     expect(page.page.locator(":focus")).to_have_attribute("role", "slider")
     page.page.keyboard.press("Control+z")
     assert len(points(page)) == 3

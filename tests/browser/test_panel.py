@@ -390,4 +390,4 @@ def test_nothing_is_wider_than_the_page(page, width):
     for box in page.panel.locator("input:visible, select:visible, button:visible").all():
         if not box.evaluate("(node) => node.closest('.sciart-cards, .sciart-roles')"):  # these scroll
             bounds = box.bounding_box()
-            assert bounds["x"] + bounds["width"] <= right + 1
+            assert bounds["x"] + bounds["width"] <= right + 1, box.evaluate("(node) => node.outerHTML")

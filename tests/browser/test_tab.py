@@ -110,7 +110,7 @@ def test_what_txt2img_would_make_now_is_explained(page):
     page.locator("#sciart_txt2img .icon").click()
     panel = page.locator("#sciart_txt2img_panel")
     panel.get_by_role("button", name="+ Add LoRA").click()
-    panel.locator("[data-field='name']").first.fill("child_style")
+    panel.locator("[data-index] [data-field='name']").first.fill("child_style")
     expect(page.locator("#sciart_txt2img_recipe textarea")).to_have_value(re.compile("child_style"))
     open_tab(page, "SciArt")
     page.get_by_role("button", name="As txt2img is set now").click()
