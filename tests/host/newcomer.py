@@ -15,7 +15,7 @@ from pathlib import Path
 
 from server import ONE_THREAD, SCIART, HostServer
 
-PRESET = "science-imagination"
+PRESET, PRESET_TITLE = "science-imagination", "Science imagination"
 PATIENCE = 300_000
 """milliseconds for what the WebUI has to do itself"""
 
@@ -132,7 +132,7 @@ def walk(browser, server: HostServer, url: str, screenshots: Path | None = None)
 
 def use_preset(person: Newcomer, panel) -> None:
     """Chooses the preset, with the LoRAs that are offered for its roles, and its prompt and settings."""
-    person.choose(panel.get_by_label("Preset", exact=True), PRESET)
+    person.click(panel.get_by_role("radio", name=PRESET_TITLE, exact=True))
     roles = panel.locator(".sciart-presets [data-role]")
     for i in range(roles.count()):
         if not roles.nth(i).input_value():
