@@ -7,8 +7,6 @@
     const host = sciart.host ||= {};
     const recipes = sciart.recipes ||= {};
 
-    const LATE = 5000;  // ms within which gradio tells of a text that was handed to it
-
     sciart.Panel = class {
         constructor(tab, root) {
             this.tab = tab;
@@ -24,7 +22,6 @@
             this.json = new sciart.Json(this);
             this.field = host.find(`#sciart_${tab}_recipe textarea`);
             this.history = new sciart.History(this.field.value, (text) => this.restore(text));
-            this.handed = new Map();
             this.chosen = 0;
             this.rowWidgets = [];
             this.palette = (root.dataset.palette || "currentColor").split(" ");
@@ -178,10 +175,6 @@
 
         hand(text) {
             this.text = text;
-            for (const [old, when] of this.handed) {
-                if (performance.now() - when > LATE) this.handed.delete(old);
-            }
-            this.handed.set(text, performance.now());
             this.history.record(text);
             host.setValue(this.field, text);
             this.showMixture();
@@ -198,10 +191,9 @@
             return host.stepsOf(this.tab);
         }
 
-        /** The textbox has changed; while a point is dragged gradio tells of texts that have long been replaced. */
+        /** The textbox has changed; while a point is dragged gradio tells of texts that it does not hold any more. */
         changed(text) {
-            const late = performance.now() - (this.handed.get(text) ?? -Infinity) < LATE;
-            if (text !== this.text && !late) this.take(text || "");
+            if (text !== this.text && (text || "") === this.field.value) this.take(text || "");
         }
 
         // edits

@@ -80,4 +80,4 @@ def shot(page: sync_api.Page, what: sync_api.Page | sync_api.Locator, name: str,
         page.wait_for_timeout(500)
         taken = what.screenshot(**options)
         with Image.open(io.BytesIO(taken)) as picture:
-            picture.convert("RGB").save(Path(folder) / name, lossless=True, method=6)
+            picture.convert("RGB").save(Path(folder) / name, quality=88, method=6)
