@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import record
+from benchmarks.widening.defaults import default
 from sciart_ext.errors import SciArtError
 from sciart_ext.plan import compile_plan
 from sciart_ext.presets import PresetStore, check_preset, resolve, suggest, write_json
@@ -249,3 +251,15 @@ def test_the_user_s_folder_can_be_chosen_by_environment(tmp_path):
     result = subprocess.run([sys.executable, "-c", code], env={**os.environ, "SCIART_USER_DIR": str(tmp_path)},
                             cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == str(tmp_path)
+
+
+@pytest.mark.parametrize(("scene", "result", "presets"), [
+    ("three styles", "breadth-table", STUDY),
+    ("two subjects", "breadth-table-some", ["two-subjects"]),
+    ("both", "breadth-table-some", ["two-subjects-science-imagination"]),
+])
+def test_presets_mix_in_the_way_that_was_measured_to_be_best(scene, result, presets):
+    best = default(record.latest(result)["table"], scene)
+    for name in presets:
+        recipe = parse_recipe(PresetStore().read(name).data["recipe"])
+        assert (recipe.compose, recipe.combine) == (best["compose"], best["combine"])

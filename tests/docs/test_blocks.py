@@ -33,6 +33,7 @@ from sciart_ext.standalone.infotext import read_png
 # What cannot be run where tests run, by page and first line. It is to stay short.
 NOT_RUN = {
     ("README.md", "make demo"), ("README.ko.md", "make demo"),
+    ("docs/beside-others.md", '{"override_settings": {"ad_script_names"'),
     ("docs/command-line.md", 'pip install ".[standalone]"'),
     ("docs/command-line.md", "python -m sciart_ext generate --model v1-5-pruned-emaonly.safetensors"),
     ("docs/extending.md", "make test"),

@@ -114,6 +114,8 @@ def walk(browser, server: HostServer, url: str, screenshots: Path | None = None)
         person.click(page.locator("#sciart_txt2img .label-wrap .icon").first)
         panel = page.locator("#sciart_txt2img_panel")
         use_preset(person, panel)
+        for name in ("width", "height"):  # for the tiny model, which was trained on pictures of this size
+            person.type(page.locator(f"#txt2img_{name} input[type=number]").first, "128")
         look("preset")
         person.click(page.locator("#txt2img_generate"))
         page.locator("#html_info_txt2img p").first.wait_for(timeout=PATIENCE)
