@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from server import ONE_THREAD, SCIART, HostServer
+from tests.host.server import ONE_THREAD, SCIART, HostServer
 
 PRESET, PRESET_TITLE = "science-imagination", "Science imagination"
 PATIENCE = 300_000

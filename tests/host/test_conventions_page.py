@@ -192,7 +192,8 @@ def test_the_plot_is_asked_for_on_the_page(page: Tab) -> None:
     expect(shown).to_contain_text("loras[0].region: missing; compose regions needs a LoRA with a region (at [SciArt]")
     for way in ("contrastive", "regions"):
         page.page.locator(".token", has_text=way).locator(".token-remove").click()
-    assert "X Type: [SciArt] LoRA 2 weight" in page.generate()
+    first = parse_recipe(recipe_in(page.generate()))  # of the plot's first cell
+    assert [lora.weight for lora in first.loras] == [0.5, 0.0] and first.compose == "merge"
     page.page.wait_for_timeout(500)
     shoot(page.page, "plot")
 
