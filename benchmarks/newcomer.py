@@ -2,7 +2,7 @@
 
     SCIART_WEBUI=FOLDER python -m benchmarks.newcomer [--screenshots FOLDER]
 
-In a real WebUI with the tiny model, by a browser that clicks as a person would, without stopping to think: clicks, texts
+In a real WebUI with the tiny model, by a browser that clicks as a person would who never stops to think: clicks, texts
 typed and seconds of each stage. Last line: one JSON object.
 """
 
