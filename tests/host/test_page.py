@@ -70,7 +70,7 @@ class Tab:
         """A field of a row; the row's fold is opened where it is in there."""
         field = self.rows.nth(index).locator(f"[data-field='{name}']")
         if field.locator("xpath=ancestor::details[not(@open)]").count():
-            self.rows.nth(index).get_by_text("More", exact=True).click()
+            self.rows.nth(index).locator("summary").first.click()
         return field
 
     def add(self, name: str, **fields: str) -> None:
