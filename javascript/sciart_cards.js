@@ -38,8 +38,8 @@
             const part = (...texts) => dom.h("span", {}, ...texts);
             if (file.error) return [dom.h("span", {class: "sciart-unfit"}, "cannot be mixed"), part(file.error)];
             const base = file.base === "unknown" ? undefined : file.base;
-            const known = [file.kind && part(file.kind), file.rank && part("rank", ` ${file.rank}`),
-                !brief && file.bytes && part(size(file.bytes)), base && part("for", ` ${base}`)];
+            const known = [file.kind && part(file.kind), file.rank && part(dom.t("rank {0}", file.rank)),
+                !brief && file.bytes && part(size(file.bytes)), base && part(dom.t("for {0}", base))];
             const misfit = brief ? "does not fit" : "does not fit the loaded model";
             const fit = file.fit_note ? "fits in part" : "fits";
             const fits = file.fits === true ? dom.h("span", {class: "sciart-fit"}, fit)

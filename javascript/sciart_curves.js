@@ -133,8 +133,8 @@
         showChips(curves) {
             const chips = curves.map(({index, name, applies}) => dom.h("button", {type: "button", class: "sciart-chip",
                 "aria-pressed": String(index === this.chosen), style: `--sciart-color: ${this.panel.color(index)}`,
-                title: name + applies, disabled: index >= this.loras().length, onclick: () => this.panel.choose(index)},
-            dom.h("span", {}, name), applies && dom.h("span", {}, applies)));
+                title: [name, dom.t(applies)].join(" ").trim(), disabled: index >= this.loras().length, onclick: () => this.panel.choose(index)},
+            dom.h("span", {}, name), applies && dom.h("span", {}, ` ${dom.t(applies)}`)));
             const same = this.chips.children.length === chips.length;
             if (same && chips.every((chip, i) => chip.isEqualNode(this.chips.children[i]))) return;  // keeps the focus
             const focused = [...this.chips.children].indexOf(document.activeElement);
@@ -171,17 +171,17 @@
             const attributes = {
                 transform: `translate(${frame.x(progress).toFixed(1)} ${frame.y(weight).toFixed(2)})`,
                 "data-point": i, style: `--sciart-color: ${this.panel.color(this.chosen)}`,
-                "aria-label": shape.constant ? `Weight of ${name}` : `Point ${i + 1} of ${name}`,
-                "aria-description": KEYS, "aria-valuemin": -10, "aria-valuemax": 10, "aria-valuenow": weight,
-                "aria-valuetext": shape.constant ? `weight ${weight} in all steps` : this.tell(progress, weight)};
+                "aria-label": shape.constant ? dom.t("Weight of {0}", name) : dom.t("Point {0} of {1}", i + 1, name),
+                "aria-description": dom.t(KEYS), "aria-valuemin": -10, "aria-valuemax": 10, "aria-valuenow": weight,
+                "aria-valuetext": shape.constant ? dom.t("weight {0} in all steps", weight) : this.tell(progress, weight)};
             for (const [key, value] of Object.entries(attributes)) handle.setAttribute(key, value);
             const {drag} = this.gestures;
             handle.classList.toggle("sciart-leaving", Boolean(drag?.leaving && drag.index === i));
         }
 
         tell(progress, weight) {
-            return `${sciart.schedules.rounded(weight, 3)} @ ${sciart.schedules.rounded(progress, 3)}, ` +
-                `step ${this.frames[0].step(progress) + 1} of ${this.steps()}`;
+            return dom.t("{0} @ {1}, step {2} of {3}", sciart.schedules.rounded(weight, 3),
+                sciart.schedules.rounded(progress, 3), this.frames[0].step(progress) + 1, this.steps());
         }
 
         // edits

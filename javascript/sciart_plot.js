@@ -10,12 +10,14 @@
     const LANE = 18;  // room at the left of a pass for the text encoder's weight
     const DASHES = ["", "6 3", "2 3", "8 3 2 3"];
     const EASED = 32;  // pieces of a cosine between two points
-    const APPLIES = {cond: " (prompt only)", uncond: " (negative prompt only)"};
+    const APPLIES = {cond: "(prompt only)", uncond: "(negative prompt only)"};
+    const READ = ["aria-label", "aria-description"];  // texts, in the page's language
 
     function s(tag, attributes, ...children) {
         const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
         for (const [key, value] of Object.entries(attributes || {})) {
-            if (value !== undefined && value !== null && value !== false) node.setAttribute(key, value);
+            if (value === undefined || value === null || value === false) continue;
+            node.setAttribute(key, READ.includes(key) ? sciart.dom.t(value) : value);
         }
         node.append(...children);
         return node;

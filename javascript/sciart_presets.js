@@ -57,7 +57,7 @@
             const fitting = (name) => Number(cards.unfit(name));
             const likely = [...this.choices.suggestions[role] || []].sort((a, b) => fitting(a) - fitting(b));
             const bound = this.choices.bindings[role];
-            const option = (name) => [name, cards.unfit(name) ? `${name} (does not fit)` : name];
+            const option = (name) => [name, cards.unfit(name) ? dom.t("{0} (does not fit)", name) : name];
             const group = (label, values) => values.length ?
                 dom.h("optgroup", {label}, ...dom.options(values.map(option), bound)) : null;
             const known = bound === undefined || names.includes(bound) || likely.includes(bound);

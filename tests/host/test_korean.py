@@ -44,7 +44,10 @@ SEEN = """(roots) => {
 PATIENCE = 120_000
 """milliseconds; the host's page is large, and the machine may be busy"""
 PANEL, TAB, SETTINGS = "#sciart_txt2img", "#tab_sciart_tab", "#settings_sciart"
-NOT_TEXT = re.compile(r"^([\d.,@ %×x]+|(IN|OUT|M)\d\d|BASE|child|watercolor|science|tiny\S*|.*\.(safetensors|json))$")
+NAMES = r"child|watercolor|science|tiny\S*|LoRA|LoCon"
+FILE = r".*\.(safetensors|json)(: .*)?"
+"""a file's name, and what Python says of it"""
+NOT_TEXT = re.compile(rf"^([\d.,@ %×x]+( [KM]B)?|(IN|OUT|M)\d\d|BASE|{NAMES}|{FILE})$")
 
 
 @pytest.fixture(scope="module")
@@ -118,9 +121,8 @@ def test_the_panel_in_every_state_is_korean(page: Tab, server: HostServer) -> No
             if folder := os.environ.get("SCIART_SCREENSHOTS"):
                 if value == "contrastive":
                     tab.screenshot(path=Path(folder) / "korean-panel.png", full_page=True)
-    presets = page.panel.locator(".sciart-presets select").first
-    for value in presets.locator("option").evaluate_all("(all) => all.map((one) => one.value)"):
-        presets.select_option(value)
+    for preset in page.panel.locator(".sciart-presets input[type=radio]").all():
+        preset.check()
         seen |= look(tab, PANEL)
     assert len(seen) > 100
     assert_translated(seen, names_of(server))
