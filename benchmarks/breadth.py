@@ -20,6 +20,7 @@ import torch
 from . import record
 from .mixing.allocator import KEEPING, restart_with
 from .widening import combine, compose, formats, sdxl, table
+from .widening.defaults import defaults
 
 PARTS = ("formats", "combine", "compose", "sdxl", "table")
 
@@ -58,7 +59,7 @@ def arguments() -> argparse.Namespace:
 
 def summary(measured: dict) -> dict:
     """Relative errors of formats and of combining; composite's time over the reference's and whether switch is the
-    same, where the reference was there; the table."""
+    same, where the reference was there; the table, and which way follows from it for each scene."""
     result: dict = {}
     if "formats" in measured:
         result["formats"] = measured["formats"]
@@ -68,6 +69,7 @@ def summary(measured: dict) -> dict:
     result.update({name: found[name] for name in ("composite_over_reference_time", "switch_same") if name in found})
     if "table" in measured:
         result["table"] = [{**row, "there": row["there"]["share"]} for row in measured["table"]]
+        result["defaults"] = defaults(measured["table"])
     return result
 
 

@@ -133,7 +133,8 @@
         showChips(curves) {
             const chips = curves.map(({index, name, applies}) => dom.h("button", {type: "button", class: "sciart-chip",
                 "aria-pressed": String(index === this.chosen), style: `--sciart-color: ${this.panel.color(index)}`,
-                title: [name, dom.t(applies)].join(" ").trim(), disabled: index >= this.loras().length, onclick: () => this.panel.choose(index)},
+                title: [name, dom.t(applies)].join(" ").trim(), disabled: index >= this.loras().length,
+                onclick: () => this.panel.choose(index)},
             dom.h("span", {}, name), applies && dom.h("span", {}, ` ${dom.t(applies)}`)));
             const same = this.chips.children.length === chips.length;
             if (same && chips.every((chip, i) => chip.isEqualNode(this.chips.children[i]))) return;  // keeps the focus

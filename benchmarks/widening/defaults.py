@@ -17,3 +17,9 @@ def default(table: Sequence[dict], scene: str) -> dict:
         rows = [row for row in rows if row["weakest_style"] >= KEPT * strongest]
     best = max(row["there"]["share"] for row in rows)
     return min((row for row in rows if row["there"]["high"] >= best), key=lambda row: row["cpu_seconds"])
+
+
+def defaults(table: Sequence[dict]) -> dict[str, str]:
+    """scene: compose and combine."""
+    best = {scene: default(table, scene) for scene in dict.fromkeys(row["scene"] for row in table)}
+    return {scene: f"{row['compose']}, {row['combine']}" for scene, row in best.items()}

@@ -23,7 +23,7 @@ from . import a1111_influence, a1111_networks
 from .a1111_errors import as_request_error
 from .a1111_geometry import compared
 from .a1111_influence import InfluenceRequest
-from .a1111_panel import lora_reports
+from .a1111_session import session
 from .a1111_settings import OwnPresets
 from .a1111_styles import add_styles
 
@@ -125,7 +125,8 @@ def list_loras(refresh: bool = False) -> list:
     """The LoRAs that can be mixed: kind, rank, layers, base model, or the error that keeps one out."""
     if refresh:
         a1111_networks.refresh()
-    return lora_reports()
+    files = sorted(a1111_networks.files().items(), key=lambda item: item[0].lower())
+    return [session.report(path, name) for name, path in files]
 
 
 def plan(body: PlanRequest) -> dict:

@@ -10,7 +10,7 @@ from ..ui.panel import PanelActions, PanelChoices, PanelStart, plan_preview
 from . import a1111_networks
 from . import a1111_settings as settings
 from .a1111_cards import cards
-from .a1111_session import lora_paths, session
+from .a1111_session import lora_paths
 from .a1111_settings import OwnPresets
 
 
@@ -26,12 +26,6 @@ def panel_actions() -> PanelActions:
 def panel_start() -> PanelStart:
     """The panel as the settings have it begin; a preset is filled in as far as it can be."""
     return PanelStart(settings.panel_is_open(), settings.panel_recipe(), settings.help_address())
-
-
-def lora_reports() -> list[dict]:
-    """What each LoRA of the host is, in the order of their names."""
-    return [session.report(path, name) for name, path in sorted(a1111_networks.files().items(),
-                                                                key=lambda item: item[0].lower())]
 
 
 def _choices(store: PresetStore) -> PanelChoices:

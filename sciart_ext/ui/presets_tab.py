@@ -14,8 +14,6 @@ from ..presets import PresetStore
 from .notices import notice
 
 FILE = "sciart-presets.json"
-
-
 REFRESH_STYLES = """() => {
     for (const tab of ["txt2img", "img2img"]) gradioApp().querySelector(`#refresh_${tab}_styles`)?.click();
     return [];
@@ -23,8 +21,83 @@ REFRESH_STYLES = """() => {
 """the host's own buttons, so that its lists of styles are new"""
 
 
+class PresetsActions:
+    """What the buttons do. store: the presets; add_styles(): the shipped prompts to the host's styles."""
+
+    def __init__(self, store: PresetStore, add_styles: Callable[[], dict[str, list[str]]]):
+        self.store = store
+        self.add_styles = add_styles
+
+    def listed(self, selected: str | None = None):
+        """The names in the list anew."""
+        return gr.update(choices=self.store.names(), value=selected)
+
+    def looked(self) -> tuple:
+        """For *List the presets*: (list, status)."""
+        try:
+            return self.listed(), ""
+        except SciArtError as error:
+            return gr.update(), notice(error)
+
+    def opened(self, preset: str | None) -> tuple:
+        """(name, JSON text, status) of the chosen preset."""
+        if not preset:
+            return gr.update(), gr.update(), ""
+        try:
+            found = self.store.read(preset, "name")
+        except SciArtError as error:
+            return gr.update(), gr.update(), notice(error)
+        note = " is shipped with SciArt: save it under another name to change it" if found.builtin else ""
+        return preset, json.dumps(found.data, ensure_ascii=False, indent=2), notice(f"{preset}{note}")
+
+    def saved(self, preset: str, data: str) -> tuple:
+        """(list, status)."""
+        try:
+            self.store.save(preset, _json(data))
+        except SciArtError as error:
+            return gr.update(), notice(error)
+        return self.listed(preset), notice(f"{preset} is saved")
+
+    def deleted(self, preset: str) -> tuple:
+        """(list, status)."""
+        try:
+            self.store.delete(preset)
+        except SciArtError as error:
+            return gr.update(), notice(error)
+        return self.listed(), notice(f"{preset} is deleted")
+
+    def exported(self) -> tuple:
+        """(file of one's own presets, status)."""
+        try:
+            own = [self.store.read(preset) for preset in self.store.names()]
+        except SciArtError as error:
+            return gr.update(), notice(error)
+        data = {preset.name: preset.data for preset in own if not preset.builtin}
+        path = Path(tempfile.mkdtemp(prefix="sciart-")) / FILE
+        path.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        return gr.update(value=str(path), visible=True), notice(f"{len(data)} presets")
+
+    def imported(self, upload) -> tuple:
+        """(list, status) after taking the presets of a file."""
+        try:
+            data = _json(Path(upload.name).read_text(encoding="utf-8"))
+            for preset, one in data.items():
+                self.store.save(preset, one)
+        except (SciArtError, UnicodeDecodeError) as error:
+            return gr.update(), notice(error if isinstance(error, SciArtError) else SciArtError("file", "not text"))
+        return self.listed(), notice(f"{len(data)} presets are imported: {', '.join(data)}")
+
+    def styled(self) -> str:
+        """The status after adding the prompts to the host's styles."""
+        told = self.add_styles()
+        lines = [f"{title}: {', '.join(names)}" for title, names in (
+            ("Added to the WebUI's styles", told["added"]), ("There already", told["kept"])) if names]
+        return "".join(map(notice, lines))
+
+
 def build_presets(store: PresetStore, add_styles: Callable[[], dict[str, list[str]]]) -> None:
     """Inside the current gradio Blocks."""
+    does = PresetsActions(store, add_styles)
     with gr.Row():
         chosen = gr.Dropdown(choices=[], label="Preset", elem_id="sciart_presets_chosen")
         look = gr.Button("List the presets", elem_id="sciart_presets_list")
@@ -39,71 +112,13 @@ def build_presets(store: PresetStore, add_styles: Callable[[], dict[str, list[st
     file = gr.File(label="Exported", visible=False, elem_id="sciart_presets_file")
     status = gr.HTML(elem_id="sciart_presets_status")
 
-    def listed(selected: str | None = None):
-        return gr.update(choices=store.names(), value=selected)
-
-    def looked() -> tuple:
-        try:
-            return listed(), ""
-        except SciArtError as error:
-            return gr.update(), notice(error)
-
-    def opened(preset: str | None) -> tuple:
-        if not preset:
-            return gr.update(), gr.update(), ""
-        try:
-            found = store.read(preset, "name")
-        except SciArtError as error:
-            return gr.update(), gr.update(), notice(error)
-        note = " is shipped with SciArt: save it under another name to change it" if found.builtin else ""
-        return preset, json.dumps(found.data, ensure_ascii=False, indent=2), notice(f"{preset}{note}")
-
-    def saved(preset: str, data: str) -> tuple:
-        try:
-            store.save(preset, _json(data))
-        except SciArtError as error:
-            return gr.update(), notice(error)
-        return listed(preset), notice(f"{preset} is saved")
-
-    def deleted(preset: str) -> tuple:
-        try:
-            store.delete(preset)
-        except SciArtError as error:
-            return gr.update(), notice(error)
-        return listed(), notice(f"{preset} is deleted")
-
-    def exported() -> tuple:
-        try:
-            own = [store.read(preset) for preset in store.names()]
-        except SciArtError as error:
-            return gr.update(), notice(error)
-        data = {preset.name: preset.data for preset in own if not preset.builtin}
-        path = Path(tempfile.mkdtemp(prefix="sciart-")) / FILE
-        path.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-        return gr.update(value=str(path), visible=True), notice(f"{len(data)} presets")
-
-    def imported(upload) -> tuple:
-        try:
-            data = _json(Path(upload.name).read_text(encoding="utf-8"))
-            for preset, one in data.items():
-                store.save(preset, one)
-        except (SciArtError, UnicodeDecodeError) as error:
-            return gr.update(), notice(error if isinstance(error, SciArtError) else SciArtError("file", "not text"))
-        return listed(), notice(f"{len(data)} presets are imported: {', '.join(data)}")
-
-    def styled() -> str:
-        told = add_styles()
-        lines = [f"{title}: {', '.join(names)}" for title, names in (
-            ("Added to the WebUI's styles", told["added"]), ("There already", told["kept"])) if names]
-        return "".join(map(notice, lines))
-
-    look.click(looked, outputs=[chosen, status], show_progress="hidden")
-    chosen.input(opened, [chosen], [name, text, status], show_progress="hidden")
-    save.click(saved, [name, text], [chosen, status], show_progress="hidden")
-    delete.click(deleted, [name], [chosen, status], show_progress="hidden")
-    styles.click(styled, outputs=[status], show_progress="hidden").then(None, _js=REFRESH_STYLES)
-    export.click(exported, outputs=[file, status], show_progress="hidden")
-    given.upload(imported, [given], [chosen, status], show_progress="hidden")
+    look.click(does.looked, outputs=[chosen, status], show_progress="hidden")
+    chosen.input(does.opened, [chosen], [name, text, status], show_progress="hidden")
+    save.click(does.saved, [name, text], [chosen, status], show_progress="hidden")
+    delete.click(does.deleted, [name], [chosen, status], show_progress="hidden")
+    styles.click(does.styled, outputs=[status], show_progress="hidden").then(None, _js=REFRESH_STYLES)
+    export.click(does.exported, outputs=[file, status], show_progress="hidden")
+    given.upload(does.imported, [given], [chosen, status], show_progress="hidden")
 
 
 def _json(text: str) -> dict:

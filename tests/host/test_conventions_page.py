@@ -13,7 +13,7 @@ import pytest
 from pictures import recipe, with_recipe
 from random_recipes import random_request
 from server import ONE_THREAD, HostServer
-from test_page import ERRORS_OF_THE_HOST, ROLES, Tab, expect, recipe_in
+from test_page import ROLES, Tab, expect, opened, recipe_in
 
 from sciart_ext.prompt_styles import shipped_styles
 from sciart_ext.recipe import parse_recipe, recipe_to_text
@@ -44,17 +44,8 @@ def bind_two_roles(data: Path) -> None:
 
 @pytest.fixture
 def page(browser, server) -> Iterator[Tab]:
-    context = browser.new_context(viewport={"width": 1280, "height": 1200})
-    context.set_default_timeout(PATIENCE)
-    expect.set_options(timeout=PATIENCE)
-    tab, errors = context.new_page(), []
-    tab.on("pageerror", lambda error: errors.append(str(error)))
-    tab.goto(f"http://127.0.0.1:{server.port}/")
-    tab.wait_for_selector("#sciart_txt2img_enabled", state="attached")
-    yield Tab(tab)
-    context.close()
-    expect.set_options(timeout=5_000)
-    assert [error for error in errors if not any(known in error for known in ERRORS_OF_THE_HOST)] == []
+    with opened(browser, server, patience=PATIENCE) as tab:
+        yield tab
 
 
 def shoot(page, name: str) -> None:

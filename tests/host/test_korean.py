@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from server import ONE_THREAD, SCIART, HostServer
-from test_page import ERRORS_OF_THE_HOST, ROLES, Tab, expect
+from test_page import ROLES, Tab, expect, opened
 
 from sciart_ext.axes import axes
 
@@ -60,17 +60,8 @@ def server(browser, tiny_models) -> Iterator[HostServer]:
 
 @pytest.fixture
 def page(browser, server) -> Iterator[Tab]:
-    context = browser.new_context(viewport={"width": 1280, "height": 1400}, locale="ko-KR")
-    context.set_default_timeout(PATIENCE)
-    expect.set_options(timeout=PATIENCE)
-    tab, errors = context.new_page(), []
-    tab.on("pageerror", lambda error: errors.append(str(error)))
-    tab.goto(f"http://127.0.0.1:{server.port}/")
-    tab.wait_for_selector("#sciart_txt2img_enabled", state="attached")
-    yield Tab(tab)
-    context.close()
-    expect.set_options(timeout=5_000)
-    assert [error for error in errors if not any(known in error for known in ERRORS_OF_THE_HOST)] == []
+    with opened(browser, server, height=1400, patience=PATIENCE, locale="ko-KR") as tab:
+        yield tab
 
 
 def assert_translated(seen: set[str], known: set[str]) -> None:

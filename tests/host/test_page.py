@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -116,19 +117,32 @@ class Tab:
         self.find("tools #paste").click()
 
 
-@pytest.fixture
-def page(browser, server) -> Iterator[Tab]:
-    """A fresh page's txt2img; it fails the test when the page reports an error that is not the host's own."""
-    context = browser.new_context(viewport={"width": 1280, "height": 1200})
-    tab = context.new_page()
-    errors = []
+@contextmanager
+def opened(browser, server: HostServer, height: int = 1200, patience: int | None = None, **options) -> Iterator[Tab]:
+    """A fresh page's txt2img; it fails the test when the page reports an error that is not the host's own.
+
+    patience: milliseconds to wait for anything, where that takes longer. options: of the browser's context."""
+    context = browser.new_context(viewport={"width": 1280, "height": height}, **options)
+    if patience:
+        context.set_default_timeout(patience)
+        expect.set_options(timeout=patience)
+    tab, errors = context.new_page(), []
     tab.on("pageerror", lambda error: errors.append(str(error)))
     tab.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    tab.goto(f"http://127.0.0.1:{server.port}/")
-    tab.wait_for_selector("#sciart_txt2img_enabled", state="attached")
-    yield Tab(tab)
-    context.close()
+    try:
+        tab.goto(f"http://127.0.0.1:{server.port}/")
+        tab.wait_for_selector("#sciart_txt2img_enabled", state="attached")
+        yield Tab(tab)
+    finally:
+        context.close()
+        expect.set_options(timeout=5_000)
     assert [error for error in errors if not any(known in error for known in ERRORS_OF_THE_HOST)] == []
+
+
+@pytest.fixture
+def page(browser, server) -> Iterator[Tab]:
+    with opened(browser, server) as tab:
+        yield tab
 
 
 def recipe_in(infotext: str) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
+from asking import made
 from beside_host import folder_of
-from server import ONE_THREAD, PROBE, SCIART, HostServer
+from server import ONE_THREAD, PROBE, SCIART, HostServer, Reply
 
 NOT_COPIED = shutil.ignore_patterns(".git", "__pycache__", "*.sqlite3*")
 
@@ -26,3 +27,13 @@ def webui(tmp_path_factory, tiny_models) -> Iterator[Callable[..., HostServer]]:
                 "models": tiny_models, "env": ONE_THREAD, "extensions": extensions, **more}))
 
         yield started
+
+
+@pytest.fixture
+def as_before(both: HostServer) -> Iterator[Reply]:
+    """The plain picture; it and the model are the same afterwards. `both`: the module's own host."""
+    both.post("/probe/reset")
+    plain, state = made(both), both.probe()
+    yield plain
+    both.post("/probe/reset")
+    assert made(both).pngs[0] == plain.pngs[0] and both.probe() == state

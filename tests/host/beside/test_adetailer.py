@@ -29,15 +29,6 @@ def both(webui, tmp_path_factory) -> HostServer:
                  args=("--ad-no-huggingface",), env={"OMP_NUM_THREADS": "1", "YOLO_OFFLINE": "true"})
 
 
-@pytest.fixture
-def as_before(both: HostServer):
-    both.post("/probe/reset")
-    plain, state = made(both), both.probe()
-    yield plain
-    both.post("/probe/reset")
-    assert made(both).pngs[0] == plain.pngs[0] and both.probe() == state
-
-
 def repaired(both: HostServer, recipe: dict | None = None, face: dict | None = None, **settings):
     return made(both, recipe, {"ADetailer": [True, False, {**FACE, **(face or {})}]}, **settings)
 

@@ -27,16 +27,6 @@ def both(webui, tmp_path_factory) -> HostServer:
     return server
 
 
-@pytest.fixture
-def as_before(both: HostServer):
-    """The plain picture and the model are the same afterwards."""
-    both.post("/probe/reset")
-    plain, state = made(both), both.probe()
-    yield plain
-    both.post("/probe/reset")
-    assert made(both).pngs[0] == plain.pngs[0] and both.probe() == state
-
-
 def controlled(both: HostServer, recipe: dict | None = None, unit: dict = POSE, **settings):
     return made(both, recipe, {"ControlNet": [unit]}, **settings)
 

@@ -32,15 +32,6 @@ def both(webui, tmp_path_factory, tiny_models) -> HostServer:
     return webui(files=files)
 
 
-@pytest.fixture
-def as_before(both: HostServer):
-    both.post("/probe/reset")
-    plain, state = made(both), both.probe()
-    yield plain
-    both.post("/probe/reset")
-    assert made(both).pngs[0] == plain.pngs[0] and both.probe() == state
-
-
 @pytest.mark.parametrize(("prompt", "more"), [
     (f"{PROMPT} <hypernet:bent:0.8>", {}), (f"{PROMPT}, sciart-word", {}), (PROMPT, DREAMBOOTH)],
     ids=["hypernetwork", "embedding", "DreamBooth"])
