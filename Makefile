@@ -69,7 +69,7 @@ test-310: $(STAMP310) ## the same on Python 3.10, torch 2.1.2 and pydantic 1.10,
 
 test-host: $(VENV)/.browser $(VENV)/.host ## tests in a real WebUI v1.10.1: SCIART_WEBUI=its folder
 	@test -n "$(SCIART_WEBUI)" || { echo "set SCIART_WEBUI to the folder of a WebUI v1.10.1"; exit 2; }
-	SCIART_WEBUI="$(SCIART_WEBUI)" $(BIN)/python -m pytest tests/host
+	SCIART_WEBUI="$(SCIART_WEBUI)" OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/host
 
 lint: $(STAMP) ## ruff
 	$(BIN)/ruff check .
