@@ -11,7 +11,7 @@ except ImportError:  # pydantic before 1.10.17 has no v1 namespace: it is versio
 
 from .errors import SciArtError, did_you_mean
 
-__all__ = ["Field", "Strict", "ValidationError", "check_bool", "refused", "validator"]
+__all__ = ["Field", "Strict", "ValidationError", "check_bool", "check_count", "refused", "validator"]
 
 
 class Strict(BaseModel):
@@ -26,6 +26,13 @@ def check_bool(value: Any) -> bool:
     """true or false; what pydantic would take for one of them is refused."""
     if not isinstance(value, bool):
         raise SciArtError("", f"expected true or false, got {value!r}")
+    return value
+
+
+def check_count(value: Any, low: int, high: int) -> int:
+    """A whole number from `low` to `high`."""
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise SciArtError("", f"expected a whole number from {low} to {high}, got {value!r}")
     return value
 
 

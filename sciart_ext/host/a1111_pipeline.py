@@ -7,8 +7,6 @@ import hashlib
 import io
 import json
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Dict, List
 
 from fastapi import FastAPI
@@ -20,7 +18,8 @@ from ..errors import SciArtError, did_you_mean
 from ..html_page import base64_png
 from ..pipeline.poses import pose_picture
 from ..pipeline.requests import SCRIPT, control_unit, face_repair, img2img_of, model_named, repair_settings
-from ..pipeline.settings import INFOTEXT_KEY, Pipeline, decoded, dump_pipeline, overridden, parse_pipeline
+from ..pipeline.settings import INFOTEXT_KEY, decoded, dump_pipeline, overridden, parse_pipeline
+from ..pipeline.stages import Made, Progress, Stage
 from ..presets import resolve
 from ..recipe import INFOTEXT_KEY as RECIPE_KEY
 from ..recipe import Recipe, dump_recipe, is_off, parse_recipe
@@ -45,36 +44,6 @@ class PipelineRequest(BaseModel):
                                                      "beside the preset's; null: not run")
     without: List[str] = Field([], description="stages to go on without")
     save_images: bool = Field(False, description="keep the pictures in the WebUI's folders")
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A picture that was made: name: txt2img, img2img, upscale."""
-
-    name: str
-    picture: Image.Image
-    infotext: str
-
-
-@dataclass
-class Progress:
-    """What is being made, for whoever waits. stop(): whether it was cancelled while the host made nothing."""
-
-    stop: Callable[[], bool] = lambda: False
-    name: str = ""
-    number: int = 0
-    """of the stage, from 1"""
-    stages: int = 1
-
-
-@dataclass(frozen=True)
-class Made:
-    """cancelled: before its end; stages: in their order, the last one's picture is the result."""
-
-    stages: list[Stage]
-    pipeline: Pipeline
-    notes: list[str] = field(default_factory=list)
-    cancelled: bool = False
 
 
 class _Cancelled(Exception):

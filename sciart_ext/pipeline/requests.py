@@ -23,7 +23,7 @@ def control_unit(stage: ControlNet, model: str, picture: str) -> dict:
 def face_repair(stage: ADetailer) -> dict:
     """ADetailer's script."""
     return {"ADetailer": {"args": [True, False, {
-        "ad_model": stage.model, "ad_confidence": stage.confidence,
+        "ad_model": stage.model, "ad_confidence": stage.confidence, "ad_mask_k": stage.mask_k,
         "ad_denoising_strength": stage.denoising_strength}]}}
 
 

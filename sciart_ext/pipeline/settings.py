@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..errors import SciArtError, did_you_mean
 from ..schedule import check_number
-from ..schema import Field, Strict, ValidationError, check_bool, refused, validator
+from ..schema import Field, Strict, ValidationError, check_bool, check_count, refused, validator
 from .poses import POSES
 
 INFOTEXT_KEY = "SciArt pipeline"
@@ -63,9 +63,14 @@ class ADetailer(Strict):
     model: str = Field("face_yolov8n.pt", min_length=1, description="ADetailer's model, which finds them")
     confidence: float = Field(0.3, description="from which on something is a face")
     denoising_strength: float = Field(0.4, description="how far faces are made anew")
+    mask_k: int = Field(0, description="at most so many of them, the largest; 0: all")
     with_loras: bool = Field(True, description="with the same recipe; false: without its LoRAs")
 
     _shares = validator("confidence", "denoising_strength", pre=True, allow_reuse=True)(_share)
+
+    @validator("mask_k", pre=True)
+    def _count(cls, value):
+        return check_count(value, 0, 10)
 
     @validator("with_loras", pre=True)
     def _bool(cls, value):
@@ -82,9 +87,7 @@ class Img2Img(Strict):
 
     @validator("steps", pre=True)
     def _count(cls, value):
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 150):
-            raise SciArtError("", f"expected a whole number from 1 to 150, got {value!r}")
-        return value
+        return None if value is None else check_count(value, 1, 150)
 
 
 class Upscale(Strict):

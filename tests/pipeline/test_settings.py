@@ -67,6 +67,7 @@ def test_what_is_given_overrides_field_by_field():
     ({"controlnet": {"guidance_start": 0.5, "guidance_end": 0.5}}, "pipeline.controlnet.guidance_end", "not after"),
     ({"adetailer": {"with_loras": 1}}, "pipeline.adetailer.with_loras", "expected true or false"),
     ({"adetailer": {"confidence": -1}}, "pipeline.adetailer.confidence", "0"),
+    ({"adetailer": {"mask_k": 11}}, "pipeline.adetailer.mask_k", "from 0 to 10"),
     ({"img2img": {"steps": 0}}, "pipeline.img2img.steps", "from 1 to 150"),
     ({"img2img": {"denoising_strength": "a"}}, "pipeline.img2img.denoising_strength", "expected a number"),
     ({"upscale": {"scale": 9}}, "pipeline.upscale.scale", "8"),

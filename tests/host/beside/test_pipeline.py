@@ -16,7 +16,7 @@ from upscaler_file import FILE, write_upscaler
 
 from sciart_ext.pipeline.poses import pose_picture
 
-FACES = {"model": "face.pt", "denoising_strength": 0.6}
+FACES = {"model": "face.pt", "denoising_strength": 0.6, "mask_k": 1}
 SMALL = {"prompt": "a robot in space", "width": 128, "height": 192, "steps": 10, "seed": 5}
 PRESET = {"preset": "science-imagination-profile-cool", "txt2img": SMALL,
           "recipe": {"roles": {"child": "child", "watercolor": "watercolor", "science": "science"}},
