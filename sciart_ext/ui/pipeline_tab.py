@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +10,8 @@ import gradio as gr
 from PIL import Image
 
 from ..errors import SciArtError
-from ..pipeline.poses import POSES
+from ..html_page import base64_png
+from ..pipeline.poses import POSES, pose_picture
 from ..pipeline.settings import STAGES
 from ..pipeline.stages import Made
 from ..presets import PresetStore
@@ -23,6 +22,8 @@ OWN_POSE = "my picture"
 TITLES = {"controlnet": "ControlNet (pose)", "adetailer": "ADetailer (faces)", "img2img": "img2img (light)",
           "upscale": "Upscale"}
 PHOTOGRAPH_PREPROCESSOR = "openpose_full"
+FIGURE = 64, 96
+"""pixels of a pose's small picture"""
 
 
 @dataclass(frozen=True)
@@ -44,17 +45,18 @@ def build_pipeline(actions: PipelineActions, store: PresetStore) -> None:
                 names = with_stages(store)
                 preset = gr.Dropdown(choices=names, value=next(iter(names), None), label="Preset",
                                      elem_id="sciart_pipeline_preset")
-                look = gr.Button("List the presets", elem_id="sciart_pipeline_list")
+                look = gr.Button("🔄", scale=0, min_width=48, elem_id="sciart_pipeline_list")
             prompt = gr.Textbox(label="Prompt", lines=3, placeholder="the preset's", elem_id="sciart_pipeline_prompt")
             stages = gr.CheckboxGroup([TITLES[name] for name in STAGES], value=[TITLES[name] for name in STAGES],
                                       label="Stages after txt2img", elem_id="sciart_pipeline_stages")
             pose = gr.Radio([*POSES, OWN_POSE], value=next(iter(POSES)), label="Pose", elem_id="sciart_pipeline_pose")
+            gr.HTML(_figures(), elem_id="sciart_pipeline_figures")
             with gr.Group(visible=False, elem_id="sciart_pipeline_own") as own:
                 picture = gr.Image(type="pil", image_mode="RGB", label="Pose", source="upload",
                                    elem_id="sciart_pipeline_picture")
                 photograph = gr.Checkbox(False, label="It is a photograph: find the pose in it",
                                          elem_id="sciart_pipeline_photograph")
-            seed = gr.Number(value=None, precision=0, label="Seed", elem_id="sciart_pipeline_seed")
+            seed = gr.Textbox(label="Seed", placeholder="the preset's; -1: random", elem_id="sciart_pipeline_seed")
             infotext = gr.Textbox(label="Picture (its infotext) in place of the preset's prompt, settings and LoRAs",
                                   lines=2, placeholder="the preset's", elem_id="sciart_pipeline_infotext")
             asked = gr.Button("As txt2img is set now", elem_id="sciart_pipeline_asked")
@@ -97,7 +99,7 @@ def build_pipeline(actions: PipelineActions, store: PresetStore) -> None:
 
 
 def pipeline_request(preset: str | None, prompt: str, stages: list[str], pose: str, picture: Image.Image | None,
-                     photograph: bool, seed: float | None, infotext: str) -> dict:
+                     photograph: bool, seed: str, infotext: str) -> dict:
     """As `/sciart/v1/pipeline` takes it."""
     if not preset:
         raise SciArtError("preset", "none is chosen")
@@ -106,8 +108,8 @@ def pipeline_request(preset: str | None, prompt: str, stages: list[str], pose: s
     txt2img: dict = {"infotext": infotext} if infotext.strip() else {}
     if prompt.strip():
         txt2img["prompt"] = prompt
-    if seed is not None:
-        txt2img["seed"] = int(seed)
+    if seed.strip():
+        txt2img["seed"] = _number(seed)
     request = {"preset": preset, "txt2img": txt2img, "save_images": True,
                "without": [name for name in STAGES if TITLES[name] not in stages]}
     if TITLES["controlnet"] in stages:
@@ -120,8 +122,20 @@ def with_stages(store: PresetStore) -> list[str]:
     return [name for name in store.names() if store.read(name).data.get("pipeline")]
 
 
+def _figures() -> str:
+    """HTML: the poses, small."""
+    return '<div class="sciart-figures">' + "".join(
+        f'<img alt="{name}" title="{name}" src="data:image/png;base64,{base64_png(pose_picture(name, *FIGURE))}">'
+        for name in POSES) + "</div>"
+
+
+def _number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise SciArtError("txt2img.seed", f"expected a whole number, got {text!r}") from None
+
+
 def _pose(picture: Image.Image, photograph: bool) -> dict:
-    file = io.BytesIO()
-    picture.save(file, "PNG")
     found = {"preprocessor": PHOTOGRAPH_PREPROCESSOR} if photograph else {}
-    return {"pose": "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii"), **found}
+    return {"pose": f"data:image/png;base64,{base64_png(picture)}", **found}

@@ -64,6 +64,12 @@ def test_every_choice_is_asked_for(page):
         "save_images": True, "without": ["adetailer", "upscale"], "pipeline": {"controlnet": {"pose": "waving"}}}
 
 
+def test_a_seed_that_is_no_number_is_told(page):
+    field(page, "sciart_pipeline_seed").fill("seven")
+    page.get_by_role("button", name="Generate").last.click()
+    expect(status(page).locator(".sciart-error")).to_contain_text("txt2img.seed: expected a whole number, got 'seven'")
+
+
 def test_a_pose_of_one_s_own(page):
     page.get_by_label("ADetailer (faces)").uncheck()
     expect(page.locator("#sciart_pipeline_photograph")).to_be_hidden()
@@ -85,6 +91,6 @@ def test_it_can_be_cancelled(page):
     page.get_by_label("ADetailer (faces)").uncheck()
     page.get_by_role("button", name="Generate").last.click()
     expect(status(page).locator("progress")).to_be_visible()
-    expect(page.locator("#sciart_pipeline_status")).to_contain_text("img2img (2 of 3)")
+    expect(status(page)).to_contain_text("img2img (2 of 3)")
     page.get_by_role("button", name="Cancel").last.click()
     expect(status(page)).to_have_text("Cancelled; these pictures were made")
