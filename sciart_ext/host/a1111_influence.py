@@ -23,7 +23,7 @@ from ..presets import resolve
 from ..recipe import INFOTEXT_KEY, Recipe, dump_recipe, is_off, parse_recipe
 from ..schedule import check_number
 from .a1111_model import model_name
-from .a1111_requests import txt2img_request, without_our_script
+from .a1111_requests import apply_infotext, txt2img_request, without_our_script
 from .a1111_session import loaded_model
 from .a1111_settings import OwnPresets
 from .a1111_watched import Watched
@@ -86,9 +86,7 @@ def explained(api, body: InfluenceRequest, stop: Callable[[], bool] = lambda: Fa
     """The same as a report; stop(): whether it is cancelled, beside the host's own interrupt."""
     request = txt2img_request(body.txt2img, "influence")
     recipe = _recipe(body, request)
-    if request.infotext:
-        api.apply_infotext(request, "txt2img")
-        request.infotext = None
+    apply_infotext(api, request)
     question = ask(len(recipe.loras), body.subsets, body.orders)
     at_once = int(check_number(body.at_once, "at_once", 1, 256))
     seed = request.seed if request.seed not in (None, -1) else random.randrange(2**32)

@@ -25,7 +25,7 @@ from ..recipe import INFOTEXT_KEY as RECIPE_KEY
 from ..recipe import Recipe, dump_recipe, is_off, parse_recipe
 from .a1111_adetailer import PLACED
 from .a1111_neighbours import check_installed, models_of
-from .a1111_requests import txt2img_request, without_our_script
+from .a1111_requests import apply_infotext, txt2img_request, without_our_script
 from .a1111_session import loaded_model
 from .a1111_settings import OwnPresets, settings_kept
 from .a1111_swallowed import nothing_swallowed
@@ -89,9 +89,7 @@ class _Pipeline:
             raise SciArtError("pipeline.adetailer.with_loras",
                               f"{self.recipe.compose} tells where in the whole picture a LoRA acts, which a face alone "
                               "cannot follow; accepted with it: false")
-        if self.request.infotext:
-            api.apply_infotext(self.request, "txt2img")
-            self.request.infotext = None
+        apply_infotext(api, self.request)
         if self.request.seed in (None, -1):
             self.request.seed = random.randrange(2**32)
         self.notes: list[str] = []

@@ -25,6 +25,17 @@ def txt2img_request(given: dict, task: str):
     return request
 
 
+def apply_infotext(api, request) -> None:
+    """Fills in what the request's infotext says, where the request itself says nothing; then it has none any more."""
+    if not request.infotext:
+        return
+    api.apply_infotext(request, "txt2img")
+    request.infotext = None
+    for name in ("hr_checkpoint_name", "hr_sampler_name", "hr_scheduler"):
+        if str(getattr(request, name)).startswith("Use same "):  # the page's words, which the API does not know
+            setattr(request, name, None)
+
+
 def without_our_script(request, script: str) -> object:
     """Takes the script's argument out of `alwayson_scripts`; None where there is none."""
     scripts = dict(request.alwayson_scripts or {})

@@ -48,7 +48,7 @@ def build_pipeline(actions: PipelineActions, store: PresetStore) -> None:
                 look = gr.Button("🔄", scale=0, min_width=48, elem_id="sciart_pipeline_list")
             prompt = gr.Textbox(label="Prompt", lines=3, placeholder="the preset's", elem_id="sciart_pipeline_prompt")
             stages = gr.CheckboxGroup([TITLES[name] for name in STAGES], value=[TITLES[name] for name in STAGES],
-                                      label="Stages after txt2img", elem_id="sciart_pipeline_stages")
+                                      label="Stages beside txt2img", elem_id="sciart_pipeline_stages")
             pose = gr.Radio([*POSES, OWN_POSE], value=next(iter(POSES)), label="Pose", elem_id="sciart_pipeline_pose")
             gr.HTML(_figures(), elem_id="sciart_pipeline_figures")
             with gr.Group(visible=False, elem_id="sciart_pipeline_own") as own:

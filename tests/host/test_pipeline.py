@@ -111,6 +111,17 @@ def test_a_picture_of_txt2img_can_go_through_it(host: HostServer) -> None:
     assert (reply.pictures[0] == own.pictures[0]).all() and sizes(reply) == [(64, 96)] * 2
 
 
+def test_a_picture_with_a_hires_pass_too(host: HostServer) -> None:
+    own = host.txt2img(**SMALL, enable_hr=True, hr_scale=2, hr_upscaler="Latent", hr_second_pass_steps=3, denoising_strength=0.7,
+                       alwayson_scripts={"SciArt": {"args": [{"loras": [{"name": "child", "weight": 0.7}]}]}})
+    asked_for = {"txt2img": {"infotext": own.infotext}}
+    reply = host.post("/sciart/v1/pipeline", {**asked_for, "pipeline": {"img2img": {}}})
+    assert reply.status == 200, reply.text
+    assert (reply.pictures[0] == own.pictures[0]).all() and sizes(reply) == [(128, 192)] * 2
+    told = host.post("/sciart/v1/influence", {**asked_for, "subsets": "solo"})
+    assert told.status == 200, told.text
+
+
 @pytest.mark.parametrize(("more", "field", "message"), [
     ({"preset": "nope"}, "preset", "no preset 'nope'"),
     ({"without": ["facedetailer"]}, "without", "no stage 'facedetailer'; "),
