@@ -12,7 +12,7 @@ from PIL import Image
 from ..errors import SciArtError
 from ..html_page import base64_png
 from ..pipeline.poses import POSES, pose_picture
-from ..pipeline.settings import STAGES
+from ..pipeline.settings import STAGES, Pipeline, parse_pipeline
 from ..pipeline.stages import Made
 from ..presets import PresetStore
 from .notices import notice
@@ -43,13 +43,14 @@ def build_pipeline(actions: PipelineActions, store: PresetStore) -> None:
         with gr.Column():
             with gr.Row():
                 names = with_stages(store)
-                preset = gr.Dropdown(choices=names, value=next(iter(names), None), label="Preset",
-                                     elem_id="sciart_pipeline_preset")
+                first = next(iter(names), None)
+                ticked, posed = settings_of(store, first)
+                preset = gr.Dropdown(choices=names, value=first, label="Preset", elem_id="sciart_pipeline_preset")
                 look = gr.Button("🔄", scale=0, min_width=48, elem_id="sciart_pipeline_list")
             prompt = gr.Textbox(label="Prompt", lines=3, placeholder="the preset's", elem_id="sciart_pipeline_prompt")
-            stages = gr.CheckboxGroup([TITLES[name] for name in STAGES], value=[TITLES[name] for name in STAGES],
-                                      label="Stages beside txt2img", elem_id="sciart_pipeline_stages")
-            pose = gr.Radio([*POSES, OWN_POSE], value=next(iter(POSES)), label="Pose", elem_id="sciart_pipeline_pose")
+            stages = gr.CheckboxGroup([TITLES[name] for name in STAGES], value=ticked, label="Stages beside txt2img",
+                                      elem_id="sciart_pipeline_stages")
+            pose = gr.Radio([*POSES, OWN_POSE], value=posed, label="Pose", elem_id="sciart_pipeline_pose")
             gr.HTML(_figures(), elem_id="sciart_pipeline_figures")
             with gr.Group(visible=False, elem_id="sciart_pipeline_own") as own:
                 picture = gr.Image(type="pil", image_mode="RGB", label="Pose", source="upload",
@@ -90,8 +91,15 @@ def build_pipeline(actions: PipelineActions, store: PresetStore) -> None:
         except SciArtError as error:
             return gr.update(), notice(error)
 
-    look.click(listed, outputs=[preset, status], show_progress="hidden")
-    pose.change(lambda chosen: gr.update(visible=chosen == OWN_POSE), [pose], [own], show_progress="hidden")
+    def chosen(name: str | None):
+        try:
+            return *settings_of(store, name), ""
+        except SciArtError as error:
+            return gr.update(), gr.update(), notice(error)
+
+    preset.input(chosen, [preset], [stages, pose, status], queue=False, show_progress="hidden")
+    look.click(listed, outputs=[preset, status], queue=False, show_progress="hidden")
+    pose.change(lambda one: gr.update(visible=one == OWN_POSE), [pose], [own], queue=False, show_progress="hidden")
     asked.click(None, outputs=[infotext], _js="() => window.sciart.infotextOfTxt2img()")
     run.click(generate, [preset, prompt, stages, pose, picture, photograph, seed, infotext],
               [status, gallery, made], show_progress="hidden")
@@ -110,16 +118,23 @@ def pipeline_request(preset: str | None, prompt: str, stages: list[str], pose: s
         txt2img["prompt"] = prompt
     if seed.strip():
         txt2img["seed"] = _number(seed)
-    request = {"preset": preset, "txt2img": txt2img, "save_images": True,
-               "without": [name for name in STAGES if TITLES[name] not in stages]}
-    if TITLES["controlnet"] in stages:
-        request["pipeline"] = {"controlnet": _pose(picture, photograph) if pose == OWN_POSE else {"pose": pose}}
-    return request
+    run: dict = {name: {} for name in STAGES if TITLES[name] in stages}
+    if "controlnet" in run:
+        run["controlnet"] = _pose(picture, photograph) if pose == OWN_POSE else {"pose": pose}
+    return {"preset": preset, "txt2img": txt2img, "pipeline": run, "save_images": True,
+            "without": [name for name in STAGES if name not in run]}
 
 
 def with_stages(store: PresetStore) -> list[str]:
     """Names of the presets that have stages."""
     return [name for name in store.names() if store.read(name).data.get("pipeline")]
+
+
+def settings_of(store: PresetStore, name: str | None) -> tuple[list[str], str]:
+    """What the preset ticks, and its pose."""
+    stages = parse_pipeline(store.read(name).data["pipeline"]) if name else Pipeline()
+    named = stages.controlnet.pose if stages.controlnet else ""
+    return [TITLES[one] for one in stages.stages()], named if named in POSES else next(iter(POSES))
 
 
 def _figures() -> str:

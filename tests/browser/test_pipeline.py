@@ -44,7 +44,8 @@ def test_what_is_missing_is_told_and_can_be_ticked_off(page):
     page.get_by_label("ADetailer (faces)").uncheck()
     asked = generated(page)
     assert asked == {"preset": "science-imagination-profile-cool", "txt2img": {}, "save_images": True,
-                     "without": ["adetailer"], "pipeline": {"controlnet": {"pose": "portrait"}}}
+                     "without": ["adetailer"],
+                     "pipeline": {"controlnet": {"pose": "portrait"}, "img2img": {}, "upscale": {}}}
     expect(status(page)).to_have_text("adetailer: nothing to repair in <this>")
     expect(page.locator("#sciart_pipeline_gallery img").first).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
@@ -61,7 +62,30 @@ def test_every_choice_is_asked_for(page):
     page.get_by_label("waving").check()
     assert generated(page) == {
         "preset": "science-imagination-profile-warm", "txt2img": {"prompt": "a girl with goggles", "seed": 7},
-        "save_images": True, "without": ["adetailer", "upscale"], "pipeline": {"controlnet": {"pose": "waving"}}}
+        "save_images": True, "without": ["adetailer", "upscale"],
+        "pipeline": {"controlnet": {"pose": "waving"}, "img2img": {}}}
+
+
+def test_a_preset_ticks_its_own_stages_and_pose(page, address):
+    page.locator("#sciart_tabs .tab-nav button", has_text="Presets").click()
+    name = f"waving-{page.viewport_size['width']}"
+    field(page, "sciart_presets_name").fill(name)
+    field(page, "sciart_presets_text").fill(json.dumps({
+        "recipe": {"loras": [{"name": "child_style", "weight": 1}]},
+        "pipeline": {"controlnet": {"pose": "waving"}, "upscale": {"scale": 3}}}))
+    page.get_by_role("button", name="Save", exact=True).click()
+    expect(page.locator("#sciart_presets_status.prose")).to_contain_text("is saved")
+    page.locator("#sciart_tabs .tab-nav button", has_text="Pipeline").click()
+    with page.expect_response("**/run/predict**"):
+        page.locator("#sciart_pipeline_list").click()
+    page.locator("#sciart_pipeline_preset input").fill(name)
+    option(page, name).click()
+    expect(page.get_by_role("radio", name="waving")).to_be_checked()
+    ticks = page.locator("#sciart_pipeline_stages input")
+    assert [tick.is_checked() for tick in ticks.all()] == [True, False, False, True]
+    page.locator("#sciart_tabs .tab-nav button", has_text="Presets").click()
+    page.get_by_role("button", name="Delete").click()
+    expect(page.locator("#sciart_presets_status.prose")).to_contain_text("is deleted")
 
 
 def test_a_seed_that_is_no_number_is_told(page):
