@@ -90,6 +90,7 @@ def walk(browser, server: HostServer, url: str, screenshots: Path | None = None)
             page.screenshot(path=screenshots / f"newcomer-{name}.png")
 
     def opened() -> None:
+        page.goto("about:blank")  # the old page would load itself anew at the same moment
         page.goto(f"http://127.0.0.1:{server.port}/")
         page.locator("#txt2img_generate").wait_for(timeout=PATIENCE)
 

@@ -27,6 +27,9 @@ PROBE = HERE / "probe"
 EMPTY_FOLDER = "config_states"  # the WebUI makes it in its own tree at every start
 # Toy models are quickest on one thread, and do not get in the way of what else the machine does.
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+# The host takes back a request's override_settings only where they were saved before; these are overridden by tests.
+SAVED = {"CLIP_stop_at_last_layers": 1, "batch_cond_uncond": True, "lora_functional": False, "pad_cond_uncond": False,
+         "return_grid": True, "skip_early_cond": 0.0}
 NOT_LOOKED_INTO = {"__pycache__", ".git", "venv", ".venv"}
 
 
@@ -265,6 +268,7 @@ class HostServer:
             "samples_save": False,
             "grid_save": False,
             "show_progress_type": "Approx cheap",  # the default downloads a preview network
+            **SAVED,
             **self.settings,
         }
         (self.data / "config.json").write_text(json.dumps(settings, indent=2), encoding="utf-8")
