@@ -51,7 +51,8 @@ class PanelActions:
     choices: Callable[[], PanelChoices]
     preview: Callable[[str, int, int], dict]
     """(recipe as JSON text, steps, hires steps or 0) to what `plan_preview` gives"""
-    bind: Callable[[dict[str, str]], Any]
+    bind: Callable[[dict[str, str], bool], Any]
+    """(role: LoRA name, whether only roles that are not bound yet); see `PresetStore.bind`"""
     save_preset: Callable[[str, dict], Any]
     delete_preset: Callable[[str], Any]
     save_thumbnail: Callable[[str, str | None], Any]
@@ -141,7 +142,7 @@ def _ask_preview(actions: PanelActions, asked: dict) -> dict:
 
 
 def _ask_bind(actions: PanelActions, asked: dict) -> dict:
-    actions.bind(asked["bindings"])
+    actions.bind(asked["bindings"], bool(asked.get("only_unbound")))
     return {"choices": asdict(actions.choices())}
 
 

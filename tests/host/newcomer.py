@@ -133,7 +133,7 @@ def walk(browser, server: HostServer, url: str, screenshots: Path | None = None)
 
 
 def use_preset(person: Newcomer, panel) -> None:
-    """Chooses the preset, with the LoRAs that are offered for its roles, and its prompt and settings."""
+    """Chooses the preset, with the LoRAs that are suggested for its roles, and its prompt and settings."""
     person.click(panel.get_by_role("radio", name=PRESET_TITLE, exact=True))
     roles = panel.locator(".sciart-presets [data-role]")
     for i in range(roles.count()):
