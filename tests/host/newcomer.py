@@ -140,3 +140,4 @@ def use_preset(person: Newcomer, panel) -> None:
         if not roles.nth(i).input_value():
             person.choose(roles.nth(i), roles.nth(i).locator("option:not([value=''])").first.get_attribute("value"))
     person.click(panel.get_by_role("button", name="Prompt & settings too"))
+    panel.get_by_role("group", name="LoRA 3", exact=True).wait_for()  # what is typed before would be pasted over

@@ -25,6 +25,6 @@ def test_from_a_url_to_the_first_heatmap(browser, tmp_path):
         bound = server.get("/sciart/v1/roles").json
     told = person.told()
     assert PRESET in names
-    assert bound == {role: f"sciart-tiny-{role}" for role in ("child", "watercolor", "science")}
+    assert bound == {role: role for role in ("child", "watercolor", "science")}
     assert {stage["name"]: stage["clicks"] for stage in told["stages"]} == {
         "install": 3, "restart": 2, "first picture": 4, "first heatmap": 3}
