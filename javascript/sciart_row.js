@@ -178,7 +178,7 @@
         }
 
         drawGroup(text, inputs) {
-            return dom.h("div", {class: "sciart-field sciart-medium", role: "group", "aria-label": text},
+            return dom.h("div", {class: "sciart-field sciart-medium sciart-blocks", role: "group", "aria-label": text},
                 dom.h("span", {class: "sciart-label"}, text), dom.h("div", {class: "sciart-pair"}, ...inputs));
         }
 

@@ -108,6 +108,21 @@ def test_rows_tell_what_their_files_are(page):
     expect(cards[3]).to_contain_text("fits")
 
 
+def test_what_stands_in_empty_fields_is_not_cut_off(page):
+    page.show(*THREE)
+    page.row(0).get_by_text("More", exact=True).click()
+    for width in (None, 300, 420, 560, 700):
+        if width:
+            page.page.add_style_tag(content=f"#txt2img_settings {{ max-width: {width}px; min-width: 0 !important }}")
+        cut = page.row(0).evaluate("""(row) => [...row.querySelectorAll("input[type=number][placeholder]")].map((field) => {
+            const style = getComputedStyle(field), pen = document.createElement("canvas").getContext("2d");
+            pen.font = style.font;
+            const room = field.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+            return [field.placeholder, room - pen.measureText(field.placeholder).width];
+        }).filter(([, room]) => room < 0)""")
+        assert cut == [], width
+
+
 def test_roles_tell_what_is_bound_and_what_does_not_fit(page):
     science = page.panel.locator(".sciart-roles [data-role=science]")
     likely = science.locator("optgroup[label=likely] option")
