@@ -10,13 +10,20 @@
         constructor(panel, presets) {
             this.panel = panel;
             this.presets = presets;
+            this.shown = [];
             this.declined = new Set();  // roles that the user has emptied
             this.node = dom.h("div", {class: "sciart-line sciart-roles"});
         }
 
         show(roles) {
+            this.shown = roles;
             const suggested = this.suggest(roles);
             this.node.replaceChildren(...roles.map((role) => this.draw(role, suggested.get(role))));
+        }
+
+        /** Tells what is new of the files; not while somebody is choosing one. */
+        refresh() {
+            if (!this.node.contains(document.activeElement)) this.show(this.shown);
         }
 
         /** One role: which LoRA plays it, and what that is. */
