@@ -125,7 +125,7 @@ def _build_influence(actions: TabActions) -> None:
     run.click(explain, [infotext, recipe, subsets, words], [status, shown, kept], show_progress="hidden")
     cancel.click(lambda: actions.interrupt() and None, queue=False, show_progress="hidden")
     save.click(saved, [kept], [status], show_progress="hidden")
-    last.click(read_last, outputs=[infotext, status], show_progress="hidden")
+    last.click(read_last, outputs=[infotext, status], queue=False, show_progress="hidden")
     asked.click(None, outputs=[infotext], _js="() => window.sciart.infotextOfTxt2img()")
     send.click(None, [infotext], _js="(text) => { window.sciart.sendToTxt2img(text); return []; }")
 

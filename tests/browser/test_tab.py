@@ -209,6 +209,31 @@ def test_presets_are_read_saved_exported_imported_and_deleted(page, tmp_path):
     expect(status).to_contain_text("expected a JSON object")
 
 
+def test_what_is_answered_at_once_does_not_wait_in_the_queue(page):
+    sockets = []
+    page.on("websocket", lambda socket: sockets.append(socket.url))
+    page.get_by_role("button", name="The last picture").click()
+    expect(field(page, "sciart_influence_infotext")).not_to_have_value("")
+    open_tab(page, "Presets")
+    for name in ("List the presets", "Save", "Delete", "Export mine", "Add the prompts as styles"):
+        with page.expect_response("**/run/predict**"):
+            page.get_by_role("button", name=name, exact=True).click()
+    page.locator("#sciart_presets_chosen input").click()
+    with page.expect_response("**/run/predict**"):
+        option(page, "two-subjects").click()
+    assert sockets == []
+
+
+def test_a_page_that_is_busy_for_seconds_gets_its_answer(page):
+    open_tab(page, "Presets")
+    page.evaluate("""() => {
+        document.querySelector("#sciart_presets_delete").click();
+        setTimeout(() => { for (const began = Date.now(); Date.now() - began < 6500;); }, 4);
+    }""")
+    expect(page.locator("#sciart_presets_status .sciart-error")).to_contain_text("name: no preset", timeout=15_000)
+    expect(page.get_by_text("Connection errored out")).to_have_count(0)
+
+
 def test_every_control_is_reached_by_the_keyboard(page):
     page.locator("#sciart_influence_infotext textarea").focus()
     reached = set()
