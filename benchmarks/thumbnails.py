@@ -19,6 +19,7 @@ from sciart_ext.world import MODEL
 
 PROMPT = "a rocket and a planet in space"
 SUBJECTS = "a rocket and a robot in space"
+PORTRAIT = "a robot in space"
 PLAYED_BY = {"rocket": "red-striped-rocket", "robot": "yellow-visor-robot"}
 TRIGGERS = {"rocket": "red striped", "robot": "yellow visor"}
 SEEDS = {"two-subjects": 3, "two-subjects-science-imagination": 3}
@@ -44,7 +45,8 @@ def main() -> None:
         roles = {role: PLAYED_BY.get(role, role) for role in preset.roles()}
         recipe = resolve(parse_recipe({**data, "loras": loras, "roles": roles}), store)
         given = preset.data["txt2img"]
-        settings = Settings(SUBJECTS if "rocket" in roles else PROMPT, steps=given["steps"],
+        prompt = SUBJECTS if "rocket" in roles else PORTRAIT if "profile" in name else PROMPT
+        settings = Settings(prompt, steps=given["steps"],
                             sampler=given["sampler_name"], scheduler=given["scheduler"], cfg_scale=given["cfg_scale"],
                             seed=SEEDS.get(name, given["seed"]) if options.seed is None else options.seed)
         picture = generate(pipe, recipe, settings, load_loras(recipe, MODEL / "loras"), MODEL.name)

@@ -1,7 +1,8 @@
 """Presets: starting points shipped with SciArt, the user's own, and which file plays which role.
 
-A preset is a JSON file: `title`, `description`, `recipe`, `txt2img` (the host's API field names) and `prompts`
-(more prompts that suit it). Its LoRAs are *roles* (child, watercolor, ...); the user binds a role to a file once.
+A preset is a JSON file: `title`, `description`, `recipe`, `txt2img` (the host's API field names), `prompts` (more
+prompts that suit it) and, where it has more stages than txt2img, `pipeline`. Its LoRAs are *roles* (child, watercolor,
+...); the user binds a role to a file once.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import SciArtError, did_you_mean
+from .pipeline.settings import parse_pipeline
 from .recipe import LoraEntry, Recipe, dump_recipe, parse_recipe
 from .whole_file import written_whole
 
@@ -22,6 +24,7 @@ USER_DIR = Path(os.environ.get("SCIART_USER_DIR") or Path(__file__).parent.paren
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _FIELDS = {"title": str, "description": str, "recipe": dict, "txt2img": dict, "prompts": list}
+_OPTIONAL_FIELDS = {"pipeline": dict}
 _TXT2IMG_FIELDS = ("prompt", "negative_prompt", "seed", "steps", "cfg_scale", "width", "height", "sampler_name",
                    "scheduler", "enable_hr", "hr_scale", "hr_upscaler", "hr_second_pass_steps",
                    "denoising_strength", "override_settings")
@@ -121,13 +124,14 @@ class PresetStore:
 
 def check_preset(data: object) -> dict:
     """`data` as a preset, every field checked; the recipe too."""
+    fields = {**_FIELDS, **_OPTIONAL_FIELDS}
     if not isinstance(data, dict):
-        raise SciArtError("preset", f"expected an object with {', '.join(_FIELDS)}")
+        raise SciArtError("preset", f"expected an object with {', '.join(fields)}")
     for key, value in data.items():
-        if key not in _FIELDS:
-            raise SciArtError(key, f"unknown field; {did_you_mean(key, _FIELDS)}")
-        if not isinstance(value, _FIELDS[key]):
-            raise SciArtError(key, f"expected {_FIELDS[key].__name__}, got {type(value).__name__}")
+        if key not in fields:
+            raise SciArtError(key, f"unknown field; {did_you_mean(key, fields)}")
+        if not isinstance(value, fields[key]):
+            raise SciArtError(key, f"expected {fields[key].__name__}, got {type(value).__name__}")
     if "recipe" not in data:
         raise SciArtError("recipe", "missing")
     try:
@@ -139,6 +143,8 @@ def check_preset(data: object) -> dict:
     for key in data.get("txt2img", {}):
         if key not in _TXT2IMG_FIELDS:
             raise SciArtError(f"txt2img.{key}", f"unknown field; {did_you_mean(key, _TXT2IMG_FIELDS)}")
+    if "pipeline" in data:
+        parse_pipeline(data["pipeline"])
     return {**{key: kind() for key, kind in _FIELDS.items()}, **data}
 
 

@@ -12,7 +12,7 @@ from .errors import SciArtError, did_you_mean
 from .guidance.settings import GuidanceSettings
 from .layer_factors import check_blocks
 from .schedule import MAX_WEIGHT, check_number, check_points, points_to_text, weight_at
-from .schema import Field, Strict, ValidationError, check_bool, validator
+from .schema import Field, Strict, ValidationError, check_bool, refused, validator
 
 INFOTEXT_KEY = "SciArt"
 VERSION_KEY = "SciArt version"
@@ -160,7 +160,7 @@ def parse_recipe(value: object) -> Recipe:
     try:
         recipe = Recipe.parse_obj(value)
     except ValidationError as error:
-        raise _first_error(error) from None
+        raise refused(error, Recipe) from None
     if recipe.enabled:
         _check_entries(recipe)
     return recipe
@@ -232,35 +232,3 @@ def recipe_to_text(recipe: Recipe) -> str:
 
 def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not a JSON number")
-
-
-def _first_error(error: ValidationError) -> SciArtError:
-    first = error.errors()[0]
-    location = first["loc"]
-    cause = _cause(error.raw_errors)
-    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
-    if isinstance(cause, SciArtError):
-        joint = "" if not cause.field or cause.field.startswith("[") else "."
-        return SciArtError(f"{field}{joint}{cause.field}", cause.message)
-    if first["type"] == "value_error.extra":
-        return SciArtError(field, f"unknown field; {did_you_mean(str(location[-1]), _fields_at(location))}")
-    if "permitted" in first.get("ctx", {}):
-        accepted = ", ".join(map(repr, first["ctx"]["permitted"]))
-        return SciArtError(field, f"unknown value; accepted: {accepted}")
-    return SciArtError(field, first["msg"])
-
-
-def _cause(errors: Any) -> Optional[BaseException]:
-    """The exception behind the first error, found through pydantic's nested wrappers."""
-    while isinstance(errors, (list, tuple)) and errors:
-        errors = errors[0]
-    inner = getattr(errors, "exc", None)
-    return _cause(inner.raw_errors) if isinstance(inner, ValidationError) else inner
-
-
-def _fields_at(location: tuple) -> list[str]:
-    """Names of the fields that are accepted where the unknown field at `location` stands."""
-    nested = {"hires": HiresWeights, "guidance": GuidanceSettings, "combining": CombiningSettings,
-              "composition": CompositionSettings}
-    model = next((nested[part] for part in location[:-1] if part in nested), LoraEntry if location[1:] else Recipe)
-    return list(model.__fields__)

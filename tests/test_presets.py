@@ -1,4 +1,4 @@
-"""Presets: the shipped seven, keeping one's own, and filling a recipe in from a preset and its roles."""
+"""Presets: the shipped ones, keeping one's own, and filling a recipe in from a preset and its roles."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from sciart_ext.presets import PresetStore, check_preset, resolve, suggest, writ
 from sciart_ext.recipe import dump_recipe, parse_recipe
 
 BALANCE = {"child": 0.65, "watercolor": 0.55, "science": 0.5}
+PROFILES = ["science-imagination-profile-cool", "science-imagination-profile-warm"]
 STUDY = ["science-imagination", "science-imagination-child", "science-imagination-cool",
          "science-imagination-large", "science-imagination-science", "science-imagination-warm",
          "science-imagination-watercolor"]
 STEERED = ["two-subjects", "two-subjects-science-imagination"]
-SHIPPED = [*STUDY, *STEERED]
+SHIPPED = sorted([*STUDY, *PROFILES, *STEERED])
 OWN = {"title": "Mine", "recipe": {"loras": [{"name": "a", "weight": 0.5}]}, "txt2img": {"steps": 10}}
 ROLES = {"child": "kid_v2", "watercolor": "aqua", "science": "scifi"}
 SUBJECTS = {"rocket": "apollo", "robot": "robbie"}
@@ -37,7 +38,7 @@ def weights_of(preset):
     return {lora["role"]: lora["weight"] for lora in preset.data["recipe"]["loras"]}
 
 
-def test_seven_presets_are_shipped(store):
+def test_presets_are_shipped(store):
     assert store.names() == SHIPPED
 
 
@@ -63,7 +64,7 @@ def test_the_subjects_of_a_preset_are_in_all_its_prompts(store, name):
 
 
 @pytest.mark.parametrize("name", ["science-imagination", "science-imagination-cool", "science-imagination-warm",
-                                  "science-imagination-large"])
+                                  "science-imagination-large", *PROFILES])
 def test_the_balanced_presets_have_the_study_s_weights(store, name):
     assert weights_of(store.read(name)) == BALANCE
 
@@ -261,7 +262,7 @@ def test_the_user_s_folder_can_be_chosen_by_environment(tmp_path):
 
 
 @pytest.mark.parametrize(("scene", "result", "presets"), [
-    ("three styles", "breadth-table", STUDY),
+    ("three styles", "breadth-table", [*STUDY, *PROFILES]),
     ("two subjects", "breadth-table-some", ["two-subjects"]),
     ("both", "breadth-table-some", ["two-subjects-science-imagination"]),
 ])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import SciArtError
 from ..schedule import check_number
-from ..schema import Field, Strict, check_bool, validator
+from ..schema import Field, Strict, check_bool, check_count, validator
 
 READ_BY = {
     "switch": ("period", "order", "hires"),
@@ -34,10 +34,7 @@ class CompositionSettings(Strict):
 
     @validator("period", "patch", pre=True)
     def _count(cls, value, field):
-        most = {"period": 1000, "patch": 64}[field.name]
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-            raise SciArtError("", f"expected a whole number from 1 to {most}, got {value!r}")
-        return value
+        return check_count(value, 1, {"period": 1000, "patch": 64}[field.name])
 
     @validator("temperature", "recenter", "feather", pre=True)
     def _number(cls, value, field):

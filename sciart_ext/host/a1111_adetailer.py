@@ -8,7 +8,8 @@ from __future__ import annotations
 from ..errors import SciArtError
 from ..recipe import Recipe
 
-_PLACED = ("contrastive", "regions")
+PLACED = ("contrastive", "regions")
+"""ways to compose that say where in the whole picture something is"""
 
 
 def is_repair(p) -> bool:
@@ -18,7 +19,7 @@ def is_repair(p) -> bool:
 
 def check_can_repair(recipe: Recipe) -> None:
     """Raises `SciArtError` where the recipe says where in the whole picture something is."""
-    if recipe.compose in _PLACED:
+    if recipe.compose in PLACED:
         raise SciArtError("compose", f"{recipe.compose} tells where in the whole picture a LoRA acts, which a part of "
                                      "it cannot follow; accepted: merge, switch, composite, spatial; or leave sciart "
                                      "out of ADetailer's setting of script names")

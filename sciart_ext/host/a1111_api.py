@@ -1,4 +1,5 @@
-"""Routes under /sciart/v1/: presets, roles, styles, LoRAs, plans, geometry, influence; with the host's own login."""
+"""Routes under /sciart/v1/: presets, roles, styles, LoRAs, plans, geometry, influence, pipelines; with the host's
+own login."""
 
 from __future__ import annotations
 
@@ -19,10 +20,11 @@ from ..plan_plot import plan_png
 from ..presets import resolve
 from ..recipe import Recipe, dump_recipe, parse_recipe
 from ..schedule import MAX_WEIGHT, check_number
-from . import a1111_influence, a1111_networks
+from . import a1111_influence, a1111_networks, a1111_pipeline
 from .a1111_errors import as_request_error
 from .a1111_geometry import compared
 from .a1111_influence import InfluenceRequest
+from .a1111_pipeline import PipelineRequest
 from .a1111_session import session
 from .a1111_settings import OwnPresets
 from .a1111_styles import add_styles
@@ -155,6 +157,14 @@ def _influence_by(api: object) -> Callable:
     return influence
 
 
+def _pipeline_by(api: object) -> Callable:
+    def pipeline(body: PipelineRequest) -> dict:
+        """The pictures of a pipeline: txt2img with a pose and repaired faces, light img2img, an upscale."""
+        return a1111_pipeline.pipeline(api, body)
+
+    return pipeline
+
+
 def _add_routes(demo: object, app: FastAPI) -> None:
     host = next((route for route in app.routes if getattr(route, "path", None) == HOST_ROUTE), None)
     if host is None:
@@ -167,6 +177,7 @@ def _add_routes(demo: object, app: FastAPI) -> None:
         ("POST", "/styles", save_styles), ("GET", "/loras", list_loras),
         ("POST", "/plan", plan), ("POST", "/geometry", geometry),
         ("POST", "/influence", _influence_by(host.endpoint.__self__)),
+        ("POST", "/pipeline", _pipeline_by(host.endpoint.__self__)),
     ):
         app.add_api_route(PREFIX + path, _refusing(endpoint), methods=[method], dependencies=dependencies,
                           tags=["SciArt"], name=f"sciart_{endpoint.__name__}")

@@ -8,7 +8,7 @@ from typing import Any, Dict, List
 
 from modules import infotext_utils
 from PIL import Image
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from ..errors import SciArtError
 from ..html_page import base64_png
@@ -23,6 +23,7 @@ from ..presets import resolve
 from ..recipe import INFOTEXT_KEY, Recipe, dump_recipe, is_off, parse_recipe
 from ..schedule import check_number
 from .a1111_model import model_name
+from .a1111_requests import apply_infotext, txt2img_request, without_our_script
 from .a1111_session import loaded_model
 from .a1111_settings import OwnPresets
 from .a1111_watched import Watched
@@ -83,11 +84,9 @@ def influence(api, body: InfluenceRequest) -> dict:
 
 def explained(api, body: InfluenceRequest, stop: Callable[[], bool] = lambda: False) -> Report | Unfinished:
     """The same as a report; stop(): whether it is cancelled, beside the host's own interrupt."""
-    request = _request(body.txt2img)
+    request = txt2img_request(body.txt2img, "influence")
     recipe = _recipe(body, request)
-    if request.infotext:
-        api.apply_infotext(request, "txt2img")
-        request.infotext = None
+    apply_infotext(api, request)
     question = ask(len(recipe.loras), body.subsets, body.orders)
     at_once = int(check_number(body.at_once, "at_once", 1, 256))
     seed = request.seed if request.seed not in (None, -1) else random.randrange(2**32)
@@ -116,32 +115,10 @@ def explained(api, body: InfluenceRequest, stop: Callable[[], bool] = lambda: Fa
     return told
 
 
-def _request(given: dict):
-    """The host's own request of these fields."""
-    # when scripts are loaded it would list the settings before all extensions have theirs, and the API would lack them
-    from modules.api import models
-
-    try:
-        request = models.StableDiffusionTxt2ImgProcessingAPI(**given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise SciArtError("txt2img." + ".".join(map(str, first["loc"])), first["msg"]) from None
-    for name in ("batch_size", "n_iter"):
-        if getattr(request, name) not in (None, 1):
-            raise SciArtError(f"txt2img.{name}", f"{getattr(request, name)}; influence is told of one picture: 1")
-    if request.script_name:
-        raise SciArtError("txt2img.script_name", "influence does not work with scripts of the list; leave it out")
-    return request
-
-
 def _recipe(body: InfluenceRequest, request) -> Recipe:
     """The request's recipe, resolved; what is in `alwayson_scripts` is taken out of it."""
-    scripts = dict(request.alwayson_scripts or {})
-    given = [scripts.pop(name) for name in list(scripts) if name.lower() == SCRIPT.lower()]
-    request.alwayson_scripts = scripts
-    data = body.recipe
-    if data is None and given:
-        data = next(iter(given[0].get("args", [])), None)
+    given = without_our_script(request, SCRIPT)
+    data = given if body.recipe is None else body.recipe
     if data is None and request.infotext:
         data = infotext_utils.parse_generation_parameters(request.infotext).get(INFOTEXT_KEY)
     if data is None or is_off(data):

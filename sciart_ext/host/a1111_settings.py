@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from modules import paths, shared, ui_components
@@ -87,6 +89,18 @@ def panel_recipe() -> str:
     loras = [{"name": bound[lora["role"]], **{key: lora[key] for key in lora if key != "role"}}
              if lora.get("role") in bound else lora for lora in data.get("loras", [])]
     return json.dumps({**data, "loras": loras}, ensure_ascii=False)
+
+
+@contextmanager
+def settings_kept(names: Iterable[str]) -> Iterator[None]:
+    """Takes away what is set of these while it lasts and was not set before: after a request's override_settings the
+    host brings back only those that were."""
+    unset = [name for name in names if name not in shared.opts.data]
+    try:
+        yield
+    finally:
+        for name in unset:
+            shared.opts.data.pop(name, None)
 
 
 def help_address() -> str:

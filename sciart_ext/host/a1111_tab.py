@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from ..geometry.page import geometry_page
 from ..influence.folder import save_report
 from ..influence.report import Report
 from ..influence.subsets import Unfinished
+from ..pipeline.stages import Made, Progress
+from ..ui.pipeline_tab import PipelineActions
 from ..ui.tab import TabActions, build_tab
-from . import a1111_influence, a1111_networks
+from . import a1111_influence, a1111_networks, a1111_pipeline
 from .a1111_geometry import compared
 from .a1111_settings import OwnPresets, help_address
 from .a1111_styles import add_styles
@@ -42,8 +45,18 @@ def tab_actions() -> TabActions:
         stopped.clear()
         return _influence(request, stopped.is_set)
 
+    running = Progress(stopped.is_set)
+
+    def pipeline(request: dict) -> Made:
+        stopped.clear()
+        return _pipeline(request, running)
+
+    def pipeline_progress() -> tuple[str, float]:
+        return f"{running.name} ({running.number} of {running.stages})", _progress()
+
     return TabActions(last_picture=_last_picture, influence=influence, progress=_progress, interrupt=interrupt,
-                      save=_save, loras=a1111_networks.names, geometry=_geometry, add_styles=add_styles)
+                      save=_save, loras=a1111_networks.names, geometry=_geometry, add_styles=add_styles,
+                      pipeline=PipelineActions(pipeline, pipeline_progress, interrupt))
 
 
 def _last_picture() -> str:
@@ -54,12 +67,27 @@ def _last_picture() -> str:
 
 
 def _influence(request: dict, stop: Callable[[], bool]) -> Report | Unfinished:
+    with _refusals():
+        return a1111_influence.explained(_api(), a1111_influence.InfluenceRequest(**request), stop)
+
+
+def _pipeline(request: dict, running: Progress) -> Made:
+    with _refusals():
+        return a1111_pipeline.run_pipeline(_api(), shared.demo.app, a1111_pipeline.PipelineRequest(**request), running)
+
+
+def _api():
+    """The host's own way from a request to a picture, on an application of its own: --api need not be on."""
     from modules.api.api import Api  # it imports the whole page, which is not there yet when scripts are loaded
 
-    # the host's own way from a request to a picture, on an application of its own: --api need not be on
-    api = Api(FastAPI(), call_queue.queue_lock)
+    return Api(FastAPI(), call_queue.queue_lock)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """What the host's API refuses is refused as ours."""
     try:
-        return a1111_influence.explained(api, a1111_influence.InfluenceRequest(**request), stop)
+        yield
     except HTTPException as error:
         raise SciArtError("", str(error)) from None
 

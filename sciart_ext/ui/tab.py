@@ -1,12 +1,10 @@
-"""The tab *SciArt*: what each LoRA did to a picture, how LoRAs lie to each other, and the presets."""
+"""The tab *SciArt*: what each LoRA did to a picture, how LoRAs lie to each other, pipelines, and the presets."""
 
 from __future__ import annotations
 
 import html
 import json
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +17,11 @@ from ..influence.report import Report
 from ..influence.subsets import Unfinished
 from ..presets import PresetStore
 from .notices import help_link, notice
+from .pipeline_tab import PipelineActions, build_pipeline
 from .presets_tab import build_presets
+from .waiting import progress_bar, shown_while
 
 SUBSETS = {"all there is to tell": "all", "each LoRA alone": "solo", "each LoRA left out": "left-out"}
-LOOKS = 0.3
-"""seconds between two looks at the progress"""
 
 
 @dataclass(frozen=True)
@@ -42,6 +40,7 @@ class TabActions:
     loras: Callable[[], list[str]]
     geometry: Callable[[list[str]], str]
     """of LoRAs by name: a page"""
+    pipeline: PipelineActions
     add_styles: Callable[[], dict[str, list[str]]] = lambda: {"added": [], "kept": []}
     """the shipped prompts to the host's styles: names `added` and `kept`"""
 
@@ -63,6 +62,8 @@ def _build_tabs(actions: TabActions, store: PresetStore) -> None:
             _build_influence(actions)
         with gr.Tab("Geometry", id="sciart_geometry"):
             _build_geometry(actions)
+        with gr.Tab("Pipeline", id="sciart_pipeline"):
+            build_pipeline(actions.pipeline, store)
         with gr.Tab("Presets", id="sciart_presets"):
             build_presets(store, actions.add_styles)
 
@@ -76,11 +77,11 @@ def _build_influence(actions: TabActions) -> None:
         asked = gr.Button("As txt2img is set now", elem_id="sciart_influence_asked")
         send = gr.Button("Send to txt2img", elem_id="sciart_influence_send")
     with gr.Row():
-        recipe = gr.Textbox(label="Recipe (JSON)", max_lines=6, scale=2, elem_id="sciart_influence_recipe",
-                            placeholder="the picture's own, or another to try")
-        words = gr.Textbox(label="Words", scale=2, elem_id="sciart_influence_words",
+        recipe = gr.Textbox(label="Recipe (JSON)", max_lines=6, elem_id="sciart_influence_recipe",
+                            placeholder="the picture's own")
+        words = gr.Textbox(label="Words", elem_id="sciart_influence_words",
                            placeholder="of the prompt: rocket, robot")
-        subsets = gr.Radio(list(SUBSETS), value=next(iter(SUBSETS)), label="Tell", scale=3,
+        subsets = gr.Radio(list(SUBSETS), value=next(iter(SUBSETS)), label="Tell", scale=2,
                            elem_id="sciart_influence_subsets")
     with gr.Row():
         run = gr.Button("Explain", variant="primary", elem_id="sciart_influence_run")
@@ -93,12 +94,9 @@ def _build_influence(actions: TabActions) -> None:
     def explain(infotext: str, recipe: str, subsets: str, words: str) -> Iterator[tuple]:
         try:
             request = _request(infotext, recipe, subsets, words)
-            with ThreadPoolExecutor(1) as worker:
-                working = worker.submit(actions.influence, request)
-                while not working.done():
-                    yield _progress(actions.progress()), gr.update(), gr.update()
-                    time.sleep(LOOKS)
-                told = working.result()
+            told = yield from shown_while(
+                lambda: actions.influence(request),
+                lambda: (progress_bar("Making the pictures", actions.progress()), gr.update(), gr.update()))
         except SciArtError as error:
             yield notice(error), gr.update(), gr.update()
             return
@@ -163,10 +161,6 @@ def _request(infotext: str, recipe: str, subsets: str, words: str) -> dict:
     if words.strip():
         request["words"] = [word.strip() for word in words.split(",")]
     return request
-
-
-def _progress(share: float) -> str:
-    return (f'<label>Making the pictures <progress max="1" value="{share:.3f}"></progress> {100 * share:.0f} %</label>')
 
 
 def _framed(page: str) -> str:

@@ -14,6 +14,7 @@ import threading
 from pathlib import Path
 
 import gradio as gr
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:
@@ -26,9 +27,12 @@ from sciart_ext.errors import SciArtError  # noqa: E402
 from sciart_ext.influence.folder import save_report  # noqa: E402
 from sciart_ext.influence.report import Report, report  # noqa: E402
 from sciart_ext.influence.subsets import Unfinished, ask  # noqa: E402
+from sciart_ext.pipeline.settings import parse_pipeline  # noqa: E402
+from sciart_ext.pipeline.stages import Made, Stage  # noqa: E402
 from sciart_ext.preset_pictures import save_thumbnail, thumbnail  # noqa: E402
 from sciart_ext.presets import PresetStore, resolve, suggest  # noqa: E402
 from sciart_ext.ui.panel import PanelActions, PanelChoices, build_panel, plan_preview  # noqa: E402
+from sciart_ext.ui.pipeline_tab import PipelineActions  # noqa: E402
 from sciart_ext.ui.tab import TabActions, build_tab  # noqa: E402
 
 LORAS = ["child_style", "watercolor-v2", "science_fiction", "수채화", "other <b>&\"quoted\"", "zz last", "science_xl"]
@@ -131,7 +135,20 @@ class InventedPictures:
     def actions(self, loras: list[str]) -> TabActions:
         return TabActions(last_picture=lambda: INFOTEXT, influence=self.influence, progress=lambda: self.share,
                           interrupt=self.interrupted.set, save=lambda told: save_report(told, self.folder / "saved"),
-                          loras=lambda: loras, geometry=self.geometry)
+                          loras=lambda: loras, geometry=self.geometry, pipeline=PipelineActions(
+                              self.pipeline, lambda: ("img2img (2 of 3)", self.share), self.interrupted.set))
+
+    def pipeline(self, request: dict) -> Made:
+        self.interrupted.clear()
+        if "adetailer" not in request["without"]:
+            raise SciArtError("pipeline", 'ADetailer is not installed. To go on without: "without": ["adetailer"]')
+        stages = [Stage("txt2img", Image.new("RGB", (64, 96), "navy"), "a"),
+                  Stage("upscale", Image.new("RGB", (128, 192), "teal"), json.dumps(request))]
+        for done in range(10):
+            if self.interrupted.wait(SECONDS_A_STEP):
+                return Made(stages[:1], parse_pipeline({}), cancelled=True)
+            self.share = (done + 1) / 10
+        return Made(stages, parse_pipeline({}), ["adetailer: nothing to repair in <this>"])
 
     def influence(self, request: dict) -> Report | Unfinished:
         self.interrupted.clear()

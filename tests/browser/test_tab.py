@@ -200,7 +200,9 @@ def test_presets_are_read_saved_exported_imported_and_deleted(page, tmp_path):
     assert own in json.loads(exported.read_text(encoding="utf-8"))
     page.get_by_role("button", name="Delete").click()
     expect(status).to_contain_text(f"{own} is deleted")
-    page.locator("#sciart_presets_import input, input[type=file]").first.set_input_files(exported)
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Import").click()
+    chooser.value.set_files(exported)
     expect(status).to_contain_text("presets are imported")
     page.get_by_role("button", name="Delete").click()
     expect(status).to_contain_text(f"{own} is deleted")

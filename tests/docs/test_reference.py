@@ -16,6 +16,7 @@ from pages import ROOT, anchor, blocks, code_spans, headings, links, pages, spli
 from sciart_ext.axes import LORAS, axes
 from sciart_ext.cli import build_parser
 from sciart_ext.cli_picture import _SETTINGS
+from sciart_ext.pipeline.settings import Pipeline
 from sciart_ext.presets import PresetStore
 from sciart_ext.recipe import Recipe
 
@@ -123,6 +124,18 @@ def test_every_value_that_is_accepted_is_told():
         for kind in kinds:
             told = code_spans(" ".join(told_fields()[name.replace("hires.curve", "curve")].values()))
             assert set(get_args(kind)) <= set(told), name
+
+
+def test_every_field_of_a_pipeline_is_told_with_its_default():
+    told = {code_spans(row[0])[0]: row[1].strip("`") for table in tables(DOCS / "pipeline.md")
+            if table.head[0] == "field" for row in table.rows}
+    fields = {f"{name}.{part}": field for name, stage in Pipeline.__fields__.items()
+              for part, field in stage.type_.__fields__.items()}
+    assert set(told) == set(fields)
+    for name, field in fields.items():
+        if name != "img2img.steps":
+            assert told[name] == (field.default if isinstance(field.default, str) else f"{field.default:g}"
+                                  if not isinstance(field.default, bool) else json.dumps(field.default)), name
 
 
 @lru_cache(maxsize=1)

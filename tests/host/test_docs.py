@@ -78,7 +78,7 @@ def test_the_tables_of_request_fields_are_whole(tiny_world: HostServer) -> None:
     told = {table.heading: {code_spans(row[0])[0] for row in table.rows}
             for table in tables(API) if table.head[0] == "field"}
     assert told == {name: set(page["components"]["schemas"][f"{name}Request"]["properties"])
-                    for name in ("Plan", "Influence")}
+                    for name in ("Plan", "Influence", "Pipeline")}
     words = set(code_spans(without_code(API).split("### Geometry")[1].split("### ")[0]))
     assert set(page["components"]["schemas"]["GeometryRequest"]["properties"]) <= words
 

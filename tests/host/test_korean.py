@@ -124,7 +124,7 @@ def test_the_tab_is_korean(page: Tab, server: HostServer) -> None:
     tab.locator("#tabs > .tab-nav button", has_text="SciArt").click()
     expect(tab.locator("#sciart_influence_run")).to_be_visible()
     seen = look(tab, TAB)
-    for i in range(3):
+    for i in range(4):
         tab.locator("#sciart_tabs > .tab-nav button").nth(i).click()
         seen |= look(tab, TAB)
         if folder := os.environ.get("SCIART_SCREENSHOTS"):

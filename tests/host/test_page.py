@@ -118,10 +118,12 @@ class Tab:
 
 
 @contextmanager
-def opened(browser, server: HostServer, height: int = 1200, patience: int | None = None, **options) -> Iterator[Tab]:
+def opened(browser, server: HostServer, height: int = 1200, patience: int | None = None, query: str = "",
+           **options) -> Iterator[Tab]:
     """A fresh page's txt2img; it fails the test when the page reports an error that is not the host's own.
 
-    patience: milliseconds to wait for anything, where that takes longer. options: of the browser's context."""
+    patience: milliseconds to wait for anything, where that takes longer. query: `?__theme=dark`. options: of the
+    browser's context."""
     context = browser.new_context(viewport={"width": 1280, "height": height}, **options)
     if patience:
         context.set_default_timeout(patience)
@@ -130,7 +132,7 @@ def opened(browser, server: HostServer, height: int = 1200, patience: int | None
     tab.on("pageerror", lambda error: errors.append(str(error)))
     tab.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     try:
-        tab.goto(f"http://127.0.0.1:{server.port}/")
+        tab.goto(f"http://127.0.0.1:{server.port}/{query}")
         tab.wait_for_selector("#sciart_txt2img_enabled", state="attached")
         yield Tab(tab)
     finally:

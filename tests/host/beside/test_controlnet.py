@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from asking import MERGED, OWN_ROWS, WEIGHTS, is_first_picture_other, is_first_picture_same, made
 from control_files import write_adapter
 from pictures import tags
-from pose import pose_picture
+from PIL import ImageOps
 from server import HostServer, as_base64
 
+from sciart_ext.pipeline.poses import pose_picture
+
+FIGURE = pose_picture("waving", 128, 128)
+
 POSE = {"enabled": True, "module": "none", "model": "t2i-openpose", "weight": 1.0, "processor_res": 128,
-        "image": as_base64(pose_picture(128, 128))}
-MIRRORED = {**POSE, "image": as_base64(pose_picture(128, 128, mirrored=True))}
+        "image": as_base64(np.asarray(FIGURE))}
+MIRRORED = {**POSE, "image": as_base64(np.asarray(ImageOps.mirror(FIGURE)))}
 ONLY_PROMPT = {**POSE, "control_mode": "ControlNet is more important"}
 REFERENCE = {**POSE, "module": "reference_only", "model": "None"}
 NOTHING = {"child": 1e-6, "watercolor": 1e-6}
