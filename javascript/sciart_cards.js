@@ -21,6 +21,11 @@
             this.model = choices.model;
         }
 
+        /** Whether there are files of which only the name is known yet. */
+        get unread() {
+            return [...this.files.values()].some((file) => file.unread);
+        }
+
         /** Whether the file is known not to work with the loaded model. */
         unfit(name) {
             const file = this.files.get(name);

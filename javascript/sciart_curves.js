@@ -20,13 +20,12 @@
             this.active = 0;
             this.chips = dom.h("div", {class: "sciart-chips", role: "group", "aria-label": "LoRA to edit"});
             this.svg = plot.s("svg", {class: "sciart-plot", role: "group", "aria-label": "Weights over the steps",
-                "font-size": 11.5});
+                "aria-description": "Left and Right tell the weights of each step", tabindex: 0, "font-size": 11.5});
             this.lines = plot.s("g");
             this.handles = plot.s("g", {class: "sciart-handles"});
-            this.guide = plot.s("line", {class: "sciart-guide", stroke: "currentColor", "stroke-opacity": 0.4});
-            this.svg.append(this.lines, this.guide, this.handles);
-            this.told = dom.h("div", {class: "sciart-told sciart-hidden"});
-            this.stage = dom.h("div", {class: "sciart-stage"}, this.svg, this.told);
+            this.reading = new sciart.Reading(this);
+            this.svg.append(this.lines, this.reading.guide, this.handles);
+            this.stage = dom.h("div", {class: "sciart-stage"}, this.svg, this.reading.told);
             this.node = dom.h("div", {class: "sciart-curves"}, this.chips, this.stage, this.drawTools());
             this.gestures = new sciart.Gestures(this);
             new ResizeObserver(() => this.stage.clientWidth === this.width || this.show()).observe(this.stage);
@@ -84,13 +83,11 @@
             if (!this.gestures.drag) this.frame(passes);
             this.svg.setAttribute("width", this.width);
             this.svg.setAttribute("height", HEIGHT);
-            this.guide.setAttribute("y1", this.frames[0].top);
-            this.guide.setAttribute("y2", this.frames[0].bottom);
-            if (!this.gestures.drag) this.guide.classList.add("sciart-hidden");
             this.lines.replaceChildren(...this.frames.flatMap((frame, i) => [
                 plot.axes(frame, ["step", "hires step"][i], i === 0),
                 ...this.inOrder(passes[i]).map((one) => this.drawCurve(frame, one))]));
             this.showHandles();
+            if (!this.gestures.drag) this.reading.refresh();
         }
 
         /** The chosen one above the others. */
@@ -151,10 +148,15 @@
             this.less.disabled = !shape || shape.constant;
         }
 
+        /** Where the chosen LoRA's handles are; a constant weight has one, in the middle. */
+        points() {
+            const shape = this.shape();
+            return !shape ? [] : shape.constant ? [[0.5, shape.points[0][1]]] : shape.points;
+        }
+
         /** Handles are kept as long as they can be: one of them may have the focus. */
         showHandles() {
-            const shape = this.shape();
-            const points = !shape ? [] : shape.constant ? [[0.5, shape.points[0][1]]] : shape.points;
+            const shape = this.shape(), points = this.points();
             while (this.handles.children.length > points.length) this.handles.lastChild.remove();
             while (this.handles.children.length < points.length) this.handles.append(this.drawHandle());
             this.active = Math.min(this.active, Math.max(points.length - 1, 0));

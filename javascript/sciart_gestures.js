@@ -19,15 +19,21 @@
         listen() {
             const svg = this.curves.svg;
             svg.addEventListener("pointerdown", (event) => this.press(event));
-            svg.addEventListener("pointermove", (event) => this.drag ? this.pull(event) : this.hover(event));
-            svg.addEventListener("pointerup", () => this.release());
+            const touch = (event) => event.pointerType === "touch";  // a finger hovers nowhere: it taps
+            svg.addEventListener("pointermove", (event) => this.drag ? this.pull(event) : touch(event) || this.hover(event));
+            svg.addEventListener("pointerup", (event) => {
+                this.release();
+                if (touch(event)) this.hover(event);
+            });
             svg.addEventListener("pointercancel", () => this.cancel());
-            svg.addEventListener("pointerleave", () => this.drag || this.say(null));
+            svg.addEventListener("pointerleave", (event) => this.drag || touch(event) || this.curves.reading.show(null));
             dom.keepTouches(svg);
             svg.addEventListener("dblclick", (event) => this.twice(event));
-            this.curves.handles.addEventListener("keydown", (event) => this.key(event));
-            this.curves.handles.addEventListener("focusin", (event) => {
-                this.curves.active = Number(event.target.closest(".sciart-handle").dataset.point);
+            // not on the handles' group: what listens for the focus in an SVG takes it, too
+            svg.addEventListener("keydown", (event) => this.key(event));
+            svg.addEventListener("focusin", (event) => {
+                const handle = event.target.closest(".sciart-handle");
+                if (handle) this.curves.active = Number(handle.dataset.point);
             });
         }
 
@@ -79,7 +85,7 @@
             this.curves.move(drag.index, this.snapped([point[0], weight], event), drag.shape);
             const now = this.curves.shape();
             const [progress, told] = now.constant ? [point[0], now.points[0][1]] : now.points[drag.index];
-            this.say(progress, drag.leaving ? ["let go to take the point out"]
+            this.curves.reading.say(progress, drag.leaving ? ["let go to take the point out"]
                 : [now.constant ? `${told}` : this.curves.tell(progress, told)]);
         }
 
@@ -87,7 +93,7 @@
             const {drag} = this;
             if (!drag) return;
             this.drag = null;
-            this.say(null);
+            this.curves.reading.show(null);
             if (drag.leaving) this.curves.remove(drag.index);
             else if (drag.moved) this.curves.show();
         }
@@ -96,7 +102,7 @@
             if (!this.drag) return;
             const {before} = this.drag;
             this.drag = null;
-            this.say(null);
+            this.curves.reading.show(null);
             this.curves.edit((lora) => {
                 for (const key of Object.keys(lora)) delete lora[key];
                 Object.assign(lora, before);
@@ -116,30 +122,7 @@
         }
 
         hover(event) {
-            if (!this.curves.frames || !this.curves.width) return;
-            const {x} = this.at(event);
-            const pass = this.curves.frames.findIndex(({left, right}) => x >= left && x <= right);
-            if (pass < 0) return this.say(null);
-            const frame = this.curves.frames[pass], step = frame.step(frame.progress(x));
-            const curves = this.curves.passes()[pass] || [];
-            this.say(sciart.schedules.stepProgress(step, frame.steps), [`step ${step + 1} of ${frame.steps}`,
-                ...curves.filter(({weights}) => weights.length).map(({name, weights}) =>
-                    `${name}: ${sciart.schedules.rounded(weights[step], 3)}`)], pass);
-        }
-
-        /** Tells lines beside a place of the plot; null: nothing any more. */
-        say(progress, lines = [], pass = 0) {
-            const told = progress !== null && lines.length;
-            this.curves.told.classList.toggle("sciart-hidden", !told);
-            this.curves.guide.classList.toggle("sciart-hidden", !told);
-            if (!told) return;
-            const frame = this.curves.frames[pass], x = frame.x(progress);
-            this.curves.guide.setAttribute("x1", x);
-            this.curves.guide.setAttribute("x2", x);
-            this.curves.told.replaceChildren(...lines.map((line) => dom.h("div", {}, line)));
-            const right = x > this.curves.width / 2;
-            this.curves.told.style.left = right ? "" : `${x + 10}px`;
-            this.curves.told.style.right = right ? `${this.curves.width - x + 10}px` : "";
+            if (this.curves.frames && this.curves.width) this.curves.reading.show(this.curves.reading.under(this.at(event).x));
         }
 
         // the keyboard

@@ -253,10 +253,34 @@
 
         showChoices(choices) {
             this.cards.take(choices);
-            this.names.replaceChildren(...choices.loras.map((lora) => dom.h("option", {value: lora.name},
-                [lora.kind, lora.rank && `rank ${lora.rank}`].filter(Boolean).join(", "))));
             this.presets.showChoices(choices);
+            this.showNames();
             this.rowWidgets.forEach((row) => row.showCard());
+            if (this.cards.unread) this.readCards();
+        }
+
+        showNames() {
+            this.names.replaceChildren(...this.presets.choices.loras.map((lora) => dom.h("option", {value: lora.name},
+                [lora.kind, lora.rank && `rank ${lora.rank}`].filter(Boolean).join(", "))));
+        }
+
+        /** Of many files Python reads some at a time: asks until all have been read. */
+        async readCards() {
+            if (this.reading) return;
+            this.reading = true;
+            while (this.cards.unread) {
+                const {loras, error} = await this.bridge.ask("cards", {});
+                if (!loras) {
+                    this.say(error);
+                    break;
+                }
+                this.presets.choices.loras = loras;
+                this.cards.take(this.presets.choices);
+                this.rowWidgets.forEach((row) => row.showCard());
+            }
+            this.reading = false;
+            this.showNames();
+            this.presets.roles.refresh();
         }
 
         say(message, field) {

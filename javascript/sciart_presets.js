@@ -1,4 +1,4 @@
-/* Choosing, using, saving and deleting presets, and binding their roles to LoRAs. */
+/* Choosing, using, saving and deleting presets. */
 (function() {
     "use strict";
 
@@ -13,6 +13,7 @@
             this.panel = panel;
             this.choices = {loras: [], presets: [], bindings: {}, suggestions: {}};
             this.cards = new sciart.PresetCards(panel, () => this.showPreset());
+            this.roles = new sciart.Roles(panel, this);
             this.node = this.draw();
             this.saveNode = this.drawSaving();
         }
@@ -23,8 +24,7 @@
                 {title: "Fills the rows, and the prompt, size, steps, sampler and seed of this page"});
             this.description = dom.h("p", {class: "sciart-description"});
             this.prompt = dom.h("select", {});
-            this.roles = dom.h("div", {class: "sciart-line sciart-roles"});
-            return dom.h("div", {class: "sciart-presets"}, this.cards.node, this.description, this.roles,
+            return dom.h("div", {class: "sciart-presets"}, this.cards.node, this.description, this.roles.node,
                 dom.h("div", {class: "sciart-line"}, dom.labelled("Prompt of the preset", this.prompt, "sciart-grow"),
                     this.use, this.useAll));
         }
@@ -50,25 +50,6 @@
                     dom.button("Save preset", () => this.savePreset()), this.unsave));
         }
 
-        /** A select of LoRAs for one role, likely ones first. */
-        drawBinding(role) {
-            const names = this.choices.loras.map((lora) => lora.name);
-            const {cards} = this.panel;
-            const fitting = (name) => Number(cards.unfit(name));
-            const likely = [...this.choices.suggestions[role] || []].sort((a, b) => fitting(a) - fitting(b));
-            const bound = this.choices.bindings[role];
-            const option = (name) => [name, cards.unfit(name) ? dom.t("{0} (does not fit)", name) : name];
-            const group = (label, values) => values.length ?
-                dom.h("optgroup", {label}, ...dom.options(values.map(option), bound)) : null;
-            const known = bound === undefined || names.includes(bound) || likely.includes(bound);
-            const select = dom.h("select",
-                {"data-field": "name", "data-role": role, onchange: () => this.bind(role, select.value)},
-                dom.h("option", {value: ""}, "choose a LoRA"), group("bound, but not found", known ? [] : [bound]),
-                group("likely", likely), group("all", names.filter((name) => !likely.includes(name))));
-            select.classList.toggle("sciart-wanted", !bound);
-            return select;
-        }
-
         chosen() {
             return this.choices.presets.find((preset) => preset.name === this.cards.value);
         }
@@ -92,21 +73,12 @@
             const prompt = prompts.includes(this.prompt.value) ? this.prompt.value : prompts[0];
             this.prompt.replaceChildren(...dom.options(prompts.map((text) => [text, text]), prompt));
             this.prompt.disabled = prompts.length < 2;
-            this.roles.replaceChildren(...(preset?.roles || []).map((role) => this.drawRole(role)));
+            this.roles.show(preset?.roles || []);
         }
 
-        /** One role of the preset: which LoRA plays it, and what that is. */
-        drawRole(role) {
-            const field = dom.labelled(dom.t("LoRA for “{0}”", role), this.drawBinding(role), "sciart-medium");
-            const card = dom.h("div", {class: "sciart-card"});
-            this.panel.cards.show(card, this.choices.bindings[role], true);
-            field.append(card);
-            return field;
-        }
-
-        /** The chosen preset's recipe, its roles replaced by the LoRAs bound to them. */
-        recipe() {
-            const recipe = structuredClone(this.chosen().recipe);
+        /** The preset's recipe, its roles replaced by the LoRAs bound to them. */
+        recipe(preset) {
+            const recipe = structuredClone(preset.recipe);
             return {...recipe, enabled: true, loras: (recipe.loras || []).map((lora) => this.bound(lora))};
         }
 
@@ -116,14 +88,16 @@
             return name ? {name, ...others} : lora;
         }
 
-        usePreset() {
-            this.panel.replace(this.recipe());
+        async usePreset() {
+            const preset = this.chosen();
+            if (await this.roles.take()) this.panel.replace(this.recipe(preset));
         }
 
-        pastePreset() {
-            const {tab} = this.panel;
+        async pastePreset() {
+            const {tab} = this.panel, preset = this.chosen();
             const prompt = this.prompt.value || undefined;
-            const text = host.infotext(tab, this.chosen().txt2img || {}, prompt, recipes.text(this.recipe()));
+            if (!await this.roles.take()) return;
+            const text = host.infotext(tab, preset.txt2img || {}, prompt, recipes.text(this.recipe(preset)));
             try {
                 host.pasteInfotext(tab, text);
             } catch (error) {

@@ -92,7 +92,7 @@
 
         drawName(title) {
             if (this.lora.role !== undefined && this.lora.name === undefined) {
-                const binding = this.panel.presets.drawBinding(this.lora.role);
+                const binding = this.panel.presets.roles.drawBinding(this.lora.role);
                 return dom.labelled(dom.t("{0}: role “{1}”", title, this.lora.role), binding, "sciart-name");
             }
             const input = dom.h("input", {type: "text", value: this.lora.name, list: this.panel.id("names"),
@@ -178,7 +178,7 @@
         }
 
         drawGroup(text, inputs) {
-            return dom.h("div", {class: "sciart-field sciart-medium", role: "group", "aria-label": text},
+            return dom.h("div", {class: "sciart-field sciart-medium sciart-blocks", role: "group", "aria-label": text},
                 dom.h("span", {class: "sciart-label"}, text), dom.h("div", {class: "sciart-pair"}, ...inputs));
         }
 

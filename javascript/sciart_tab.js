@@ -5,6 +5,8 @@
 
     const sciart = window.sciart ||= {};
 
+    const SEEN = 450;  // pixels of a report: what to say of each LoRA, and the first heatmaps
+
     sciart.sendToTxt2img = function(infotext) {
         sciart.host.pasteInfotext("txt2img", infotext);
         if (typeof switch_to_txt2img === "function") switch_to_txt2img();
@@ -16,9 +18,12 @@
         return sciart.host.infotext("txt2img", sciart.host.currentSettings("txt2img"), undefined, recipe.value);
     };
 
-    /** A report in its frame is light or dark as the page around it is. */
-    sciart.themeOf = function(frame) {
+    /** A report in its frame is light or dark as the page around it is. It comes into view where little of it is seen,
+        but not away from what somebody is typing. */
+    sciart.reportLoaded = function(frame) {
         const dark = document.body.classList.contains("dark");
         frame.contentDocument.documentElement.style.colorScheme = dark ? "dark" : "light";
+        const seen = window.innerHeight - frame.getBoundingClientRect().top;
+        if (seen < SEEN && !document.activeElement.matches("textarea, input")) frame.scrollIntoView({block: "nearest"});
     };
 })();

@@ -17,7 +17,10 @@ MAX_SIDE = 384
 
 _STYLE = """
 :root { color-scheme: light dark }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 1rem auto; padding: 0 1rem }
+h1, h2 { margin: 1.2rem 0 .5rem; line-height: 1.2; font-size: 1.25rem }
+h1 { font-size: 1.5rem }
+h1:first-of-type { margin-top: 0 }
 .scroll { overflow-x: auto }
 .pictures td, .pictures th { padding: .25rem; text-align: center; vertical-align: top; font-weight: normal }
 .pictures img { width: 11rem; image-rendering: pixelated; display: block; margin: auto }
@@ -65,10 +68,10 @@ def base64_png(image: Image.Image) -> str:
 
 
 def pictures_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Rows of cells, HTML, under their heads, text; it scrolls where it is wider than the page."""
+    """Rows of cells, HTML, under their heads, text, if there are any; it scrolls where it is wider than the page."""
     top = "".join(f"<th>{html.escape(head)}</th>" for head in heads)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table class="pictures"><tr>{top}</tr>{body}</table></div>'
+    return f'<div class="scroll"><table class="pictures">{f"<tr>{top}</tr>" if top else ""}{body}</table></div>'
 
 
 def numbers_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -105,9 +105,12 @@ class PresetStore:
         except ValueError as error:
             raise SciArtError("roles", f"{path} cannot be read: {error}") from None
 
-    def bind(self, bindings: dict[str, str]) -> dict[str, str]:
-        """Binds roles to LoRA names, beside those bound before; an empty name unbinds. Returns all of them."""
-        merged = {**self.bindings(), **_check_bindings(bindings)}
+    def bind(self, bindings: dict[str, str], only_unbound: bool = False) -> dict[str, str]:
+        """Binds roles to LoRA names, beside those bound before; an empty name unbinds. Returns all of them.
+
+        only_unbound: roles that are bound already keep their LoRA."""
+        kept, asked = self.bindings(), _check_bindings(bindings)
+        merged = {**asked, **kept} if only_unbound else {**kept, **asked}
         merged = {role: name for role, name in merged.items() if name}
         write_json(self.user_dir / "roles.json", merged)
         return merged

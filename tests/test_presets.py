@@ -233,6 +233,13 @@ def test_bindings_are_kept_and_the_recipe_s_own_come_first(store):
     assert [lora.name for lora in recipe.loras] == ["other", "w", "s"]
 
 
+def test_only_unbound_roles_are_bound_where_that_is_asked(store):
+    store.bind({"child": "mine"})
+    bound = {"child": "mine", "science": "scifi"}
+    assert store.bind({"child": "other", "science": "scifi"}, only_unbound=True) == bound
+    assert store.bindings() == bound
+
+
 @pytest.mark.parametrize("bindings", [[], {"child": 1}, "x"])
 def test_wrong_bindings_are_refused(store, bindings):
     with pytest.raises(SciArtError, match="roles"):

@@ -17,8 +17,9 @@ from .a1111_settings import OwnPresets
 def panel_actions() -> PanelActions:
     """The panel's questions, answered by the host's files and the preset folders."""
     store = OwnPresets()
-    return PanelActions(choices=lambda: _choices(store), preview=lambda *args: _preview(store, *args),
-                        bind=store.bind, save_preset=store.save, delete_preset=store.delete,
+    return PanelActions(choices=lambda: _choices(store), cards=cards.all,
+                        preview=lambda *args: _preview(store, *args), bind=store.bind,
+                        save_preset=store.save, delete_preset=store.delete,
                         save_thumbnail=lambda name, picture: save_thumbnail(store, name, picture),
                         refresh=a1111_networks.refresh)
 
@@ -33,8 +34,10 @@ def _choices(store: PresetStore) -> PanelChoices:
     presets = [store.read(name) for name in store.names()]
     roles = {role for preset in presets for role in preset.roles()}
     shown = [{**preset.to_json(), "thumbnail": thumbnail(store, preset.name)} for preset in presets]
-    return PanelChoices(loras=cards.all(), presets=shown, bindings=store.bindings(),
-                        suggestions={role: suggest(role, names) for role in sorted(roles)}, model=cards.model())
+    suggestions = {role: suggest(role, names) for role in sorted(roles)}
+    bindings = store.bindings()
+    first = [*bindings.values(), *(name for found in suggestions.values() for name in found)]
+    return PanelChoices(cards.all(first), shown, bindings, suggestions, cards.model())
 
 
 def _preview(store: PresetStore, recipe_text: str, steps: int, hires_steps: int) -> dict:

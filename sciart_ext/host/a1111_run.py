@@ -14,6 +14,7 @@ from ..compose.unread import unread
 from ..errors import SciArtError
 from ..guidance.guide import Guide
 from ..guidance.sheet import Seen, subject_sheet
+from ..lora.reading import fingerprint
 from ..mixer.mixture import Mixture
 from ..plan import PassPlan, compile_plan
 from ..presets import resolve
@@ -25,7 +26,7 @@ from .a1111_fused import check_can_compose
 from .a1111_guided import check_can_guide
 from .a1111_pass import Pass
 from .a1111_prompts import Prompts
-from .a1111_session import fingerprint, loaded_model, lora_paths, session
+from .a1111_session import loaded_model, lora_paths, session
 from .a1111_settings import OwnPresets, version_is_told, with_memory_limit
 from .a1111_watched import Watched
 

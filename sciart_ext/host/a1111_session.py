@@ -10,18 +10,13 @@ from torch import nn
 
 from ..errors import SciArtError
 from ..lora.file import inspect_lora, load_lora
+from ..lora.reading import fingerprint
 from ..mixer.mixture import Mixture, bind
 from ..recipe import Recipe
 from . import a1111_networks
 from .a1111_model import model_name, model_parts, untouched_weight, update_weights
 
 MODELS_KEPT = 2
-
-
-def fingerprint(path: Path) -> tuple[str, int, int]:
-    """Changes whenever the file does."""
-    stat = path.stat()
-    return str(path), stat.st_mtime_ns, stat.st_size
 
 
 class Session:

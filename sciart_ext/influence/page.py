@@ -29,10 +29,12 @@ def report_page(told: Report) -> str:
 def report_body(told: Report) -> str:
     """What is between the page's head and foot."""
     names = told.influence.names
-    parts = ["<h1>What each LoRA did</h1>", _made(told), _sentences(told)]
-    if told.influence.shares is not None:
-        parts.append(_shares(told))
-    parts += ["<h2>The pictures</h2>", _pictures(told), "<h2>Where</h2>", _heat(told)]
+    shares = told.influence.shares
+    # the first that is seen, in the tab too: what to say of each, and where
+    parts = ["<h1>What each LoRA did</h1>", _sentences(told), _bar(told) if shares is not None else "",
+             "<h2>Where</h2>", _heat(told), "<h2>The pictures</h2>", _made(told), _pictures(told)]
+    if shares is not None:
+        parts += ["<h2>How much</h2>", _shares(told)]
     for kind, effects in effects_of(told.influence).items():
         parts.append(f"<h2>When: {BACKGROUNDS[kind][0]}</h2>")
         parts.append(_curves(names, effects, BACKGROUNDS[kind][0]))
@@ -57,20 +59,24 @@ def _sentences(told: Report) -> str:
     return f'<ul class="sentences">{items}</ul>'
 
 
-def _shares(told: Report) -> str:
-    """Bars of the positive shares, and all of them as numbers, by phase too."""
-    shares, names = told.influence.shares, told.influence.names
-    positive = [max(float(part), 0) for part in shares.parts]
+def _bar(told: Report) -> str:
+    """The positive shares, side by side."""
+    positive = [max(float(part), 0) for part in told.influence.shares.parts]
     total = sum(positive) or 1
     spans = "".join(f'<span style="flex: {part / total:.4f}; background: {line_style(k)[0]}" title="{html.escape(name)}'
                     f': {100 * part:.1f} %">{html.escape(name)}</span>'
-                    for k, (name, part) in enumerate(zip(names, positive)) if part > 0)
+                    for k, (name, part) in enumerate(zip(told.influence.names, positive)) if part > 0)
+    return f'<div class="bar">{spans}</div>'
+
+
+def _shares(told: Report) -> str:
+    """All shares as numbers, by phase too."""
+    shares, names = told.influence.shares, told.influence.names
     rows = [(name, _percent(shares.parts[k], shares.errors[k] if shares.orders else None),
              *(_percent(phase[k]) for phase in shares.phases)) for k, name in enumerate(names)]
     exact = ("exact: every set of the LoRAs was made" if shares.orders is None else
              f"estimated from {shares.orders} orders of the LoRAs, with intervals of at least 95 %")
-    return (f'<div class="bar">{spans}</div>'
-            + numbers_table(["of the change", *(f"{phase} third" for phase in PHASES)], rows)
+    return (numbers_table(["of the change", *(f"{phase} third" for phase in PHASES)], rows)
             + f"<p>Shapley shares ({exact}) of the picture's change in CIELAB, and of the latents' in each third of "
               f"the steps; they sum to 100 %, and pixel by pixel to the change within ΔE {shares.residual:.0e}. "
               "Below 0: it works against the others.</p>")
@@ -100,7 +106,7 @@ def _heat(told: Report) -> str:
     rows = [[f"{_overlay(base, values, highest, f'Heatmap, {title}')}<small>{html.escape(title)}, mean ΔE "
              f"{values.mean():.1f}</small>" for of, title, base, values in maps if of == kind]
             for kind in dict.fromkeys(kind for kind, *_ in maps)]
-    return (pictures_table([""] * len(told.influence.names), rows) + _scale(highest, "ΔE")
+    return (pictures_table([], rows) + _scale(highest, "ΔE")
             + "<p>CIELAB distance ΔE*ab per pixel, on one scale; about 2 is just visible.</p>")
 
 

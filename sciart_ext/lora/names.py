@@ -9,6 +9,7 @@ UNet of the family has two residual blocks and one resampler per level.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 
@@ -35,6 +36,8 @@ _PREFIXES = (("lora_unet_", "unet_"), ("oft_unet_", "unet_"), ("lora_te1_", "te1
              ("lora_te_", "te1_"))
 _UNET_BLOCKS = re.compile(r"(down_blocks|mid_block|up_blocks|input_blocks|middle_block|output_blocks)_")
 
+_KEPT = 2**14  # keys taken apart: many files have the same ones
+
 _RESNET = {"conv1": "in_layers_2", "conv2": "out_layers_3", "norm1": "in_layers_0", "norm2": "out_layers_0",
            "time_emb_proj": "emb_layers_1", "conv_shortcut": "skip_connection"}
 _WHOLE = {"conv_in": "input_blocks_0_0", "conv_out": "out_2", "conv_norm_out": "out_0",
@@ -42,6 +45,7 @@ _WHOLE = {"conv_in": "input_blocks_0_0", "conv_out": "out_2", "conv_norm_out": "
           "add_embedding_linear_1": "label_emb_0_0", "add_embedding_linear_2": "label_emb_0_2"}
 
 
+@lru_cache(_KEPT)
 def parse_key(key: str) -> Key | None:
     """The canonical layer and part of a LoRA file's key; None for a key of no known form."""
     stem, part = split_key(key) or ("", "")
@@ -49,6 +53,7 @@ def parse_key(key: str) -> Key | None:
     return Key(layer, part) if layer else None
 
 
+@lru_cache(_KEPT)
 def split_key(key: str) -> tuple[str, str] | None:
     """The layer's name as the file writes it, and the part; None for a key of no known form."""
     for pattern, part in _PARTS:

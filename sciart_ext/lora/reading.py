@@ -41,6 +41,12 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     return tensors, metadata
 
 
+def fingerprint(path: Path) -> tuple[str, int, int]:
+    """Path, time and bytes of a file: another whenever the file is."""
+    stat = path.stat()
+    return str(path), stat.st_mtime_ns, stat.st_size
+
+
 def read_header(path: Path) -> dict:
     """The header of a safetensors file: `{key: {"dtype", "shape", ...}, "__metadata__": {...}}`, checked."""
     if not path.is_file():

@@ -32,8 +32,8 @@ class PanelChoices:
     """What the widgets offer, as plain data."""
 
     loras: list[dict] = field(default_factory=list)
-    """[{"name", "file"?, "kind"?, "rank"?, "base"?, "bytes"?, "fits"?, "fit_note"?, "error"?}]; fits: the loaded model,
-    None where that is not known; fit_note: why not, or what of it does not"""
+    """[{"name", "file"?, "kind"?, "rank"?, "base"?, "bytes"?, "fits"?, "fit_note"?, "error"?, "unread"?}]; fits: the
+    loaded model, None where that is not known; fit_note: why not, or what of it does not; unread: see `cards`"""
     presets: list[dict] = field(default_factory=list)
     """`Preset.to_json()` of each preset, and its "thumbnail" as a data URL or None"""
     bindings: dict[str, str] = field(default_factory=dict)
@@ -49,9 +49,12 @@ class PanelActions:
     """What the panel may ask of Python. Each raises `SciArtError` where it cannot."""
 
     choices: Callable[[], PanelChoices]
+    cards: Callable[[], list[dict]]
+    """`PanelChoices.loras` again, of which more has been read"""
     preview: Callable[[str, int, int], dict]
     """(recipe as JSON text, steps, hires steps or 0) to what `plan_preview` gives"""
-    bind: Callable[[dict[str, str]], Any]
+    bind: Callable[[dict[str, str], bool], Any]
+    """(role: LoRA name, whether only roles that are not bound yet); see `PresetStore.bind`"""
     save_preset: Callable[[str, dict], Any]
     delete_preset: Callable[[str], Any]
     save_thumbnail: Callable[[str, str | None], Any]
@@ -134,6 +137,10 @@ def _ask_choices(actions: PanelActions, asked: dict) -> dict:
     return {"choices": asdict(actions.choices())}
 
 
+def _ask_cards(actions: PanelActions, asked: dict) -> dict:
+    return {"loras": actions.cards()}
+
+
 def _ask_preview(actions: PanelActions, asked: dict) -> dict:
     steps = min(max(int(asked["steps"]), 1), MAX_STEPS)
     hires_steps = min(max(int(asked["hires_steps"]), 0), MAX_STEPS)
@@ -141,7 +148,7 @@ def _ask_preview(actions: PanelActions, asked: dict) -> dict:
 
 
 def _ask_bind(actions: PanelActions, asked: dict) -> dict:
-    actions.bind(asked["bindings"])
+    actions.bind(asked["bindings"], bool(asked.get("only_unbound")))
     return {"choices": asdict(actions.choices())}
 
 
@@ -156,5 +163,5 @@ def _ask_delete_preset(actions: PanelActions, asked: dict) -> dict:
     return {"choices": asdict(actions.choices())}
 
 
-_ACTIONS = {"choices": _ask_choices, "preview": _ask_preview, "bind": _ask_bind,
+_ACTIONS = {"choices": _ask_choices, "cards": _ask_cards, "preview": _ask_preview, "bind": _ask_bind,
             "save_preset": _ask_save_preset, "delete_preset": _ask_delete_preset}

@@ -112,13 +112,15 @@ def build_presets(store: PresetStore, add_styles: Callable[[], dict[str, list[st
     file = gr.File(label="Exported", visible=False, elem_id="sciart_presets_file")
     status = gr.HTML(elem_id="sciart_presets_status")
 
-    look.click(does.looked, outputs=[chosen, status], show_progress="hidden")
-    chosen.input(does.opened, [chosen], [name, text, status], show_progress="hidden")
-    save.click(does.saved, [name, text], [chosen, status], show_progress="hidden")
-    delete.click(does.deleted, [name], [chosen, status], show_progress="hidden")
-    styles.click(does.styled, outputs=[status], show_progress="hidden").then(None, _js=REFRESH_STYLES)
-    export.click(does.exported, outputs=[file, status], show_progress="hidden")
-    given.upload(does.imported, [given], [chosen, status], show_progress="hidden")
+    # without the queue, which gives a page that is busy five seconds and then tells of an errored connection
+    at_once = {"queue": False, "show_progress": "hidden"}
+    look.click(does.looked, outputs=[chosen, status], **at_once)
+    chosen.input(does.opened, [chosen], [name, text, status], **at_once)
+    save.click(does.saved, [name, text], [chosen, status], **at_once)
+    delete.click(does.deleted, [name], [chosen, status], **at_once)
+    styles.click(does.styled, outputs=[status], **at_once).then(None, _js=REFRESH_STYLES)
+    export.click(does.exported, outputs=[file, status], **at_once)
+    given.upload(does.imported, [given], [chosen, status], **at_once)
 
 
 def _json(text: str) -> dict:

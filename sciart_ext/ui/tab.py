@@ -69,18 +69,20 @@ def _build_tabs(actions: TabActions, store: PresetStore) -> None:
 
 
 def _build_influence(actions: TabActions) -> None:
-    infotext = gr.Textbox(label="Picture (its infotext)", lines=4, elem_id="sciart_influence_infotext",
+    # as low as can be: the report below is what one looks at
+    infotext = gr.Textbox(label="Picture (its infotext)", lines=3, max_lines=3, elem_id="sciart_influence_infotext",
                           placeholder="of a picture that was made with SciArt, or is to be")
     with gr.Row():
         last = gr.Button("The last picture", elem_id="sciart_influence_last")
         asked = gr.Button("As txt2img is set now", elem_id="sciart_influence_asked")
         send = gr.Button("Send to txt2img", elem_id="sciart_influence_send")
-    recipe = gr.Textbox(label="Recipe (JSON)", lines=2, elem_id="sciart_influence_recipe",
-                        placeholder="the picture's own; another one is tried on the picture")
     with gr.Row():
-        subsets = gr.Radio(list(SUBSETS), value=next(iter(SUBSETS)), label="Tell", elem_id="sciart_influence_subsets")
+        recipe = gr.Textbox(label="Recipe (JSON)", max_lines=6, elem_id="sciart_influence_recipe",
+                            placeholder="the picture's own")
         words = gr.Textbox(label="Words", elem_id="sciart_influence_words",
-                           placeholder="of the prompt, whose attention is shown: rocket, robot")
+                           placeholder="of the prompt: rocket, robot")
+        subsets = gr.Radio(list(SUBSETS), value=next(iter(SUBSETS)), label="Tell", scale=2,
+                           elem_id="sciart_influence_subsets")
     with gr.Row():
         run = gr.Button("Explain", variant="primary", elem_id="sciart_influence_run")
         cancel = gr.Button("Cancel", elem_id="sciart_influence_cancel")
@@ -102,7 +104,7 @@ def _build_influence(actions: TabActions) -> None:
             yield (notice(f"Cancelled after {told.made} of {told.of} pictures; Explain goes on from there."),
                    gr.update(), gr.update())
             return
-        yield _sentences(told), _framed(report_page(told)), told
+        yield "", _framed(report_page(told)), told
 
     def saved(told: Report | None) -> str:
         if told is None:
@@ -121,7 +123,7 @@ def _build_influence(actions: TabActions) -> None:
     run.click(explain, [infotext, recipe, subsets, words], [status, shown, kept], show_progress="hidden")
     cancel.click(lambda: actions.interrupt() and None, queue=False, show_progress="hidden")
     save.click(saved, [kept], [status], show_progress="hidden")
-    last.click(read_last, outputs=[infotext, status], show_progress="hidden")
+    last.click(read_last, outputs=[infotext, status], queue=False, show_progress="hidden")
     asked.click(None, outputs=[infotext], _js="() => window.sciart.infotextOfTxt2img()")
     send.click(None, [infotext], _js="(text) => { window.sciart.sendToTxt2img(text); return []; }")
 
@@ -161,11 +163,7 @@ def _request(infotext: str, recipe: str, subsets: str, words: str) -> dict:
     return request
 
 
-def _sentences(told: Report) -> str:
-    return f"<ul>{''.join(f'<li>{html.escape(sentence)}</li>' for sentence in told.sentences())}</ul>"
-
-
 def _framed(page: str) -> str:
     """A whole page within the tab, with its own styles, in the theme of the page around it."""
-    return ('<iframe class="sciart-report" title="report" onload="window.sciart.themeOf(this)" '
+    return ('<iframe class="sciart-report" title="report" onload="window.sciart.reportLoaded(this)" '
             f'srcdoc="{html.escape(page)}"></iframe>')

@@ -69,9 +69,14 @@ div.form { border-width: 0; box-shadow: none; background: transparent; overflow:
 """
 
 
+def unread(name: str) -> dict:
+    """What the panel is told of a LoRA file that has not been read yet."""
+    return {"name": name, "file": f"{name}.safetensors", "bytes": 9_543_210}
+
+
 def card(name: str) -> dict:
     """What the panel is told of a LoRA file: one of another model, one that is none, others that fit."""
-    file = {"name": name, "file": f"{name}.safetensors", "bytes": 9_543_210}
+    file = unread(name)
     if name == "zz last":
         return {**file, "error": "Flux LoRA is not supported; supported are …"}
     known = {**file, "kind": "LoRA", "rank": 16, "base": "SD1", "fits": True, "fit_note": ""}
@@ -83,10 +88,20 @@ def card(name: str) -> dict:
 def actions(store: PresetStore, loras: list[str]) -> PanelActions:
     """What the host gives the panel, over a store of presets and a list of names."""
 
+    read = set(loras[:4])
+
+    def known() -> list[dict]:
+        return [card(name) if name in read else {**unread(name), "unread": True} for name in loras]
+
+    def cards() -> list[dict]:
+        """One more has been read each time, as in the host where there are many."""
+        read.update([name for name in loras if name not in read][:1])
+        return known()
+
     def choices() -> PanelChoices:
         presets = [{**store.read(name).to_json(), "thumbnail": thumbnail(store, name)} for name in store.names()]
         roles = {role for preset in presets for role in preset["roles"]}
-        return PanelChoices([card(name) for name in loras], presets, store.bindings(),
+        return PanelChoices(known(), presets, store.bindings(),
                             {role: suggest(role, loras) for role in roles}, MODEL)
 
     def find_all(recipe):
@@ -104,7 +119,7 @@ def actions(store: PresetStore, loras: list[str]) -> PanelActions:
     def preview(text: str, steps: int, hires_steps: int) -> dict:
         return {**plan_preview(text, steps, hires_steps, find_all, notes), "model": MODEL}
 
-    return PanelActions(choices, preview, store.bind, store.save, store.delete,
+    return PanelActions(choices, cards, preview, store.bind, store.save, store.delete,
                         lambda name, picture: save_thumbnail(store, name, picture),
                         refresh=lambda: loras.append(f"found {len(loras)}"))
 

@@ -268,6 +268,68 @@ def test_numbers_are_told_under_the_pointer_and_while_dragging(page):
     expect(told).to_be_hidden()
 
 
+def test_the_focus_tells_the_numbers_of_its_point_and_of_any_step(page):
+    page.show(CHILD, STEADY)
+    told = page.panel.locator(".sciart-told")
+    keyboard = page.page.keyboard
+    page.panel.locator(".sciart-chip").last.focus()
+    keyboard.press("Tab")  # the plot itself
+    expect(page.plot).to_be_focused()
+    expect(told.locator("div")).to_have_text(["step 1 of 20", "child_style: 0.2", "watercolor-v2: 0.5"])
+    expect(told).to_have_attribute("aria-live", "polite")
+    keyboard.press("ArrowRight")
+    keyboard.press("ArrowRight")
+    expect(told.locator("div")).to_have_text(["step 3 of 20", "child_style: 0.284", "watercolor-v2: 0.5"])
+    keyboard.press("End")
+    expect(told.locator("div").first).to_have_text("step 20 of 20")
+    keyboard.press("ArrowRight")
+    expect(told.locator("div").nth(1)).to_have_text("child_style: 0.6")
+    assert page.recipe()["loras"] == [CHILD, STEADY]  # looking changes nothing
+    keyboard.press("Tab")
+    keyboard.press("Tab")  # the second point
+    expect(page.handles.nth(1)).to_be_focused()
+    expect(told.locator("div")).to_have_text(["step 11 of 20", "child_style: 0.6", "watercolor-v2: 0.5"])
+    keyboard.press("ArrowRight")
+    keyboard.press("ArrowDown")
+    expect(told.locator("div")).to_have_text(["step 11 of 20", "child_style: 0.535", "watercolor-v2: 0.5"])
+    expect(page.plot.locator(".sciart-guide")).to_be_visible()
+    box = told.bounding_box()
+    stage = page.panel.locator(".sciart-stage").bounding_box()
+    assert stage["x"] <= box["x"] and box["x"] + box["width"] <= stage["x"] + stage["width"]
+    keyboard.press("Tab")
+    expect(told).to_be_hidden()
+
+
+def test_keys_read_the_hires_pass_too(page):
+    page.page.locator("#txt2img_steps input[type=number]").fill("4")
+    page.page.evaluate("""() => document.body.insertAdjacentHTML('beforeend',
+        '<input type="checkbox" id="txt2img_hr-visible-checkbox" checked>' +
+        '<div id="txt2img_hires_steps"><input type="number" value="3"></div>')""")
+    page.show({**STEADY, "hires": {"weight": 0.1}})
+    expect(page.plot.locator("[data-curve]")).to_have_count(2)
+    page.plot.focus()
+    page.page.keyboard.press("End")
+    told = page.panel.locator(".sciart-told div")
+    expect(told).to_have_text(["step 3 of 3", "watercolor-v2: 0.1"])
+    for _ in range(3):
+        page.page.keyboard.press("ArrowLeft")
+    expect(told).to_have_text(["step 4 of 4", "watercolor-v2: 0.5"])
+
+
+def test_a_finger_that_taps_is_told_the_numbers_there(address, browser):
+    with opened(address, browser, 390, TALL, has_touch=True, is_mobile=True) as page:
+        page.open().show(CHILD, STEADY)
+        expect(page.plot.locator("circle")).to_have_count(40)
+        told = page.panel.locator(".sciart-told")
+        page.page.touchscreen.tap(*place(page, 5 / 19, 0.9))
+        expect(told.locator("div")).to_have_text(["step 6 of 20", "child_style: 0.411", "watercolor-v2: 0.5"])
+        page.page.touchscreen.tap(*centre(page.handles.nth(1)))
+        expect(told.locator("div").first).to_have_text("step 11 of 20")
+        assert page.recipe()["loras"] == [CHILD, STEADY]
+        page.page.touchscreen.tap(*centre(page.button("+ Add LoRA")))
+        expect(told).to_be_hidden()
+
+
 def test_the_hires_pass_is_drawn_beside_and_turns_leave_the_line(page):
     page.show(CHILD, {**STEADY, "hires": {"weight": 0.1}}, compose="switch", composition={"period": 2})
     dots = page.plot.locator("[data-curve='1'] circle")

@@ -108,6 +108,49 @@ def test_rows_tell_what_their_files_are(page):
     expect(cards[3]).to_contain_text("fits")
 
 
+def test_what_stands_in_empty_fields_is_not_cut_off(page):
+    page.show(*THREE)
+    page.row(0).get_by_text("More", exact=True).click()
+    for width in (None, 300, 420, 560, 700):
+        if width:
+            page.page.add_style_tag(content=f"#txt2img_settings {{ max-width: {width}px; min-width: 0 !important }}")
+        cut = page.row(0).evaluate("""(row) => [...row.querySelectorAll("input[type=number]")].map((field) => {
+            const style = getComputedStyle(field), pen = document.createElement("canvas").getContext("2d");
+            pen.font = style.font;
+            const room = field.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+            return [field.placeholder, room - pen.measureText(field.placeholder).width];
+        }).filter(([, room]) => room < 0)""")
+        assert cut == [], width
+
+
+def test_files_that_are_read_later_are_told_without_closing_a_list(address, browser):
+    with opened(address, browser) as page:
+        page.open()
+        names, held = page.panel.locator("datalist option"), []
+        expect(page.panel.locator("datalist option", has_text="LoRA, rank 16")).to_have_count(names.count() - 1)
+
+        def hold(route):
+            cards = '\\"action\\":\\"cards\\"' in (route.request.post_data or "")
+            held.append(route) if cards else route.continue_()
+
+        page.page.route("**/run/predict**", hold)
+        before = names.count()
+        page.button("Refresh the list of LoRAs").click()
+        expect(names).to_have_count(before + 1)
+        found = names.last.get_attribute("value")
+        page.add(found)
+        card = page.row(0).locator(".sciart-card span")
+        expect(card).to_have_text(["9.1 MB"])
+        role = page.panel.locator(".sciart-roles [data-role=science]")
+        role.focus()
+        role.evaluate("(select) => select.mark = true")
+        assert len(held) == 1
+        held[0].continue_()
+        expect(card.first).to_have_text("fits")
+        expect(names.last).to_have_text("LoRA, rank 16")
+        assert role.evaluate("(select) => select.mark"), "the list was drawn anew while somebody was choosing"
+
+
 def test_roles_tell_what_is_bound_and_what_does_not_fit(page):
     science = page.panel.locator(".sciart-roles [data-role=science]")
     likely = science.locator("optgroup[label=likely] option")

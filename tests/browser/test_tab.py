@@ -43,7 +43,7 @@ def test_a_picture_is_explained_and_saved(page):
         'a rocket\nSteps: 4, Sampler: Euler a, CFG scale: 6.5, Seed: 7, SciArt: "{}"')
     page.get_by_role("button", name="Explain").click()
     expect(page.locator("#sciart_influence_status progress")).to_be_visible()
-    expect(page.locator("#sciart_influence_status li").first).to_contain_text("child: ", timeout=20_000)
+    expect(page.frame_locator("iframe.sciart-report").locator("li").first).to_contain_text("child: ", timeout=20_000)
     report = page.frame_locator("iframe.sciart-report")
     expect(report.get_by_role("heading", name="What each LoRA did")).to_be_visible()
     expect(report.locator("li").nth(1)).to_contain_text("other <b>: ")
@@ -54,13 +54,41 @@ def test_a_picture_is_explained_and_saved(page):
     assert page.evaluate("document.documentElement.scrollWidth") <= inside
 
 
+def explained(page, meanwhile=lambda: None):
+    page.get_by_role("button", name="The last picture").click()
+    expect(field(page, "sciart_influence_infotext")).not_to_have_value("")
+    page.get_by_role("button", name="Explain").click()
+    expect(page.locator("#sciart_influence_status progress")).to_be_visible()
+    meanwhile()
+    report = page.frame_locator("iframe.sciart-report")
+    expect(report.get_by_role("img", name="Heatmap").first).to_be_visible(timeout=20_000)
+    return report
+
+
+@pytest.mark.parametrize("height", [800, 1000])
+def test_what_was_explained_is_in_sight_with_its_first_heatmaps(page, height):
+    page.set_viewport_size({"width": page.viewport_size["width"], "height": height})
+    report = explained(page)
+    expect(report.locator("li").first).to_be_in_viewport(ratio=1)
+    expect(report.get_by_role("img", name="Heatmap").first).to_be_in_viewport(ratio=1)
+    expect(page.locator("#sciart_influence_status.prose")).to_have_text("")
+
+
+def test_a_report_does_not_scroll_away_from_who_is_typing(page):
+    page.set_viewport_size({"width": page.viewport_size["width"], "height": 700})
+    report = explained(page, meanwhile=lambda: field(page, "sciart_influence_infotext").focus())
+    expect(report.get_by_role("heading", name="Where")).to_have_count(1)
+    page.wait_for_timeout(500)
+    assert page.evaluate("document.querySelector('#sciart_influence_infotext').getBoundingClientRect().top") > 0
+
+
 def test_another_recipe_other_subsets_and_words(page):
     field(page, "sciart_influence_infotext").fill("a rocket\nSteps: 4, Seed: 7, Size: 64x64")
     field(page, "sciart_influence_recipe").fill(RECIPE)
     page.get_by_label("each LoRA alone").check()
     field(page, "sciart_influence_words").fill("rocket, robot")
     page.get_by_role("button", name="Explain").click()
-    expect(page.locator("#sciart_influence_status li").first).to_contain_text("child: ΔE ", timeout=20_000)
+    expect(page.frame_locator("iframe.sciart-report").locator("li").first).to_contain_text("child: ΔE ", timeout=20_000)
     report = page.frame_locator("iframe.sciart-report")
     expect(report.get_by_text("robot", exact=True).first).to_be_visible()
     expect(report.locator("pre")).to_contain_text('"name": "child"')
@@ -74,7 +102,7 @@ def test_it_can_be_cancelled_and_goes_on(page):
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator("#sciart_influence_status.prose")).to_contain_text("of 4 pictures")
     page.get_by_role("button", name="Explain").click()
-    expect(page.locator("#sciart_influence_status li").first).to_contain_text("child: ", timeout=20_000)
+    expect(page.frame_locator("iframe.sciart-report").locator("li").first).to_contain_text("child: ", timeout=20_000)
 
 
 def test_what_is_wrong_is_told(page):
@@ -118,7 +146,7 @@ def test_what_txt2img_would_make_now_is_explained(page):
     expect(field(page, "sciart_influence_infotext")).to_have_value(
         re.compile(f'^a robot: "at home"\n{settings}, SciArt: ".*child_style'))
     page.get_by_role("button", name="Explain").click()
-    expect(page.locator("#sciart_influence_status li").first).to_contain_text("child: ", timeout=20_000)
+    expect(page.frame_locator("iframe.sciart-report").locator("li").first).to_contain_text("child: ", timeout=20_000)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -181,6 +209,31 @@ def test_presets_are_read_saved_exported_imported_and_deleted(page, tmp_path):
     field(page, "sciart_presets_text").fill("[]")
     page.get_by_role("button", name="Save", exact=True).click()
     expect(status).to_contain_text("expected a JSON object")
+
+
+def test_what_is_answered_at_once_does_not_wait_in_the_queue(page):
+    sockets = []
+    page.on("websocket", lambda socket: sockets.append(socket.url))
+    page.get_by_role("button", name="The last picture").click()
+    expect(field(page, "sciart_influence_infotext")).not_to_have_value("")
+    open_tab(page, "Presets")
+    for name in ("List the presets", "Save", "Delete", "Export mine", "Add the prompts as styles"):
+        with page.expect_response("**/run/predict**"):
+            page.get_by_role("button", name=name, exact=True).click()
+    page.locator("#sciart_presets_chosen input").click()
+    with page.expect_response("**/run/predict**"):
+        option(page, "two-subjects").click()
+    assert sockets == []
+
+
+def test_a_page_that_is_busy_for_seconds_gets_its_answer(page):
+    open_tab(page, "Presets")
+    page.evaluate("""() => {
+        document.querySelector("#sciart_presets_delete").click();
+        setTimeout(() => { for (const began = Date.now(); Date.now() - began < 6500;); }, 4);
+    }""")
+    expect(page.locator("#sciart_presets_status .sciart-error")).to_contain_text("name: no preset", timeout=15_000)
+    expect(page.get_by_text("Connection errored out")).to_have_count(0)
 
 
 def test_every_control_is_reached_by_the_keyboard(page):

@@ -134,10 +134,11 @@ def walk(browser, server: HostServer, url: str, screenshots: Path | None = None)
 
 
 def use_preset(person: Newcomer, panel) -> None:
-    """Chooses the preset, with the LoRAs that are offered for its roles, and its prompt and settings."""
+    """Chooses the preset, with the LoRAs that are suggested for its roles, and its prompt and settings."""
     person.click(panel.get_by_role("radio", name=PRESET_TITLE, exact=True))
     roles = panel.locator(".sciart-presets [data-role]")
     for i in range(roles.count()):
         if not roles.nth(i).input_value():
             person.choose(roles.nth(i), roles.nth(i).locator("option:not([value=''])").first.get_attribute("value"))
     person.click(panel.get_by_role("button", name="Prompt & settings too"))
+    panel.get_by_role("group", name="LoRA 3", exact=True).wait_for()  # what is typed before would be pasted over

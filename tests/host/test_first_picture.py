@@ -45,11 +45,12 @@ def test_the_readmes_five_minutes(tab: Tab, server: HostServer) -> None:
         assert word in readme
     tab.open()
     tab.preset("Science imagination").check()
-    suggested = {role: tab.panel.locator(f".sciart-presets [data-role={role}] option") for role in ROLES}
-    assert all(ROLES[role] in options.all_inner_texts()[:2] for role, options in suggested.items()), "not offered first"
-    tab.bind(ROLES)
+    for role, lora in ROLES.items():
+        expect(tab.panel.locator(f".sciart-presets [data-role={role}][data-suggested]")).to_have_value(lora)
+    assert server.get("/sciart/v1/roles").json == {}, "bound by looking at the preset"
     tab.button("Prompt & settings too").click()
     expect(tab.lines).to_have_count(3)
+    assert server.get("/sciart/v1/roles").json == ROLES
     given = server.get("/sciart/v1/presets/science-imagination").json["txt2img"]
     expect(tab.prompt).to_have_value(given["prompt"])
     for name in ("steps", "seed", "cfg_scale", "width", "height"):

@@ -22,6 +22,9 @@ def test_from_a_url_to_the_first_heatmap(browser, tmp_path):
         person = walk(browser, server, repository(tmp_path))
         assert (server.data / "extensions" / "sciart" / "scripts" / "sciart.py").is_file()
         names = [one["name"] for one in server.get("/sciart/v1/presets").json["presets"]]
+        bound = server.get("/sciart/v1/roles").json
     told = person.told()
     assert PRESET in names
-    assert [stage["name"] for stage in told["stages"]] == ["install", "restart", "first picture", "first heatmap"]
+    assert bound == {role: role for role in ("child", "watercolor", "science")}
+    assert {stage["name"]: stage["clicks"] for stage in told["stages"]} == {
+        "install": 3, "restart": 2, "first picture": 4, "first heatmap": 3}

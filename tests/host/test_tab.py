@@ -41,9 +41,10 @@ def test_a_picture_is_explained_and_saved_and_sent_to_txt2img(server: HostServer
     plain, state, picture = server.txt2img(), server.probe(), made(server)
     field(page, "sciart_influence_infotext").fill(picture.infotext)
     page.get_by_role("button", name="Explain").click()
-    expect(status(page).locator("li")).to_have_count(3, timeout=120_000)
-    expect(status(page).locator("li").first).to_contain_text("child: ")
     report = page.frame_locator("iframe.sciart-report")
+    expect(report.locator(".sentences li")).to_have_count(3, timeout=120_000)
+    expect(report.locator("li").first).to_contain_text("child: ")
+    expect(status(page)).to_have_text("")
     expect(report.get_by_role("heading", name="What each LoRA did")).to_be_visible()
     expect(report.get_by_text("robot", exact=True).first).to_be_visible()
     if folder := os.environ.get("SCIART_SCREENSHOTS"):
@@ -79,7 +80,8 @@ def test_what_txt2img_would_make_now_is_explained(server: HostServer, webui) -> 
     expect(field(page, "sciart_influence_infotext")).to_have_value(
         re.compile(r'^a submarine: in the sea\nSteps: 3, .*Seed: 5, Size: 64x64, SciArt: ".*child'))
     page.get_by_role("button", name="Explain").click()
-    expect(status(page).locator("li")).to_have_text(re.compile("child: 100 % of the change"), timeout=120_000)
+    expect(page.frame_locator("iframe.sciart-report").locator("li")).to_have_text(
+        re.compile("child: 100 % of the change"), timeout=120_000)
 
 
 def test_what_cannot_be_told_is_an_error_on_the_page(page) -> None:
