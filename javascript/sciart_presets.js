@@ -22,11 +22,13 @@
             this.use = dom.button("Use preset", () => this.usePreset(), {title: "Fills the rows below"});
             this.useAll = dom.button("Prompt & settings too", () => this.pastePreset(),
                 {title: "Fills the rows, and the prompt, size, steps, sampler and seed of this page"});
+            this.stages = dom.button("Its stages…", () => sciart.openPipelines(), {hidden: true,
+                title: "Pose, faces, light img2img and upscale run in the tab SciArt → Pipeline; here only txt2img"});
             this.description = dom.h("p", {class: "sciart-description"});
             this.prompt = dom.h("select", {});
             return dom.h("div", {class: "sciart-presets"}, this.cards.node, this.description, this.roles.node,
                 dom.h("div", {class: "sciart-line"}, dom.labelled("Prompt of the preset", this.prompt, "sciart-grow"),
-                    this.use, this.useAll));
+                    this.use, this.useAll, this.stages));
         }
 
         drawSaving() {
@@ -68,6 +70,7 @@
             const all = preset ? [preset.txt2img?.prompt, ...(preset.prompts || [])] : [];
             const prompts = [...new Set(all.filter(Boolean))];
             this.use.disabled = this.useAll.disabled = !preset;
+            this.stages.hidden = !preset?.pipeline;
             this.unsave.disabled = !preset || preset.builtin;
             this.description.textContent = this.description.title = preset ? preset.description : "";
             const prompt = prompts.includes(this.prompt.value) ? this.prompt.value : prompts[0];

@@ -1,4 +1,5 @@
-/* The tab: infotexts from txt2img and to it, as if they had been pasted there, and reports in the page's theme.
+/* The tab: infotexts from txt2img and to it, as if they had been pasted there, the way to its pipelines, and reports in
+   the page's theme.
    From the host: switch_to_txt2img. */
 (function() {
     "use strict";
@@ -16,6 +17,15 @@
     sciart.infotextOfTxt2img = function() {
         const recipe = sciart.host.find("#sciart_txt2img_recipe textarea");
         return sciart.host.infotext("txt2img", sciart.host.currentSettings("txt2img"), undefined, recipe.value);
+    };
+
+    /** Opens the tab where pipelines are. */
+    sciart.openPipelines = function() {
+        for (const [place, title] of [["#tabs", "SciArt"], ["#sciart_tabs", "Pipeline"]]) {
+            const titles = [title, sciart.dom.t(title)];
+            const buttons = [...document.querySelectorAll(`${place} > .tab-nav button`)];
+            buttons.find((button) => titles.includes(button.textContent.trim()))?.click();
+        }
     };
 
     /** A report in its frame is light or dark as the page around it is. It comes into view where little of it is seen,

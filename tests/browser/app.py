@@ -229,7 +229,7 @@ def build_app(store: PresetStore, loras: list[str]) -> gr.Blocks:
     # fonts by name: none is fetched from the net
     theme = gr.themes.Default(font=["Source Sans Pro", "sans-serif"], font_mono=["monospace"])
     sciart = build_tab(InventedPictures(store.user_dir).actions(loras), store)  # before the page, as in the host
-    with gr.Blocks(theme=theme, title="SciArt panel") as app, gr.Tabs():
+    with gr.Blocks(theme=theme, title="SciArt panel") as app, gr.Tabs(elem_id="tabs"):
         for tab in ("txt2img", "img2img"):
             with gr.Tab(tab, id=tab):
                 build_host_tab(tab, actions(store, loras))

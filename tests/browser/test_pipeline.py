@@ -118,3 +118,14 @@ def test_it_can_be_cancelled(page):
     expect(status(page)).to_contain_text("img2img (2 of 3)")
     page.get_by_role("button", name="Cancel").last.click()
     expect(status(page)).to_have_text("Cancelled; these pictures were made")
+
+
+def test_the_panel_leads_to_the_stages_of_a_preset(page):
+    open_tab(page, "txt2img")
+    panel = page.locator("#sciart_txt2img_panel")
+    page.locator("#sciart_txt2img .label-wrap").first.click()
+    panel.get_by_role("radio", name="Science imagination", exact=True).check()
+    expect(panel.get_by_role("button", name="Its stages…")).to_be_hidden()
+    panel.get_by_role("radio", name="Profile picture, warm").check()
+    panel.get_by_role("button", name="Its stages…").click()
+    expect(page.locator("#sciart_pipeline_run")).to_be_visible()
