@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from server import HostServer
+from server import ONE_THREAD, HostServer
 from test_first_picture import expect, server, shot  # noqa: F401  (a fixture)
 from test_page import opened
 
@@ -64,6 +64,26 @@ def test_the_panel_with_two_subjects_and_a_style(browser, server: HostServer) ->
         tab.paste(infotext_of(SUBJECTS))
         expect(tab.lines).to_have_count(3)
         shot(tab.page, tab.panel, "panel-steering.webp")
+
+
+def test_the_panel_on_a_phone(browser, server: HostServer) -> None:  # noqa: F811
+    with opened(browser, server, width=390, height=844, patience=60_000, has_touch=True, device_scale_factor=2) as tab:
+        tab.open().preset("Science imagination").check()
+        tab.paste(infotext_of(CURVES))
+        expect(tab.lines).to_have_count(3)
+        tab.panel.locator("svg.sciart-plot").first.scroll_into_view_if_needed()
+        assert tab.page.evaluate("document.documentElement.scrollWidth") <= 390
+        shot(tab.page, tab.panel, "panel-phone.webp")
+
+
+def test_the_panel_in_korean(browser, tiny_world_models) -> None:
+    with (HostServer(models=tiny_world_models, checkpoint="sciart-tiny.safetensors", env=ONE_THREAD, ui=True,
+                     settings={"localization": "ko_KR", "sciart_panel_open": True}) as korean,
+          opened(browser, korean, patience=60_000, locale="ko-KR") as tab):
+        tab.paste(infotext_of(CURVES))
+        expect(tab.lines).to_have_count(3)
+        expect(tab.panel).to_contain_text("가중치")
+        shot(tab.page, tab.panel, "panel-korean.webp")
 
 
 def infotext_of(recipe: dict) -> str:

@@ -119,12 +119,12 @@ class Tab:
 
 @contextmanager
 def opened(browser, server: HostServer, height: int = 1200, patience: int | None = None, query: str = "",
-           **options) -> Iterator[Tab]:
+           width: int = 1280, **options) -> Iterator[Tab]:
     """A fresh page's txt2img; it fails the test when the page reports an error that is not the host's own.
 
     patience: milliseconds to wait for anything, where that takes longer. query: `?__theme=dark`. options: of the
     browser's context."""
-    context = browser.new_context(viewport={"width": 1280, "height": height}, **options)
+    context = browser.new_context(viewport={"width": width, "height": height}, **options)
     if patience:
         context.set_default_timeout(patience)
         expect.set_options(timeout=patience)
