@@ -25,8 +25,8 @@
             this.chosen = 0;
             this.rowWidgets = [];
             this.palette = (root.dataset.palette || "currentColor").split(" ");
+            this.header = new sciart.Header(this);
             this.draw();
-            this.drawHeader();
             this.take(this.field.value);
             if (!this.field.value && root.dataset.start) this.start(root.dataset.start);
             this.watch();
@@ -57,31 +57,6 @@
             this.history.watch(this.root);
         }
 
-        /** The tick in the accordion's title, as the host's own accordions have it. */
-        drawHeader() {
-            const bar = host.find(`#sciart_${this.tab} .label-wrap`);
-            this.tick = dom.h("input", {type: "checkbox", class: "sciart-tick", id: this.id("enabled"),
-                title: "Enable SciArt", "aria-label": "Enable SciArt",
-                onclick: (event) => event.stopPropagation(), oninput: () => this.enable(this.tick.checked)});
-            bar.querySelector("span").prepend(this.tick);
-            const arrow = bar.querySelector(".icon");
-            arrow.setAttribute("tabindex", "0");
-            arrow.setAttribute("role", "button");
-            arrow.setAttribute("aria-label", dom.t("Open or close the SciArt panel"));
-            arrow.addEventListener("keydown", (event) => {
-                if (event.key !== "Enter" && event.key !== " ") return;
-                event.preventDefault();
-                bar.click();
-            });
-            this.bar = bar;
-            bar.addEventListener("click", () => setTimeout(() => this.bringIntoView()));
-        }
-
-        /** A panel that was just opened is often below the window's edge: what a first picture needs comes into view. */
-        bringIntoView() {
-            if (this.bar.classList.contains("open")) this.presets.node.scrollIntoView({block: "nearest"});
-        }
-
         drawButtons() {
             return dom.h("div", {class: "sciart-line sciart-bar"},
                 dom.button("+ Add LoRA", () => this.add()),
@@ -99,7 +74,7 @@
             if (this.recipe && this.recipe.preset !== undefined) this.rows.prepend(this.drawStart());
             this.compose.show();
             this.combine.show();
-            this.tick.checked = this.recipe ? this.recipe.enabled !== false : true;
+            this.header.tick.checked = this.recipe ? this.recipe.enabled !== false : true;
             this.choose(Math.max(Math.min(this.chosen, loras.length - 1), 0));
         }
 
@@ -214,8 +189,8 @@
 
         enable(on) {
             if (this.recipe) this.edit((recipe) => recipe.enabled = on);
-            else this.tick.checked = true;
-            if (on && !this.bar.classList.contains("open")) this.bar.click();
+            else this.header.tick.checked = true;
+            if (on) this.header.open();
         }
 
         add() {
@@ -296,7 +271,7 @@
                 if (!entries.some((entry) => entry.isIntersecting)) return;
                 observer.disconnect();
                 this.preview.seen = true;
-                this.loadChoices(false).then(() => this.bringIntoView());
+                this.loadChoices(false).then(() => this.header.bringIntoView());
                 this.preview.showSoon();
             }).observe(this.root);
             const steps = [`#${this.tab}_steps`, "#txt2img_hires_steps", "#txt2img_hr"].join(", ");

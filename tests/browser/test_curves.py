@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import time
 
 import pytest
@@ -292,7 +293,7 @@ def test_the_focus_tells_the_numbers_of_its_point_and_of_any_step(page):
     keyboard.press("ArrowRight")
     keyboard.press("ArrowDown")
     expect(told.locator("div")).to_have_text(["step 11 of 20", "child_style: 0.535", "watercolor-v2: 0.5"])
-    expect(page.plot.locator(".sciart-guide")).to_be_visible()
+    expect(page.plot.locator(".sciart-guide")).not_to_have_class(re.compile("sciart-hidden"))
     box = told.bounding_box()
     stage = page.panel.locator(".sciart-stage").bounding_box()
     assert stage["x"] <= box["x"] and box["x"] + box["width"] <= stage["x"] + stage["width"]
