@@ -1,11 +1,12 @@
-"""A model for ControlNet with random weights: a T2I-Adapter, which fits any width of UNet. ControlNets proper the
-extension builds 320 channels wide only."""
+"""Models for ControlNet with random weights: a T2I-Adapter, which fits any width of UNet, and a ControlNet proper, which
+the extension builds 320 channels wide only."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -29,6 +30,28 @@ def write_adapter(path: Path, width: int = 32, strength: float = 1.0) -> Path:
                     state[f"{place}.{name}.weight"] = _convolution(random, out, inputs, kernel, strength)
                     state[f"{place}.{name}.bias"] = torch.zeros(out)
             before = out
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(state, path)
+    return path
+
+
+def write_controlnet(path: Path, checkpoint: Path, strength: float = 1.0) -> Path:
+    """A ControlNet for this checkpoint of SD 1.5's size: a copy of its UNet's encoder, which reads the picture too, and
+    whose outputs are added to the UNet's own, `strength` times as large (trained ones begin at 0)."""
+    random, prefix, state = torch.Generator().manual_seed(8), "model.diffusion_model.", {}
+    with safe_open(checkpoint, "pt") as file:
+        for key in file.keys():
+            if key.startswith((f"{prefix}time_embed.", f"{prefix}input_blocks.", f"{prefix}middle_block.")):
+                state[key.removeprefix(prefix)] = file.get_tensor(key).half()
+    hint = [(3, 16), (16, 16), (16, 32), (32, 32), (32, 96), (96, 96), (96, 256), (256, 320)]
+    out = [320] * 4 + [640] * 3 + [1280] * 5
+    layers = {**{f"input_hint_block.{2 * k}": (inputs, outputs, 3) for k, (inputs, outputs) in enumerate(hint)},
+              **{f"zero_convs.{k}.0": (width, width, 1) for k, width in enumerate(out)},
+              "middle_block_out.0": (1280, 1280, 1)}
+    for name, (inputs, outputs, kernel) in layers.items():
+        scale = {"input_hint_block.14": 200.0}.get(name, strength if "hint" not in name else 1.0)  # so that poses tell
+        state[f"{name}.weight"] = _convolution(random, outputs, inputs, kernel, scale).half()
+        state[f"{name}.bias"] = torch.zeros(outputs).half()
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(state, path)
     return path

@@ -1,0 +1,67 @@
+"""A ControlNet proper, 320 channels wide, on a checkpoint of SD 1.5's size: random weights, 4 GB of disk, some minutes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from asking import MERGED, OWN_ROWS, WEIGHTS, is_first_picture_other, is_first_picture_same, made
+from beside_host import folder_of
+from control_files import write_controlnet
+from pictures import tags
+from server import HostServer, Reply, make_tiny_models, webui_folder
+from test_controlnet import MIRRORED, POSE
+
+UNIT = {**POSE, "model": "control-openpose"}
+QUICK = {"steps": 3, "width": 64, "height": 64}
+
+
+@pytest.fixture(scope="module")
+def both(webui, tmp_path_factory) -> Iterator[HostServer]:
+    folder_of("sd-webui-controlnet")
+    models = make_tiny_models(webui_folder(), tmp_path_factory.mktemp("sd15"), "sd15")
+    for made_as, name in (("bench-a", "child"), ("bench-b", "watercolor")):
+        (models / "Lora" / f"{made_as}.safetensors").rename(models / "Lora" / f"{name}.safetensors")
+    checkpoint, = (models / "Stable-diffusion").glob("*.safetensors")
+    file = write_controlnet(models.parent / "control" / "control-openpose.safetensors", checkpoint)
+    server = webui("sd-webui-controlnet", models=models, checkpoint=checkpoint.name,
+                   files={"models/ControlNet/control-openpose.safetensors": file})
+    controlled(server)
+    yield server
+    for path in (file, *models.rglob("*.safetensors")):
+        Path(path).unlink()  # pytest keeps its folders for some runs
+
+
+@pytest.fixture
+def as_before(both: HostServer) -> Iterator[Reply]:
+    both.post("/probe/reset")
+    plain, state = made(both, **QUICK), both.probe()
+    yield plain
+    both.post("/probe/reset")
+    assert made(both, **QUICK).pngs[0] == plain.pngs[0] and both.probe() == state
+
+
+def controlled(both: HostServer, recipe: dict | None = None, unit: dict = UNIT, **settings) -> Reply:
+    return made(both, recipe, {"ControlNet": [unit]}, **{**QUICK, **settings})
+
+
+def test_constant_weights_are_the_host_s_own(both: HostServer, as_before) -> None:
+    alone, own = controlled(both), controlled(both, prompt=f"a rocket and a robot {tags(WEIGHTS)}")
+    assert is_first_picture_other(alone, as_before) and is_first_picture_other(alone, own)
+    assert is_first_picture_same(own, controlled(both, MERGED["constant"]))
+
+
+@pytest.mark.parametrize("name", ["schedule", "by row", "composite", "contrastive"])
+def test_both_act(both: HostServer, as_before, name: str) -> None:
+    recipe = {**MERGED, **OWN_ROWS}[name]
+    mixed, mirrored = controlled(both, recipe), {**MIRRORED, "model": UNIT["model"]}
+    for other in (controlled(both), made(both, recipe, **QUICK), controlled(both, recipe, mirrored)):
+        assert is_first_picture_other(mixed, other)
+
+
+def test_rows_of_single_loras_are_told_apart(both: HostServer, as_before) -> None:
+    """LoRAs of next to no weight leave its picture as it is, where it acts in the prompt alone."""
+    unit = {**UNIT, "control_mode": "ControlNet is more important"}
+    nothing = {"compose": "composite", "loras": [{"name": name, "weight": 1e-6} for name in ("child", "watercolor")]}
+    assert is_first_picture_same(controlled(both, unit=unit), controlled(both, nothing, unit))
