@@ -1,5 +1,5 @@
 """Pipelines in the real WebUI: what is missing is told, what is asked to be left out is, and every stage is the host's
-own picture. With ControlNet and ADetailer: beside/test_pipeline.py."""
+own picture. With ControlNet and ADetailer: beside/test_pipeline_beside.py."""
 
 from __future__ import annotations
 

@@ -25,12 +25,12 @@ PRESET = {"preset": "science-imagination-profile-cool", "txt2img": SMALL,
 
 @pytest.fixture(scope="module")
 def host(webui, tmp_path_factory) -> HostServer:
+    for name in ("adetailer", "sd-webui-controlnet"):
+        folder_of(name)
     folder = tmp_path_factory.mktemp("files")
     done = subprocess.run([webui_python(webui_folder()), HERE / "beside" / "detector.py", folder / "face.pt"],
                           env=clean_environment(), check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for name in ("adetailer", "sd-webui-controlnet"):
-        folder_of(name)
     server = webui("adetailer", "sd-webui-controlnet", args=("--ad-no-huggingface",),
                    env={"OMP_NUM_THREADS": "1", "YOLO_OFFLINE": "true"},
                    files={"models/adetailer/face.pt": folder / "face.pt",
