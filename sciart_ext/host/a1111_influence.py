@@ -6,7 +6,6 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any, Dict, List
 
-from modules import infotext_utils
 from PIL import Image
 from pydantic import BaseModel, Field
 
@@ -18,17 +17,17 @@ from ..influence.report import Report, as_data, heat_sheets, report
 from ..influence.runs import Run
 from ..influence.subsets import ORDERS, SUBSETS, Unfinished, ask
 from ..influence.word_maps import telling_words
+from ..pipeline.requests import SCRIPT
 from ..plan import compile_plan
 from ..presets import resolve
-from ..recipe import INFOTEXT_KEY, Recipe, dump_recipe, is_off, parse_recipe
+from ..recipe import Recipe, dump_recipe, is_off, parse_recipe
 from ..schedule import check_number
 from .a1111_model import model_name
-from .a1111_requests import apply_infotext, txt2img_request, without_our_script
+from .a1111_requests import apply_infotext, take_recipe, txt2img_request
 from .a1111_session import loaded_model
 from .a1111_settings import OwnPresets
 from .a1111_watched import Watched
 
-SCRIPT = "SciArt"
 AT_ONCE = 8
 
 
@@ -117,10 +116,8 @@ def explained(api, body: InfluenceRequest, stop: Callable[[], bool] = lambda: Fa
 
 def _recipe(body: InfluenceRequest, request) -> Recipe:
     """The request's recipe, resolved; what is in `alwayson_scripts` is taken out of it."""
-    given = without_our_script(request, SCRIPT)
-    data = given if body.recipe is None else body.recipe
-    if data is None and request.infotext:
-        data = infotext_utils.parse_generation_parameters(request.infotext).get(INFOTEXT_KEY)
+    told = take_recipe(request)
+    data = told if body.recipe is None else body.recipe
     if data is None or is_off(data):
         raise SciArtError("recipe", "missing; give one, or the infotext of a picture that was made with one")
     return resolve(parse_recipe(data), OwnPresets())

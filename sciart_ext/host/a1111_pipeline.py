@@ -21,13 +21,12 @@ from ..pipeline.requests import SCRIPT, control_unit, face_repair, img2img_of, m
 from ..pipeline.settings import INFOTEXT_KEY, decoded, dump_pipeline, overridden, parse_pipeline
 from ..pipeline.stages import Made, Progress, Stage
 from ..presets import resolve
-from ..recipe import INFOTEXT_KEY as RECIPE_KEY
 from ..recipe import Recipe, dump_recipe, is_off, parse_recipe
 from .a1111_adetailer import PLACED
 from .a1111_neighbours import check_installed, models_of
-from .a1111_requests import apply_infotext, txt2img_request, without_our_script
+from .a1111_requests import apply_infotext, take_recipe, txt2img_request
 from .a1111_session import loaded_model
-from .a1111_settings import OwnPresets, settings_kept
+from .a1111_settings import OwnPresets, pictures_as_png, settings_kept
 from .a1111_swallowed import nothing_swallowed
 
 NOT_IN_INFOTEXT = ("alwayson_scripts", "infotext", "send_images", "save_images", "force_task_id")
@@ -71,13 +70,14 @@ class _Pipeline:
         self.api, self.progress, self.save = api, progress, body.save_images
         preset = OwnPresets().read(body.preset).data if body.preset else {}
         told = infotext_utils.parse_generation_parameters(str(body.txt2img.get("infotext") or ""))
-        before, given = _before(told), dict(body.txt2img)
-        base = {} if given.get("infotext") else preset.get("txt2img", {})
+        before = _before(told)
+        base = {} if body.txt2img.get("infotext") else preset.get("txt2img", {})
         if before:
             base = before["txt2img"]
-            del given["infotext"]
-        self.request = txt2img_request({**base, **given}, "a pipeline")
-        self.recipe = _recipe(body, self.request, told)
+        self.request = txt2img_request({**base, **body.txt2img}, "a pipeline")
+        self.recipe = _recipe(body, self.request)
+        if before:
+            self.request.infotext = None  # what it says of txt2img is of the last stage
         stages = overridden(before.get("pipeline", preset.get("pipeline", {})), body.pipeline)
         whole = parse_pipeline(stages)
         if not whole.stages():
@@ -99,22 +99,29 @@ class _Pipeline:
         steps = [("txt2img", self._txt2img), ("img2img", self._img2img), ("upscale", self._upscale)]
         steps = [(name, make) for name, make in steps if name == "txt2img" or name in self.stages.stages()]
         stages: list[Stage] = []
-        for number, (name, make) in enumerate(steps, 1):
-            self.progress.name, self.progress.number, self.progress.stages = name, number, len(steps)
-            last = number == len(steps)
-            try:
-                if self.progress.stop() or (stages and shared.state.interrupted):
+        try:
+            for number, (name, make) in enumerate(steps, 1):
+                self.progress.name, self.progress.number, self.progress.stages = name, number, len(steps)
+                if self.progress.stop():
                     raise _Cancelled
-                with nothing_swallowed(name):
-                    picture, infotext = make(stages[-1] if stages else None, self.save and not last)
-                if self.progress.stop() or shared.state.interrupted:
-                    raise _Cancelled
-            except _Cancelled:
-                return Made(stages, self.stages, self.notes, cancelled=True)
-            stages.append(Stage(name, picture, self._with_pipeline(infotext) if last else infotext))
-        if self.save:
-            self._keep(stages[-1])
+                with nothing_swallowed(name), pictures_as_png():
+                    picture, infotext = make(stages[-1] if stages else None)
+                stages.append(Stage(name, picture, self._with_pipeline(infotext) if number == len(steps) else infotext))
+                if self.save:
+                    self._keep(stages[-1])
+        except _Cancelled:
+            return Made(stages, self.stages, self.notes, cancelled=True)
         return Made(stages, self.stages, self.notes)
+
+    def _check_finished(self) -> None:
+        """Of a stage that the host has just ended: interrupted it has half a picture, or none."""
+        if self.progress.stop() or shared.state.interrupted:
+            raise _Cancelled
+
+    def _first(self, told) -> tuple[Image.Image, str]:
+        """The first picture of an answer of the host's API, and its infotext."""
+        self._check_finished()
+        return _opened(told.images[0]), json.loads(told.info)["infotexts"][0]
 
     def _check_models(self, app: FastAPI) -> None:
         sdxl = getattr(loaded_model(), "is_sdxl", False)
@@ -133,7 +140,7 @@ class _Pipeline:
         if self.stages.upscale:
             _check_upscaler(self.stages.upscale.upscaler)
 
-    def _txt2img(self, _: None, save: bool) -> tuple[Image.Image, str]:
+    def _txt2img(self, _: None) -> tuple[Image.Image, str]:
         request, stages = self.request, self.stages
         scripts = {**request.alwayson_scripts, SCRIPT: {"args": [dump_recipe(self.recipe)]}}
         settings = dict(request.override_settings or {})
@@ -145,20 +152,21 @@ class _Pipeline:
             settings.update(repair_settings(stages.adetailer, shared.opts.ad_script_names))
         with settings_kept(settings):
             told = self.api.text2imgapi(request.copy(update={
-                "alwayson_scripts": scripts, "override_settings": settings, "save_images": save, "send_images": True}))
-        if stages.adetailer and shared.state.job_no <= 1 + bool(request.enable_hr) and not shared.state.interrupted:
+                "alwayson_scripts": scripts, "override_settings": settings, "save_images": False, "send_images": True}))
+        first = self._first(told)
+        if stages.adetailer and shared.state.job_no <= 1 + bool(request.enable_hr):  # a repair is a job of the host's
             self.notes.append(f"adetailer: {stages.adetailer.model} found nothing to repair")
-        return _first(told)
+        return first
 
-    def _img2img(self, before: Stage, save: bool) -> tuple[Image.Image, str]:
+    def _img2img(self, before: Stage) -> tuple[Image.Image, str]:
         from modules.api import models  # as in a1111_requests
 
         asked = img2img_of(vars(self.request), self.stages.img2img, dump_recipe(self.recipe),
                            base64_png(before.picture), before.picture.size)
         with settings_kept(asked.get("override_settings", {})):
-            return _first(self.api.img2imgapi(models.StableDiffusionImg2ImgProcessingAPI(**asked, save_images=save)))
+            return self._first(self.api.img2imgapi(models.StableDiffusionImg2ImgProcessingAPI(**asked)))
 
-    def _upscale(self, before: Stage, save: bool) -> tuple[Image.Image, str]:
+    def _upscale(self, before: Stage) -> tuple[Image.Image, str]:
         from modules.api import models
 
         stage = self.stages.upscale
@@ -166,6 +174,7 @@ class _Pipeline:
             image=base64_png(before.picture), upscaler_1=stage.upscaler, upscaling_resize=stage.scale))
         infotext = (f"{before.infotext}, Postprocess upscale by: {stage.scale:g}, "
                     f"Postprocess upscaler: {infotext_utils.quote(stage.upscaler)}")
+        self._check_finished()
         return _opened(told.image), infotext
 
     def _with_pipeline(self, infotext: str) -> str:
@@ -200,10 +209,9 @@ def _before(told: dict) -> dict:
     return data
 
 
-def _recipe(body: PipelineRequest, request, told: dict) -> Recipe:
-    """The request's recipe, resolved; what is in `alwayson_scripts` is taken out of it."""
-    given = without_our_script(request, SCRIPT)
-    data = given if given is not None else told.get(RECIPE_KEY)
+def _recipe(body: PipelineRequest, request) -> Recipe:
+    """The request's recipe, or else the preset's, with what is given beside it; resolved."""
+    data = take_recipe(request)
     if isinstance(data, str):
         data = dump_recipe(parse_recipe(data))
     if data is None and body.preset:
@@ -232,11 +240,6 @@ def _check_upscaler(name: str) -> None:
             raise SciArtError("pipeline.upscale.upscaler", f"the file of {name!r} is not there and cannot be "
                                                            f"downloaded from {one.local_data_path} ({error}); others: "
                                                            f"{', '.join(sorted(known))}") from None
-
-
-def _first(told) -> tuple[Image.Image, str]:
-    """The first picture of an answer of the host's API, and its infotext."""
-    return _opened(told.images[0]), json.loads(told.info)["infotexts"][0]
 
 
 def _encoded(stage: Stage) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from modules import infotext_utils
 from pydantic import ValidationError
 
 from ..errors import SciArtError
+from ..pipeline.requests import SCRIPT
+from ..recipe import INFOTEXT_KEY
 
 
 def txt2img_request(given: dict, task: str):
@@ -36,9 +39,12 @@ def apply_infotext(api, request) -> None:
             setattr(request, name, None)
 
 
-def without_our_script(request, script: str) -> object:
-    """Takes the script's argument out of `alwayson_scripts`; None where there is none."""
+def take_recipe(request) -> object:
+    """The recipe that is in `alwayson_scripts`, out of which it is taken, or else in the infotext; None: in neither."""
     scripts = dict(request.alwayson_scripts or {})
-    given = [scripts.pop(name) for name in list(scripts) if name.lower() == script.lower()]
+    given = [scripts.pop(name) for name in list(scripts) if name.lower() == SCRIPT.lower()]
     request.alwayson_scripts = scripts
-    return next(iter(given[0].get("args", [])), None) if given else None
+    data = next(iter(given[0].get("args", [])), None) if given else None
+    if data is None and request.infotext:
+        return infotext_utils.parse_generation_parameters(request.infotext).get(INFOTEXT_KEY)
+    return data

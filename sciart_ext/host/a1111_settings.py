@@ -103,6 +103,17 @@ def settings_kept(names: Iterable[str]) -> Iterator[None]:
             shared.opts.data.pop(name, None)
 
 
+@contextmanager
+def pictures_as_png() -> Iterator[None]:
+    """While it lasts the host's API hands pictures over without loss, whatever format they are to be saved in."""
+    before = shared.opts.samples_format
+    shared.opts.data["samples_format"] = "png"
+    try:
+        yield
+    finally:
+        shared.opts.data["samples_format"] = before
+
+
 def help_address() -> str:
     """The manual beside this extension, in the page's language where there is one, as the host serves its files."""
     root = Path(presets.__file__).parent.parent

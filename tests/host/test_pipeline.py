@@ -9,8 +9,9 @@ import threading
 import time
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
-from pictures import assert_same_picture
+from pictures import assert_same_picture, difference
 from PIL import Image
 from server import ONE_THREAD, HostServer, Reply
 from upscaler_file import FILE, NAME, write_upscaler
@@ -172,8 +173,24 @@ def test_it_can_be_interrupted(host: HostServer) -> None:
 def test_pictures_are_kept_where_it_is_asked_for(host: HostServer) -> None:
     assert not list(host.data.glob("output*/**/*.png"))
     reply = asked(host, without=NEIGHBOURS, save_images=True,
-                  txt2img={**SMALL, "override_settings": {"samples_save": True, "eta_noise_seed_delta": 31337}})
+                  txt2img={**SMALL, "override_settings": {"eta_noise_seed_delta": 31337}})
     kept = {path.relative_to(host.data).parts[1]: path for path in host.data.glob("output*/**/*.png")}
     assert set(kept) == {"txt2img-images", "img2img-images", "extras-images"}
     saved = Image.open(kept["extras-images"])
     assert saved.size == (128, 192) and saved.info["parameters"] == reply.json["stages"][-1]["infotext"]
+
+
+def test_stages_lose_nothing_between_them_whatever_format_pictures_are_kept_in(host: HostServer) -> None:
+    """JPEG of the lowest quality: only what is handed out in the end is that."""
+    right = asked(host, without=[*NEIGHBOURS, "upscale"]).pictures[1]
+    options = {"samples_format": "jpg", "jpeg_quality": 1}
+    before = {name: host.get("/sdapi/v1/options").json[name] for name in options}
+    assert host.post("/sdapi/v1/options", options).status == 200
+    try:
+        shown = asked(host, without=[*NEIGHBOURS, "upscale"]).pictures[1]
+    finally:
+        host.post("/sdapi/v1/options", before)
+    file = io.BytesIO()
+    Image.fromarray(right).save(file, "JPEG", quality=1)
+    expected = np.asarray(Image.open(file).convert("RGB"))
+    assert difference(shown, expected)[1] < 1.0 < difference(right, expected)[1]
