@@ -127,6 +127,48 @@ def test_constant_weights_equal_weights_merged_by_hand(tiny):
     assert np.abs(by_mixer - pixels(generate(pipe, OFF, SETTINGS, []))).max() <= 2
 
 
+def without_room(wrong):
+    """A hook that runs out of memory where wrong(rows) says so."""
+    def check(module, args):
+        if wrong(len(args[0])):
+            torch.empty(1 << 55, dtype=torch.uint8)
+    return check
+
+
+def test_merged_weights_that_leave_no_room_are_refused_with_what_does(pipe, tiny, monkeypatch):
+    mixers, choose = [], Mixer.choose
+    monkeypatch.setattr(Mixer, "choose", lambda mixer, work: (mixers.append(mixer), choose(mixer, work)))
+    before = pixels(paint(pipe, tiny[1], MIX))
+    for execution, limit in (("auto", r"memory_limit_mb below \1, "), ("merge", "")):
+        check = without_room(lambda rows: rows > 1 and mixers[-1].merged_bytes())
+        with pipe.unet.conv_in.register_forward_pre_hook(check), pytest.raises(SciArtError) as refused:
+            paint(pipe, tiny[1], {**MIX, "execution": execution})
+        assert re.fullmatch(r"execution: out of memory: 2 rows at once do not fit beside (\d+) MB of merged weights, 1 "
+                            rf"would; accepted: execution branch, {limit}a smaller picture", str(refused.value))
+        assert mixers[-1].merged_bytes() == 0
+        with pipe.unet.conv_in.register_forward_pre_hook(check):
+            branched = paint(pipe, tiny[1], {**MIX, "execution": "branch"})  # as it says
+        assert np.abs(pixels(branched) - before).max() <= 2
+    assert np.array_equal(pixels(paint(pipe, tiny[1], MIX)), before)
+
+
+@pytest.mark.parametrize("execution", ["merge", "branch"])
+def test_a_picture_that_does_not_fit_in_memory_is_refused(pipe, tiny, execution):
+    check = without_room(lambda rows: True)
+    with pipe.unet.conv_in.register_forward_pre_hook(check), pytest.raises(SciArtError) as refused:
+        paint(pipe, tiny[1], {**MIX, "execution": execution})
+    assert re.fullmatch(r"execution: out of memory: 2 rows at once do not fit( beside \d+ MB of merged weights)?, 0 "
+                        "would; accepted: a smaller picture", str(refused.value))
+
+
+def test_a_picture_that_cannot_be_decoded_for_want_of_memory_is_refused(pipe, tiny):
+    check = without_room(lambda rows: True)
+    with pipe.vae.post_quant_conv.register_forward_pre_hook(check), pytest.raises(SciArtError) as refused:
+        paint(pipe, tiny[1], MIX)
+    assert str(refused.value) == ("width: out of memory in the autoencoder, after the last step; accepted: a smaller "
+                                  "picture")
+
+
 def test_the_pipeline_is_left_as_it_was(pipe, tiny):
     before = {name: tensor.clone() for name, tensor in state(pipe).items()}
     scheduler = pipe.scheduler
