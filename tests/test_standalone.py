@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from sciart_ext.lora.file import load_lora
 from sciart_ext.mixer.mixer import Mixer
 from sciart_ext.recipe import parse_recipe
 from sciart_ext.standalone import generate as generate_module
+from sciart_ext.standalone.export import export_webui
 from sciart_ext.standalone.generate import Settings, find_lora, generate, load_loras
 from sciart_ext.standalone.infotext import infotext, parse_infotext, read_png, save_png
 from sciart_ext.standalone.models import load_pipeline
@@ -71,6 +73,16 @@ def test_the_tiny_model_is_the_same_each_time(tiny, tmp_path):
         for path in folder.rglob("*.safetensors"):
             if path.relative_to(folder).parts[0] != "loras":
                 assert path.read_bytes() == (other / path.relative_to(folder)).read_bytes()
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="this system does not tell what is mapped")
+def test_no_weight_of_a_loaded_model_is_a_part_of_its_file(tiny, tmp_path):
+    """Of one in single precision, whose weights need not be converted; and of a single file."""
+    export_webui(tiny[0], tmp_path, "single")
+    single = tmp_path / "Stable-diffusion" / "single.safetensors"
+    kept = [load_pipeline(tiny[0], device="cpu"), load_pipeline(single, tiny[0], device="cpu")]
+    mapped = Path("/proc/self/maps").read_text()
+    assert len(kept) == 2 and str(tiny[0]) not in mapped and str(single) not in mapped
 
 
 def test_the_tiny_loras_reach_unet_and_text_encoder(tiny):
