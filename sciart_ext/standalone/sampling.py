@@ -51,6 +51,9 @@ class Rows:
         """those of the plan's first pair in the end"""
         self.cfg_scale = cfg_scale
         self.size = size
+        pooled, (width, height) = self.cond[0].embeddings.pooled, size
+        self._sizes = None if pooled is None else torch.tensor(
+            [[height, width, 0, 0, height, width]], dtype=pooled.dtype, device=pooled.device)
 
     @property
     def differ(self) -> bool:
@@ -64,18 +67,18 @@ class Rows:
             yield
 
     def call(self, inputs: Tensor, time: Tensor, progress: float, rows: Sequence[PromptRow]) -> Tensor:
-        """inputs (images, c, h, w), as the scheduler scales them → predictions (rows, images, c, h, w)."""
+        """inputs (images, c, h, w), as the scheduler scales them → predictions (rows, images, c, h, w). time: a number,
+        on the CPU."""
         images = len(inputs)
         self.mixer.set_gates([self.gates(progress, row.row, image) for row in rows for image in range(images)])
         text = torch.cat([row.embeddings.tokens.expand(images, -1, -1) for row in rows])
         added = None
         if rows[0].embeddings.pooled is not None:
             pooled = torch.cat([row.embeddings.pooled.expand(images, -1) for row in rows])
-            width, height = self.size
-            sizes = torch.tensor([[height, width, 0, 0, height, width]], dtype=pooled.dtype, device=pooled.device)
-            added = {"text_embeds": pooled, "time_ids": sizes.expand(len(pooled), -1)}
+            added = {"text_embeds": pooled, "time_ids": self._sizes.expand(len(pooled), -1)}
         called = inputs.repeat(len(rows), 1, 1, 1)
-        return self.unet(called, time, encoder_hidden_states=text, added_cond_kwargs=added).sample.unflatten(
+        there = torch.full((), time.item(), dtype=time.dtype, device=inputs.device)
+        return self.unet(called, there, encoder_hidden_states=text, added_cond_kwargs=added).sample.unflatten(
             0, (len(rows), images))
 
     def gates(self, progress: float, row: Row, image: int) -> tuple[float, ...]:
@@ -106,8 +109,7 @@ class Rows:
 
     def denoised(self, inputs: Tensor, time: int, progress: float) -> Tensor:
         """What the plain row alone makes of variance preserving latents at a training time: they without noise."""
-        at = torch.tensor(time, device=inputs.device)
-        found = self.call(inputs, at, progress, [self.plain, *self.uncond[:1]])
+        found = self.call(inputs, torch.tensor(time), progress, [self.plain, *self.uncond[:1]])
         prediction, alpha = self._with_cfg(found[0], found[-1]), float(self.alphas[time])
         if self.prediction_type == "v_prediction":
             return alpha**0.5 * inputs - (1 - alpha) ** 0.5 * prediction
@@ -116,7 +118,7 @@ class Rows:
     @torch.no_grad()
     def too_many(self, inputs: Tensor) -> SciArtError | None:
         """The refusal of these inputs (images, c, h, w), which have not fitted; finds out what would."""
-        images, time, most = len(inputs), torch.tensor(0, device=inputs.device), self.mixer.rows_called
+        images, time, most = len(inputs), torch.tensor(0), self.mixer.rows_called
 
         def call(rows: int) -> Tensor:
             return self.call(inputs[:1], time, 0.0, self.cond[:1] * rows)
@@ -136,11 +138,12 @@ def denoise(scheduler, rows: Rows, noise: Tensor, generators: Sequence[torch.Gen
             watch: Callable[[Tensor], None] | None = None) -> Tensor:
     """Latents (images, c, h, w) from unit noise; generators: of each image, for the noise that samplers add.
 
-    on_step(done, steps): progress; watch(latents): at the start and after each step.
+    on_step(done, steps): progress; watch(latents): at the start and after each step. The scheduler has its numbers on
+    the CPU, where it looks them up without waiting for the device.
     """
     steps = rows.plan.steps
     guide = fusion if isinstance(fusion, Guide) else None
-    scheduler.set_timesteps(steps, device=noise.device)
+    scheduler.set_timesteps(steps, device="cpu")
     latents = noise * scheduler.init_noise_sigma
     takes = inspect.signature(scheduler.step).parameters
     options = {"generator": list(generators)} if "generator" in takes else {}
