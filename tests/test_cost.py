@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from sciart_ext.mixer.cost import BRANCH_FACTOR, ENCODING, Workload, choose_merged, tokens
+from sciart_ext.mixer.cost import ENCODING, Workload, choose_merged, tokens
 
 SD1_LEVELS = 4
 EVERY_STEP = Workload(calls=20, changes=20, rows=2, height=64, width=64)
