@@ -1,0 +1,16 @@
+"""A GPU that a CPU-only torch pretends: right values, tensors that are elsewhere, and what a real one would cost.
+
+    with PretendedGpu(total_memory=8 * 2**30) as gpu:
+        unet = moved(unet)
+        x = torch.randn(2, 4, 64, 64).to("gpu")
+        with gpu.counting() as counts:
+            unet(x, ...)
+    counts.kernels.total(), counts.launches, counts.waits, counts.bytes, gpu.memory.peak
+
+Tests that use it carry the mark `needs_pretended_gpu`: older versions of torch lack a device type made in Python.
+"""
+
+from .counts import Counts
+from .device import PretendedGpu, moved, needs_pretended_gpu
+
+__all__ = ["Counts", "PretendedGpu", "moved", "needs_pretended_gpu"]
