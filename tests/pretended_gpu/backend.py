@@ -16,6 +16,8 @@ SUPPORTED = hasattr(backend_registration, "_setup_privateuseone_for_python_backe
 def set_up() -> None:
     """Makes the device type known, once in a process: torch cannot forget it. It is available within contexts only."""
     if torch._C._get_privateuse1_backend_name() == NAME:
+        if not isinstance(torch.gpu, Backend):
+            raise RuntimeError("the pretended GPU is imported under two names")
         return
 
     class Hook(torch._C._acc.PrivateUse1Hooks):
