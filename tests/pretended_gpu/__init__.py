@@ -7,10 +7,11 @@
             unet(x, ...)
     counts.kernels.total(), counts.launches, counts.waits, counts.bytes, gpu.memory.peak
 
-Tests that use it carry the mark `needs_pretended_gpu`: older versions of torch lack a device type made in Python.
+Older versions of torch lack device types made in Python (`SUPPORTED`): tests carry `marks.needs_pretended_gpu`.
 """
 
+from .backend import SUPPORTED
 from .counts import Counts
-from .device import PretendedGpu, moved, needs_pretended_gpu
+from .device import PretendedGpu, moved
 
-__all__ = ["Counts", "PretendedGpu", "moved", "needs_pretended_gpu"]
+__all__ = ["SUPPORTED", "Counts", "PretendedGpu", "moved"]

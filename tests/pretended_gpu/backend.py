@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import torch
 from torch.utils import backend_registration
 
+from . import autocast
 from .tensor import Elsewhere, entered
 
 NAME = "gpu"
@@ -16,6 +17,8 @@ SUPPORTED = hasattr(backend_registration, "_setup_privateuseone_for_python_backe
 def set_up() -> None:
     """Makes the device type known, once in a process: torch cannot forget it. It is available within contexts only."""
     if torch._C._get_privateuse1_backend_name() == NAME:
+        if not isinstance(torch.gpu, Backend):
+            raise RuntimeError("the pretended GPU is imported under two names")
         return
 
     class Hook(torch._C._acc.PrivateUse1Hooks):
@@ -29,6 +32,7 @@ def set_up() -> None:
             return True
 
     backend_registration._setup_privateuseone_for_python_backend(NAME, Backend(), hook=Hook())
+    autocast.register()
 
 
 class Backend:

@@ -6,20 +6,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from unittest import mock
 
-import pytest
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from . import backend, pinned
 from .counts import Counts, engine_line, foreach_launches, stored_bytes
+from .leaves import tensors_in, with_tensors
 from .memory import Memory
 from .operators import COPIES, GATHERING, INDEXED, NO_KERNEL, OVERWRITING, WAITING, argument, is_view, name_of, writes
 from .tensor import Elsewhere
-
-needs_pretended_gpu = pytest.mark.skipif(
-    not backend.SUPPORTED, reason=f"torch {torch.__version__} has no device types made in Python")
 
 
 class PretendedGpu(TorchDispatchMode):
@@ -57,6 +53,8 @@ class PretendedGpu(TorchDispatchMode):
                                           (torch.Tensor, "pin_memory", pinned.pin_memory)):
                 stack.enter_context(mock.patch.object(owner, name, stand_in))
             stack.enter_context(mock.patch.object(Elsewhere, "gpu", self))
+            # gradients in this thread: torch starts those of devices at its first gradient, perhaps before set_up
+            stack.enter_context(torch.autograd.set_multithreading_enabled(False))
             super().__enter__()
             self._patches = stack.pop_all()
         return self
@@ -67,7 +65,8 @@ class PretendedGpu(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if _goes_to(kwargs) == backend.NAME or any(isinstance(leaf, Elsewhere) for leaf in tree_leaves((args, kwargs))):
+        tensors = tensors_in((args, list(kwargs.values())))
+        if _goes_to(kwargs) == backend.NAME or any(isinstance(tensor, Elsewhere) for tensor in tensors):
             return self.run(func, args, kwargs)
         if kwargs.get("pin_memory"):
             return pinned.pin(func(*args, **{**kwargs, "pin_memory": False}))
@@ -76,25 +75,25 @@ class PretendedGpu(TorchDispatchMode):
     def run(self, func, args: tuple, kwargs: dict) -> object:
         """The operator on the CPU tensors that hold the numbers, and its results where they belong."""
         name, to = name_of(func), _goes_to(kwargs)
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+        tensors = tensors_in((args, list(kwargs.values())))
         _refuse_mixed(name, args, tensors)
-        here_args, here_kwargs = tree_map_only(Elsewhere, lambda tensor: tensor.here, (args, kwargs))
+        options = dict(zip(kwargs, with_tensors(list(kwargs.values()), _here)))
         if to is not None:
-            here_kwargs = {**here_kwargs, "device": "cpu", "pin_memory": False} if "pin_memory" in here_kwargs else {
-                **here_kwargs, "device": "cpu"}
-        found = func(*here_args, **here_kwargs)
-        self._count(func, name, args, kwargs, tensors, found)
-        leaves = [leaf for leaf in tree_leaves(found) if isinstance(leaf, torch.Tensor)]
-        stays = to == "cpu" or not (to == backend.NAME or any(isinstance(one, Elsewhere) for one in tensors))
-        if stays:
+            options["device"] = "cpu"
+        if options.get("pin_memory"):
+            options["pin_memory"] = False
+        found = func(*with_tensors(args, _here), **options)
+        results = tensors_in([found])
+        self._count(func, name, args, kwargs, tensors, results)
+        if to == "cpu" or (to is None and not any(isinstance(one, Elsewhere) for one in tensors)):
             if name == "_to_copy" and kwargs.get("non_blocking"):  # torch copies into pinned memory then
                 pinned.pin(found)
             return found
         if writes(func) and isinstance(args[0], torch.Tensor) and not isinstance(args[0], Elsewhere):
             return args[0]  # the CPU's, copied into
-        for leaf in leaves:
-            self.memory.allocated(leaf.untyped_storage())
-        found = tree_map_only(torch.Tensor, Elsewhere, found)
+        for result in results:
+            self.memory.allocated(result.untyped_storage())
+        found = with_tensors((found,), Elsewhere)[0]
         return return_and_correct_aliasing(func, args, kwargs, found) if tensors else found
 
     def waited(self, name: str) -> None:
@@ -103,8 +102,8 @@ class PretendedGpu(TorchDispatchMode):
         for counts in self._counting:
             counts.waits[name, line] += 1
 
-    def _count(self, func, name: str, args: tuple, kwargs: dict, tensors: list[torch.Tensor], found: object) -> None:
-        results = [leaf for leaf in tree_leaves(found) if isinstance(leaf, torch.Tensor)]
+    def _count(self, func, name: str, args: tuple, kwargs: dict, tensors: list[torch.Tensor],
+               results: list[torch.Tensor]) -> None:
         if name in COPIES:
             crossing = list(_crossing(func, name, args, kwargs, results))
             for source, _, waits in crossing:
@@ -157,6 +156,11 @@ def _factory(plain):
     return make
 
 
+def _here(tensor: torch.Tensor) -> torch.Tensor:
+    """The CPU tensor that holds the numbers."""
+    return tensor.here if isinstance(tensor, Elsewhere) else tensor
+
+
 def _goes_to(kwargs: dict) -> str | None:
     """The type of the device that the operator is told to make its result on."""
     return None if kwargs.get("device") is None else torch.device(kwargs["device"]).type
@@ -169,7 +173,7 @@ def _refuse_mixed(name: str, args: tuple, tensors: list[torch.Tensor]) -> None:
     if name in INDEXED:
         if not isinstance(args[0], Elsewhere):
             raise RuntimeError("indices should be either on cpu or on the same device as the indexed tensor (cpu)")
-        tensors = [leaf for leaf in tree_leaves((args[0], args[2:])) if isinstance(leaf, torch.Tensor)]
+        tensors = tensors_in((args[0], args[2:]))
     there = [tensor for tensor in tensors if isinstance(tensor, Elsewhere)]
     if there and any(tensor.dim() for tensor in tensors if not isinstance(tensor, Elsewhere)):
         raise RuntimeError("Expected all tensors to be on the same device, but found at least two devices, gpu:0 and "
@@ -208,7 +212,7 @@ def _foreach(args: tuple, results: list[torch.Tensor]) -> tuple[int, int]:
 
 def _bytes(name: str, args: tuple, kwargs: dict, tensors: list[torch.Tensor], results: list[torch.Tensor]) -> int:
     """Read and written by a kernel."""
-    only_written = [leaf for leaf in tree_leaves(kwargs.get("out")) if isinstance(leaf, torch.Tensor)]
+    only_written = tensors_in([kwargs.get("out")])
     written = results
     if name.startswith("_foreach_") and not results:
         written = args[0]

@@ -33,7 +33,7 @@ class Elsewhere(torch.Tensor):
         return self.cpu().tolist()
 
     def numpy(self, *args, **kwargs):
-        raise TypeError("can't convert gpu:0 device type tensor to numpy. Use Tensor.cpu() to copy it to the host first.")
+        raise TypeError("can't convert gpu:0 device type tensor to numpy. Use Tensor.cpu() to copy it first.")
 
     def __array__(self, *args, **kwargs):
         return self.numpy()
