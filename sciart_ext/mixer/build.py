@@ -42,7 +42,7 @@ def build_layers(targets: Mapping[str, Target], loras: Sequence[LoraFile],
                     if deltas[gate] is None:
                         raise ValueError(f"{lora.path.name}: {name} does not fit; check_fit tells before")
             if deltas and combination is None:
-                layers.append(Layer(name, target, deltas, block_factors, untouched))
+                layers.append(Layer(name, target, deltas, block_factors, room, untouched))
             elif deltas:
                 layers.append(combined_layer(name, target, deltas, block_factors, combination, stems, room, untouched))
     return layers
