@@ -7,10 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from .device import is_gpu
 from .gates import Gates
 from .product import add_times, unrounded
 from .slot import Slot, are_channels_last
 from .stack import Stack
+
+TOGETHER_ENTRIES = 2**14
+"""of one weight: up to these a CPU too merges a stack in one product, for the calls cost more than the passes over
+memory that one after the other saves"""
 
 
 class MergedStack:
@@ -22,20 +27,21 @@ class MergedStack:
     def __init__(self, stack: Stack, slots: Sequence[Slot]):
         self.stack = stack
         self.slots = tuple(sorted(slots, key=lambda slot: slot.layers[0].number))
-        self.loras = sorted({k for slot in slots for k in slot.loras})
+        self.loras = stack.loras
         self.weights: Tensor | None = None
         self._made_for: tuple | None = None
 
     def stale(self, gates: Gates) -> list[Slot]:
         """The slots whose merged weight is that of other gates, or of values that the host's parameter had before."""
         own = tuple(gates.uniform[k] for k in self.loras)
-        if own == self._made_for and all(slot.follows_host() for slot in self.slots):
-            return []
-        self._made_for = own
-        return [slot for slot in self.slots if gates.acts(slot.loras) and not slot.is_current(gates)]
+        if own == self._made_for:
+            return [slot for slot in self.slots if not slot.follows_host()]
+        return list(self.slots) if any(own) else []
 
     def make_room(self) -> None:
-        """Takes memory for the merged weights, in the model's own precision and format, where there is none yet."""
+        """Takes memory for the merged weights, in the model's own precision and format, where there is none yet; what
+        is in it is not right until it is written."""
+        self._made_for = None
         originals = [slot.target.weight() for slot in self.slots]
         first, last = originals[0], are_channels_last(originals)
         if (self.weights is not None and self.weights.device == first.device and self.weights.dtype == first.dtype
@@ -48,22 +54,28 @@ class MergedStack:
             slot.merged = nn.Parameter(_shaped(one, original, last), requires_grad=False)
 
     def write(self, stale: Sequence[Slot], gates: Gates) -> None:
-        """Merges anew: on a CPU the slots that are stale, one after the other, which saves passes over memory; elsewhere
-        all in one product, which saves launches. There the originals lie in the merged weights already."""
+        """Merges anew: `together` all in one product, into the originals that lie in the merged weights already; else
+        the slots that are stale, one after the other."""
         last = are_channels_last([self.slots[0].merged])
         copy = self.stack.on(self.weights.device, self.weights.dtype, last)
-        if self.weights.device.type == "cpu":
+        if not self.together:
             for slot in stale:
-                down, up = copy.of(slot.layers[0])
+                down, up = copy.of_layer[slot.layers[0].number]
                 own = self.stack.gates[0, slot.layers[0].number]
-                add_times(_matrix(slot.target.weight(), last), up * own.to(up.dtype), down.t(),
+                add_times(_matrix(slot.target.weight(), last), (up * own).to(up.dtype), down.t(),
                           out=_matrix(slot.merged, last))
         else:
             numbers = [slot.layers[0].number for slot in self.slots]
             chosen = slice(len(numbers)) if numbers == list(range(len(numbers))) else numbers
             self._add_all(copy.down[chosen], copy.up[chosen], self.stack.gates[0, chosen])
         for slot in stale:
-            slot.mark_current(gates)
+            slot.mark_current()
+        self._made_for = tuple(gates.uniform[k] for k in self.loras)
+
+    @property
+    def together(self) -> bool:
+        """Whether one product for all is quicker: on a GPU, and on a CPU of small weights."""
+        return is_gpu(self.weights.device) or self.weights[0].numel() <= TOGETHER_ENTRIES
 
     def _add_all(self, down: Tensor, up: Tensor, gates: Tensor) -> None:
         if up.shape[1] <= down.shape[2]:  # the smaller factor is multiplied by g, in single precision
@@ -81,13 +93,11 @@ class MergedStack:
 @torch.no_grad()
 def write_merged(stale: Sequence[tuple[MergedStack, Sequence[Slot]]], gates: Gates) -> None:
     """Makes the merged weights of these slots for gates that are the same in all rows, spread before (`GateTable`)."""
-    for merged, slots in stale:
+    for merged, _ in stale:
         merged.make_room()
-        for slot in slots:
-            slot.mark_stale()
-    slots = [slot for merged, _ in stale if merged.weights.device.type != "cpu" for slot in merged.slots]
+    slots = [slot for merged, _ in stale if merged.together for slot in merged.slots]
     if slots:
-        torch._foreach_copy_([slot.merged.detach() for slot in slots], [slot.target.weight().detach() for slot in slots])
+        torch._foreach_copy_([slot.merged for slot in slots], [slot.target.weight() for slot in slots])
     for merged, slots in stale:
         with unrounded(merged.weights.device):
             merged.write(slots, gates)

@@ -43,10 +43,10 @@ class Mixer:
 
     root: the module whose calls take the rows; layers: its layers by canonical name; blocks: per LoRA, factors of
     its layers (`layer_factors`); memory_limit: bytes of merged weights; prime: for hosts that update weights lazily,
-    called with each module before its weight is read, once a pass and whenever `primed_for` gives another value; device:
-    where the root is computed, if not where its weights lie now; untouched: a weight as it was before the host itself
-    changed it; combination: how the LoRAs are joined in a layer, by default linearly. Use as a context: within it,
-    `set_gates` decides what the next calls of the root see.
+    called with each module before its weight is read, once a pass and whenever `primed_for` gives another value;
+    device: where the root is computed, if not where its weights lie now; untouched: a weight as it was before the host
+    itself changed it; combination: how the LoRAs are joined in a layer, by default linearly. Use as a context: within
+    it, `set_gates` decides what the next calls of the root see.
     """
 
     def __init__(self, root: nn.Module, layers: Mapping[str, Target], loras: Sequence[LoraFile],
@@ -271,7 +271,8 @@ class Mixer:
         def branch(module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor | None:
             if self._spread is not self._gates:
                 self._lay_out(output.device)
-            return layer.add_factors(module, args[0], output) if layer.row_gates is not None else None
+            gates = layer.stack.gates_of(layer)
+            return None if gates is None else layer.add_factors(module, args[0], output, gates)
 
         def branch_all(module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor | None:
             if layer.is_silent(self._gates):

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from .gates import Gates
 from .layer import Layer
 from .targets import Target
 
@@ -25,16 +24,6 @@ class Slot:
         self._name = target.parameter
         self._source: weakref.ref | None = None
         self._state: tuple | None = None
-        self._gates: tuple[float, ...] | None = None
-
-    @property
-    def loras(self) -> list[int]:
-        """Whose gates decide the merged weight."""
-        return [k for layer in self.layers for k in layer.loras]
-
-    def is_current(self, gates: Gates) -> bool:
-        """Whether the merged weight is that of these gates and of the values the host's parameter has now."""
-        return self._gates == self._own(gates) and self.follows_host()
 
     def follows_host(self) -> bool:
         """Whether the host's parameter still has the values that the merged weight was made from."""
@@ -42,31 +31,13 @@ class Slot:
         return (self._source is not None and self._source() is weight
                 and self._state == (weight._version, weight.data_ptr(), weight.dtype))
 
-    def mark_current(self, gates: Gates) -> None:
+    def mark_current(self) -> None:
+        """The merged weight is that of the values the host's parameter has now."""
         weight = self._holder[self._name]
-        self._source, self._gates = weakref.ref(weight), self._own(gates)
-        self._state = (weight._version, weight.data_ptr(), weight.dtype)
+        self._source, self._state = weakref.ref(weight), (weight._version, weight.data_ptr(), weight.dtype)
 
     def mark_stale(self) -> None:
-        self._source = self._state = self._gates = None
-
-    def _own(self, gates: Gates) -> tuple[float, ...]:
-        return tuple(gates.uniform[k] for k in self.loras)
-
-    def write(self, gates: Gates) -> None:
-        """Makes the merged weight from the layers, one after the other."""
-        weight = self.target.weight()
-        if self.merged is None or self.merged.device != weight.device or self.merged.dtype != weight.dtype:
-            self.merged = nn.Parameter(torch.empty_like(weight), requires_grad=False)
-        self.mark_stale()
-        if self.target.rows is None:
-            self.layers[0].write_merged(weight, self.merged, gates)
-        else:
-            self.merged.copy_(weight)
-            for layer in self.layers:
-                part = self.merged[layer.target.rows]
-                layer.write_merged(part.clone(), part, gates)
-        self.mark_current(gates)
+        self._source = self._state = None
 
     @property
     def nbytes(self) -> int:

@@ -13,7 +13,7 @@ from mixer_bench import EXECUTIONS, Interrupted, Snapshot, assert_near, dense, w
 
 from sciart_ext.errors import SciArtError
 from sciart_ext.lora.names import layer_name
-from sciart_ext.mixer import mixer as mixer_module
+from sciart_ext.mixer.merged import MergedStack
 from sciart_ext.mixer.mixture import Part, bind
 from sciart_ext.recipe import parse_recipe
 
@@ -80,14 +80,14 @@ def test_an_exception_within_the_model_leaves_it_as_it_was(bench, snapshot, exec
 def test_an_exception_while_merging_leaves_the_model_as_it_was_and_can_be_repeated(bench, snapshot, monkeypatch):
     x, text = bench.inputs()
     plain, loras = bench(x, text), [bench.lora()]
-    merge, left = mixer_module.merge, []
+    write, left = MergedStack.write, []
 
     def out_of_memory(*args):
-        merge(*args)
+        write(*args)
         if left and left.pop() == "fail":
             raise torch.cuda.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(mixer_module, "merge", out_of_memory)
+    monkeypatch.setattr(MergedStack, "write", out_of_memory)
     with bench.mixer(loras, "merge") as mixer:
         for before, gate, after in ((None, 0.5, 0.5), (0.5, 0.2, 0.5), (0.5, 0.2, 0.2)):
             if before is not None:
@@ -108,7 +108,7 @@ def test_an_exception_while_branching_leaves_the_model_as_it_was(bench, snapshot
     def out_of_memory(*args):
         raise torch.cuda.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr("sciart_ext.mixer.layer.Layer.add_branch", out_of_memory)
+    monkeypatch.setattr("sciart_ext.mixer.layer.Layer.add_factors", out_of_memory)
     with pytest.raises(torch.cuda.OutOfMemoryError), bench.mixer([bench.lora()], "branch") as mixer:
         mixer.set_gates([[0.5]])
         bench(*bench.inputs())
@@ -174,18 +174,6 @@ def test_gates_of_an_earlier_pass_do_not_reach_the_next(bench, snapshot):
         bench(*bench.inputs())
     with mixer, pytest.raises(RuntimeError, match="before its gates were set"):
         bench(*bench.inputs())
-
-@pytest.fixture
-def rebuilt(monkeypatch):
-    """The names of the layers that have been merged since it was cleared."""
-    names, merge = [], mixer_module.merge
-
-    def counted(layers, *args):
-        names.extend(layer.name for layer in layers)
-        merge(layers, *args)
-
-    monkeypatch.setattr(mixer_module, "merge", counted)
-    return names
 
 
 def test_only_layers_whose_gates_changed_are_rebuilt(bench, snapshot, rebuilt):
