@@ -89,7 +89,8 @@ class Stack:
         key = (device, dtype, channels_last)
         copy = self._copies.get(key)
         if copy is None:
-            copy = self._copies[key] = unless_too_large(functools.partial(self._copy, *key), self._too_large)
+            copy = self._copies[key] = unless_too_large(functools.partial(self._copy, *key),
+                                                        functools.partial(_too_large, [self]))
         return copy
 
     def _copy(self, device: torch.device, dtype: torch.dtype, channels_last: bool) -> Copy:
@@ -102,11 +103,6 @@ class Stack:
             for layer in self.layers:
                 layer.factors = self._views(layer.number, layer.factors)
         return Copy(down, up, tuple(map(Thin, down.unbind(), up.unbind())))
-
-    def _too_large(self) -> SciArtError:
-        return SciArtError("loras", f"out of memory: the factors of {len(self.layers)} layers of rank {self.ranks} do "
-                                    "not fit beside the model; accepted: fewer LoRAs, LoRAs of lower rank, or a "
-                                    "smaller picture")
 
     def take_gates(self, gates: Tensor | None) -> None:
         """Those of the next call."""
@@ -138,16 +134,26 @@ class GateTable:
         if not self.stacks:
             return
         if self._on is None or self._on[0] != device:
-            self._on = (device, sent(self._owners, device), sent(self._strengths, device))
+            self._on = (device, *unless_too_large(functools.partial(self._sent, device),
+                                                  functools.partial(_too_large, self.stacks)))
         _, owners, strengths = self._on
         table = gates.on(device).index_select(1, owners).mul_(strengths)
         sizes = [len(stack.layers) * stack.ranks for stack in self.stacks]
         for stack, part in zip(self.stacks, table.split(sizes, 1)):
             stack.take_gates(part.unflatten(1, (len(stack.layers), stack.ranks)) if gates.acts(stack.loras) else None)
 
+    def _sent(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        return sent(self._owners, device), sent(self._strengths, device)
+
     def release(self) -> None:
         """Lets go of what lies on a device."""
         self._on = None
+
+
+def _too_large(stacks: Sequence[Stack]) -> SciArtError:
+    layers, megabytes = sum(len(stack.layers) for stack in stacks), sum(stack.nbytes for stack in stacks) / 2**20
+    return SciArtError("loras", f"out of memory: the factors of {layers} layers, {megabytes:.0f} MB, do not fit beside "
+                                "the model; accepted: fewer LoRAs, LoRAs of lower rank, or a smaller picture")
 
 
 def _stacked(layers: Sequence[Layer]) -> tuple[Tensor, Tensor]:
