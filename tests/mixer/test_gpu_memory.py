@@ -1,5 +1,5 @@
-"""How much of a GPU's memory merged weights take: by rule, not by what is free; one step back where it runs out; nothing
-that stays."""
+"""How much of a GPU's memory merged weights take: by rule, not by what is free; one step back where it runs out;
+nothing that stays."""
 
 from __future__ import annotations
 

@@ -237,6 +237,23 @@ def test_the_host_is_asked_to_update_each_weight_before_it_is_read(bench, snapsh
         id(module) for name, module in bench.modules.items() if "mid_block.attentions" in name}
 
 
+def test_the_host_is_asked_once_a_pass_and_again_when_its_networks_change(bench, snapshot):
+    primed, networks = [], ["none"]
+    lora = bench.lora("mid_block.attentions")
+    mixer = bench.mixer([lora], "merge", prime=primed.append, primed_for=lambda: networks[0])
+    counts = []
+    for state in ("none", "none", "another", "another"):
+        networks[0] = state
+        with mixer:
+            for gate in (0.5, 0.5, 0.3):
+                mixer.set_gates([[gate]])
+                bench(*bench.inputs())
+            networks[0] = "changed within the pass"
+            bench(*bench.inputs())
+        counts.append(len(primed))
+    assert counts == [2 * (i + 1) * len(lora.layers) for i in range(4)]
+
+
 def test_merged_weights_stay_within_the_memory_limit(bench, snapshot):
     loras, (x, text) = [bench.lora()], bench.inputs()
     total = sum(bench.layers[name].weight().nbytes for name in loras[0].layers)
