@@ -189,9 +189,17 @@ class Pass:
         without = [plan.gates(progress, last) for plan in self.plans] * (2 if _is_edit(denoiser) else 1)
         self._rows, self._rows_per_image = told + without, len(told) // len(self.plans)
         if self._mixer is not None:
-            self._mixer.set_gates(self._rows)
+            self._mixer.set_gates(self._rows, self._coming(denoiser.step))
         self._record_words()
         return args, kwargs
+
+    def _coming(self, evaluation: int) -> tuple[float, ...] | None:
+        """The gates of all rows of the step after that of this evaluation; None where rows differ, or none is known."""
+        step = self.pattern.step(evaluation + 1)
+        if (self._fused is not None or self.plan.rows_differ or self._sets_differ or step >= self.steps
+                or self.sampler.funcname == "sample_dpm_adaptive"):
+            return None
+        return self.plan.gates(step_progress(step, self.steps))
 
     def _record_words(self) -> None:
         if self._words is not None:

@@ -131,16 +131,21 @@ class GateTable:
 
     def spread(self, gates: Gates, device: torch.device) -> None:
         """Puts g = λ·s before every stack."""
+        for stack, ranks in self.of(gates, device).items():
+            stack.take_gates(ranks)
+
+    def of(self, gates: Gates, device: torch.device) -> dict[Stack, Tensor | None]:
+        """g = λ·s of each stack: (rows or 1, layers, ranks), float32; None where all are 0."""
         if not self.stacks:
-            return
+            return {}
         if self._on is None or self._on[0] != device:
             self._on = (device, *unless_too_large(functools.partial(self._sent, device),
                                                   functools.partial(_too_large, self.stacks)))
         _, owners, strengths = self._on
         table = gates.on(device).index_select(1, owners).mul_(strengths)
         sizes = [len(stack.layers) * stack.ranks for stack in self.stacks]
-        for stack, part in zip(self.stacks, table.split(sizes, 1)):
-            stack.take_gates(part.unflatten(1, (len(stack.layers), stack.ranks)) if gates.acts(stack.loras) else None)
+        return {stack: part.unflatten(1, (len(stack.layers), stack.ranks)) if gates.acts(stack.loras) else None
+                for stack, part in zip(self.stacks, table.split(sizes, 1))}
 
     def _sent(self, device: torch.device) -> tuple[Tensor, Tensor]:
         return sent(self._owners, device), sent(self._strengths, device)
