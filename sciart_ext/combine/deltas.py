@@ -11,7 +11,7 @@ from torch import Tensor
 from .masks import chosen
 
 
-class Thin(NamedTuple):
+class Factored(NamedTuple):
     """Products ΔW = up · down of several LoRAs, scales within: up (LoRAs, out, rank), down (LoRAs, rank, in), or one
     tensor for each where their ranks differ; all of one precision."""
 
@@ -19,7 +19,7 @@ class Thin(NamedTuple):
     down: Tensor | tuple[Tensor, ...]
 
     @classmethod
-    def of(cls, factors: Sequence[tuple[Tensor, Tensor]]) -> Thin:
+    def of(cls, factors: Sequence[tuple[Tensor, Tensor]]) -> Factored:
         """From up and down of each."""
         ups, downs = zip(*factors)
         return cls(torch.stack(ups), torch.stack(downs)) if len({len(down) for down in downs}) == 1 else cls(ups, downs)
@@ -28,11 +28,11 @@ class Thin(NamedTuple):
     def nbytes(self) -> int:
         return sum(factor.nbytes for factor in (*self.up, *self.down))
 
-    def chosen(self, numbers: Sequence[int]) -> Thin:
+    def chosen(self, numbers: Sequence[int]) -> Factored:
         """Of these LoRAs."""
         if isinstance(self.up, Tensor):
-            return Thin(chosen(self.up, numbers), chosen(self.down, numbers))
-        return Thin(tuple(self.up[number] for number in numbers), tuple(self.down[number] for number in numbers))
+            return Factored(chosen(self.up, numbers), chosen(self.down, numbers))
+        return Factored(tuple(self.up[number] for number in numbers), tuple(self.down[number] for number in numbers))
 
     def write(self, rows: slice, into: Tensor) -> None:
         """ΔW's rows of each LoRA."""
@@ -47,7 +47,7 @@ class Deltas(NamedTuple):
     """Products, and after them dense matrices (out, in); on one device. dtype: in which they are combined, that of the
     products."""
 
-    thin: Thin | None
+    thin: Factored | None
     dense: Sequence[Tensor]
     dtype: torch.dtype
 

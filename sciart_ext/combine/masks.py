@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,6 +21,8 @@ def largest(delta: Tensor, density: float) -> Tensor:
     TIES' trim (arXiv 2306.01708, section 3), layer by layer as in PEFT and mergekit, where the paper trims the whole
     model's entries together. On a CPU NumPy's partition finds the limit 15 times as fast as torch's topk or kthvalue.
     """
+    import numpy as np
+
     sizes = delta.abs()
     least = delta.numel() - max(int(density * delta.numel()), 1)
     if delta.device.type == "cpu":
@@ -41,6 +42,8 @@ def at_random(shape: Sequence[int], density: float, seed: int, layer: str, lora:
 
 def pack(mask: Tensor) -> Tensor:
     """Eight entries in a byte, in main memory, wherever the mask is."""
+    import numpy as np
+
     flat = mask.flatten()
     if mask.device.type == "cpu":
         return torch.from_numpy(np.packbits(flat.numpy(), bitorder="little"))
@@ -69,6 +72,8 @@ class Bits(NamedTuple):
 
     def rows(self, rows: slice) -> Tensor:
         """Bool (LoRAs, rows, in); they begin at a multiple of eight."""
+        import numpy as np
+
         start, count = rows.start * self.shape[1], (rows.stop - rows.start) * self.shape[1]
         packed = self.packed[:, start // 8:-(-(start + count) // 8)]
         if packed.device.type == "cpu":

@@ -16,7 +16,7 @@ All LoRAs' entries lie in one tensor (LoRAs, rows, in), a block of rows at a tim
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,7 +25,9 @@ from ..lora.low_rank import LowRank
 from . import masks
 from .deltas import Deltas
 from .masks import PLACES, Bits, Bools
-from .settings import Combination
+
+if TYPE_CHECKING:
+    from .settings import Combination
 
 # Entries of all LoRAs together that are joined at a time: on a CPU what is made on the way stays in its cache; on a GPU
 # it takes 12 to 16 bytes an entry, 256 MB at most.

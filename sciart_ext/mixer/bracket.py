@@ -7,25 +7,33 @@ from collections.abc import Callable, Collection, Hashable, Sequence
 import torch
 from torch import nn
 
+from .ahead import Ahead
 from .gates import Gates
 from .merged import MergedStack, write_merged
+from .single import MergedAlone
 from .slot import Slot
+from .stack import GateTable
 
 
 class Bracket:
     """The slots of one module: those of stacks, which are merged together, and single ones."""
 
-    def __init__(self, slots: Sequence[Slot]):
+    def __init__(self, slots: Sequence[Slot], table: GateTable):
         self.module = slots[0].target.bracket
-        self.slots = list(slots)
         by_stack: dict[int, list[Slot]] = {}
         for slot in slots:
             if slot.layers[0].is_plain:
                 by_stack.setdefault(id(slot.layers[0].stack), []).append(slot)
         self._stacks = [MergedStack(found[0].layers[0].stack, found) for found in by_stack.values()]
-        self._single = [slot for slot in slots if not slot.layers[0].is_plain]
+        self._alone = [MergedAlone(slot) for slot in slots if not slot.layers[0].is_plain]
+        self._ahead = Ahead(self._stacks, table)
         self._primed: tuple | None = None
         self._acting: tuple[Gates, list[Slot]] | None = None
+
+    @property
+    def slots(self) -> list[Slot]:
+        """All of them."""
+        return [slot for merged in (*self._stacks, *self._alone) for slot in merged.slots]
 
     @property
     def key(self) -> frozenset[int]:
@@ -38,7 +46,8 @@ class Bracket:
 
     def device(self) -> torch.device | None:
         """Where the weights lie now; None where no slot is left."""
-        return self.slots[0].target.weight().device if self.slots else None
+        first = next(iter((*self._stacks, *self._alone)), None)
+        return None if first is None else first.slots[0].target.weight().device
 
     def prime(self, update: Callable[[nn.Module], None], state: Hashable) -> None:
         """Has the host update the weights that are about to be read, unless it has in this state of its own."""
@@ -47,41 +56,48 @@ class Bracket:
                 update(slot.target.updated_by)
             self._primed = (state,)
 
-    def acting(self, gates: Gates) -> list[Slot]:
-        """The slots in which a LoRA acts."""
-        if self._acting is None or self._acting[0] is not gates:
-            self._acting = (gates, [slot for slot in self.slots if gates.acts(slot.loras)])
-        return self._acting[1]
-
     @torch.no_grad()
     def refresh(self, gates: Gates) -> None:
         """Makes the merged weights anew whose gates, or whose own weight in the model, have changed."""
+        self._ahead.take(gates)
         stale = [(stack, found) for stack in self._stacks if (found := stack.stale(gates))]
         if stale:
-            write_merged(stale, gates)
-        for slot in self._single:
-            if gates.acts(slot.loras) and not slot.is_current(gates):
-                slot.write(gates)
+            write_merged(stale, gates, {stack.stack: stack.stack.gates for stack, _ in stale})
+        for alone in self._alone:
+            if alone.stale(gates):
+                alone.write(gates)
 
     def present(self, gates: Gates) -> None:
-        for slot in self.acting(gates):
+        """Shows the merged weights of the slots in which a LoRA acts."""
+        if self._acting is None or self._acting[0] is not gates:
+            self._acting = (gates, [slot for merged in (*self._stacks, *self._alone) if gates.acts(merged.loras)
+                                    for slot in merged.slots])
+        for slot in self._acting[1]:
             slot.present()
+
+    def merge_ahead(self, gates: Gates, device: torch.device) -> None:
+        """Begins with what the next step will need, while this one runs."""
+        self._ahead.make(gates, device)
+
+    def forget_ahead(self) -> None:
+        """Lets go of what was begun."""
+        self._ahead.forget()
+        for stack in self._stacks:
+            stack.spare = None
 
     def restore(self, *_) -> None:
         """Puts the host's own parameters back."""
-        for slot in self.slots:
+        for slot in self._acting[1] if self._acting is not None else ():
             slot.restore()
 
     def drop(self, kept: Collection[str]) -> None:
         """Lets go of all slots but those whose layers are called so."""
         self.release()
-        self.slots, self._single = ([slot for slot in slots if slot.layers[0].name in kept]
-                                    for slots in (self.slots, self._single))
-        self._stacks = [stack for stack in self._stacks if stack.slots[0].layers[0].name in kept]
-        self._acting = None
+        for found in (self._stacks, self._alone):
+            found[:] = [merged for merged in found if merged.slots[0].layers[0].name in kept]
 
     def release(self) -> None:
-        for stack in self._stacks:
-            stack.release()
-        for slot in self.slots:
-            slot.release()
+        self._acting = None
+        self._ahead.forget()
+        for merged in (*self._stacks, *self._alone):
+            merged.release()

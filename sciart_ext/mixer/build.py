@@ -26,8 +26,8 @@ def build_layers(targets: Mapping[str, Target], loras: Sequence[LoraFile],
                  blocks: Sequence[Mapping | Sequence[float]], varying: Sequence[tuple[int, Factor]],
                  untouched: Callable[[Target], torch.Tensor] | None, combination: Combination | None,
                  room: Room) -> list[Layer]:
-    """The layers that LoRAs reach; varying: `varying_factors` of the blocks, which have gates after the LoRAs' own. Other
-    arguments: `Mixer`'s; room: of deltas that are kept between calls."""
+    """The layers that LoRAs reach; varying: `varying_factors` of the blocks, which have gates after the LoRAs' own.
+    Other arguments: `Mixer`'s; room: of deltas that are kept between calls."""
     layers, factors = [], [LayerFactors(one) for one in blocks]
     gates = {(k, factor.schedules): number for number, (k, factor) in enumerate(varying, start=len(loras))}
     for weight_name, weight_target in targets.items():
@@ -49,7 +49,7 @@ def build_layers(targets: Mapping[str, Target], loras: Sequence[LoraFile],
 
 
 def build_stacks(layers: Sequence[Layer], levels: int) -> list[Stack]:
-    """Layers of one shape, ranks, precision and place in the model share a stack: what is best for one is best for all.
+    """Layers of one shape, LoRAs, precision and place in the model share a stack: what is best for one is for all.
     Where only some of them fit in memory, those of the first names are not merged (`choose_merged`)."""
     groups: dict[tuple, list[Layer]] = {}
     for layer in sorted(layers, key=lambda layer: layer.name, reverse=True):
@@ -63,8 +63,8 @@ def _group_of(layer: Layer, levels: int) -> tuple:
         return (layer.name,)
     weight, module = layer.target.weight(), layer.target.module
     down = next(iter(layer.factors.values())).down
-    return (*layer.matrix_shape, layer.ranks, down.dtype, weight.dtype, weight.device, id(layer.target.bracket),
-            place_of(layer.name, levels), getattr(module, "kernel_size", (1, 1)))
+    return (*layer.loras, *layer.matrix_shape, layer.ranks, down.dtype, weight.dtype, weight.device,
+            id(layer.target.bracket), place_of(layer.name, levels), getattr(module, "kernel_size", (1, 1)))
 
 
 def levels_of(names: Iterable[str]) -> int:

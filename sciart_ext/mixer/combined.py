@@ -7,10 +7,10 @@ distinct row of gates has a C of its own, which is kept while it is used, as far
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 
-from ..combine.settings import Combination
 from ..errors import SciArtError
 from .fit import Factors
 from .kept import Room
@@ -19,6 +19,9 @@ from .orthogonal_layer import OrthogonalLayer
 from .sparse_layer import SparseLayer
 from .targets import Target
 from .whole import Whole
+
+if TYPE_CHECKING:
+    from ..combine.settings import Combination
 
 
 def combined_layer(name: str, target: Target, deltas: Mapping[int, Factors | Whole], block_factors: dict[int, float],

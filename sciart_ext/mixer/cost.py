@@ -38,8 +38,8 @@ class Rates(NamedTuple):
 # Measured over the 192 layers of SD 1.5's UNet (2 CPU cores, float32, 1 to 16 LoRAs of rank 32, 256² and 512²): branch
 # factors of 0.7 to 1.0 choose best in all cases, 2.0 costs 5 to 10 % more.
 CPU = Rates(launch=0.0, byte=0.0, flop=1.0)
-# Seconds, of a usual card of 2022: 6 µs of Python and driver a launch, 600 GB/s, 50 TFLOPS in half precision. Assumed, not
-# measured, and the same for every card, so that the same recipe makes the same choice.
+# Seconds, of a usual card of 2022: 6 µs of Python and driver a launch, 600 GB/s, 50 TFLOPS in half precision. Assumed,
+# not measured, and the same for every card, so that the same recipe makes the same choice.
 GPU = Rates(launch=6e-6, byte=1 / 6e11, flop=1 / 5e13)
 
 

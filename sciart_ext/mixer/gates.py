@@ -18,13 +18,10 @@ class Gates:
 
     def __init__(self, rows: Sequence[tuple[float, ...]]):
         self.rows = tuple(rows)
+        self.uniform = self.rows[0] if len(self.rows) == 1 else None
+        """the gates that all rows have; None where rows differ"""
         self._sent: tuple[torch.device, Tensor] | None = None
         self._made: dict[Hashable, object] = {}
-
-    @property
-    def uniform(self) -> tuple[float, ...] | None:
-        """The gates that all rows have; None where rows differ."""
-        return self.rows[0] if len(self.rows) == 1 else None
 
     def acts(self, loras: Iterable[int]) -> bool:
         """Whether one of these has a gate other than 0; where rows differ it is not asked."""

@@ -20,12 +20,12 @@ from ..errors import UnknownRowsError
 from .fit import Factors
 from .gates import Gates
 from .kept import Room
-from .product import add_times, times, unrounded
+from .product import add_times, convolves, times, unrounded
 from .targets import Target
 from .whole import PlacedWholes, Whole, add_bias_branch, add_norm_branch, add_whole_branch, weighted_sum
 
 if TYPE_CHECKING:
-    from .stack import Stack
+    from .stack import Stack, Thin
 
 MERGEABLE = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -50,8 +50,11 @@ class Layer:
         self.stack: Stack | None = None
         """holds the factors, as its layer number `number`"""
         self.number = 0
-        self.row_gates: Tensor | None = None
-        """g (rows or 1, ranks) of the call that runs, float32; None where all are 0"""
+
+    @property
+    def row_gates(self) -> Tensor | None:
+        """g (rows or 1, ranks) of the thin factors in the call that runs, float32; None where all are 0."""
+        return None if self.stack is None else self.stack.gates_of(self)
 
     @property
     def matrix_shape(self) -> tuple[int, int]:
@@ -101,18 +104,18 @@ class Layer:
     def write_merged(self, original: Tensor, merged: Tensor, gates: Gates) -> None:
         """W' = W + U·diag(g)·D + Σ g·ΔW(W), rounded once, into `merged`, of the weight's own shape; gates of which all
         rows are the same, spread before (`GateTable`)."""
-        device, own, strength = original.device, self.untouched(), 1.0
+        device, own, strength, own_gates = original.device, self.untouched(), 1.0, self.row_gates
         acting = {k: gates.uniform[k] * self.strengths[k] for k in self.wholes if gates.uniform[k]}
         wholes = [self.placed.on(k, device, original.dtype) for k in acting]
-        if len(acting) == 1 and self.row_gates is None:
+        if len(acting) == 1 and own_gates is None:
             total, strength = wholes[0].of(own), next(iter(acting.values()))
         else:
             total = weighted_sum(wholes, list(acting.values()), own)
-        if self.row_gates is not None:
-            down, up = self.stack.on(device, torch.promote_types(self.stack.dtype, torch.float32)).of(self)
+        if own_gates is not None:
+            down, up = self.stack.on(device, torch.promote_types(self.stack.dtype, torch.float32)).of_layer[self.number]
             with unrounded(device):
-                thin = ((up * self.row_gates) @ down).reshape(original.shape)
-            total = thin if total is None else total.add_(thin)
+                thin = ((up * own_gates) @ down).reshape(original.shape)
+            total = thin if total is None else total + thin
         if total is None:
             merged.copy_(original)
         else:
@@ -121,7 +124,7 @@ class Layer:
     def add_branch(self, module: nn.Module, x: Tensor, y: Tensor, gates: Gates) -> Tensor:
         """y and what the deltas add to it; x (rows, …, in) or (rows, in, h, w), gates spread before (`GateTable`)."""
         if self.row_gates is not None:
-            y = self.add_factors(module, x, y)
+            y = self.add_factors(module, x, y, self.row_gates)
         if not self.wholes:
             return y
         wholes = [self.placed.on(k, y.device, y.dtype) for k in self.wholes]
@@ -140,49 +143,54 @@ class Layer:
             return add_norm_branch(module, own, wholes, x, y, rows, strengths)
         return add_whole_branch(module, own, wholes, x, y, rows, strengths)
 
-    def add_factors(self, module: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        """y + U·(g ⊙ (D x))."""
-        down, up = self.stack.on(y.device, y.dtype).of(self)
-        return add_thin_branch(module, x, y, down, up, rows_of(self.row_gates, len(x), self.name))
+    def add_factors(self, module: nn.Module, x: Tensor, y: Tensor, gates: Tensor) -> Tensor:
+        """y + U·(g ⊙ (D x)), g (rows or 1, ranks)."""
+        factors = self.stack.on(y.device, y.dtype).of_layer[self.number]
+        if len(gates) not in (1, len(x)):
+            gates = rows_of(gates, len(x), self.name)
+        return add_thin_branch(module, x, y, factors, gates)
 
 
-def add_thin_branch(module: nn.Module, x: Tensor, y: Tensor, down: Tensor, up: Tensor, gates: Tensor) -> Tensor:
+def add_thin_branch(module: nn.Module, x: Tensor, y: Tensor, factors: Thin, gates: Tensor) -> Tensor:
     """y + U·(g ⊙ (D x)), factors in y's precision, g (rows or 1, ranks). Where no gradient is wanted it is added into y
     itself, in three kernels."""
-    x = x if x.dtype == y.dtype else x.to(y.dtype)
+    if x.dtype != y.dtype:
+        x = x.to(y.dtype)
     in_place = not (torch.is_grad_enabled() and (y.requires_grad or x.requires_grad))
     if isinstance(module, nn.Conv2d):
-        return _add_convolved(module, x, y, down, up, gates, in_place)
-    inner = times(x, down)
-    gates = gates.view(len(gates), *[1] * (x.dim() - 2), -1)
+        return _add_convolved(module, x, y, factors, gates, in_place)
+    if len(gates) > 1 and x.dim() > 2:
+        gates = gates.view(len(gates), *[1] * (x.dim() - 2), -1)
+    inner = times(x, factors.down)
     if not (in_place and y.is_contiguous()):
-        return y + times((inner * gates).to(y.dtype), up)
+        return y + times((inner * gates).to(y.dtype), factors.up)
+    inner.mul_(gates)
     flat = y.view(-1, y.shape[-1])
-    add_times(flat, inner.mul_(gates).reshape(-1, inner.shape[-1]), up, out=flat)
+    add_times(flat, inner.view(-1, inner.shape[-1]), factors.up, out=flat)
     return y
 
 
-def _add_convolved(module: nn.Conv2d, x: Tensor, y: Tensor, down: Tensor, up: Tensor, gates: Tensor,
-                   in_place: bool) -> Tensor:
+def _add_convolved(module: nn.Conv2d, x: Tensor, y: Tensor, factors: Thin, gates: Tensor, in_place: bool) -> Tensor:
     """The same of a convolution: D has its kernels, U is 1 × 1."""
-    gates = gates[:, :, None, None]
-    if _is_pointwise(module) and x.is_contiguous() and x.device.type != "cpu":
+    down, up = factors
+    if _is_pointwise(module) and x.is_contiguous() and not convolves(x, down):
         inner = (down.expand(len(x), -1, -1) @ x.flatten(2)).unflatten(2, x.shape[2:])
     else:
         # the module's own routine keeps its padding mode (tiling makes it circular)
         inner = module._conv_forward(x, down.view(len(down), -1, *module.kernel_size), None)
+    gates = gates[:, :, None, None]
     if not in_place:
         return y + F.conv2d((inner * gates).to(y.dtype), up[:, :, None, None])
     inner.mul_(gates)
-    if x.device.type == "cpu" or not (y.is_contiguous() and inner.is_contiguous()):
+    if convolves(inner, up) or not (y.is_contiguous() and inner.is_contiguous()):
         return y + F.conv2d(inner, up[:, :, None, None])
     y.flatten(2).baddbmm_(up.expand(len(y), -1, -1), inner.flatten(2))
     return y
 
 
 def _is_pointwise(module: nn.Conv2d) -> bool:
-    return (tuple(module.kernel_size) == tuple(module.stride) == (1, 1) and module.groups == 1
-            and module.padding in ((0, 0), 0))
+    return (module.kernel_size == (1, 1) and module.stride == (1, 1) and module.padding == (0, 0)
+            and module.groups == 1)
 
 
 def write_sum(original: Tensor, change: Tensor, merged: Tensor, strength: float = 1.0,

@@ -43,10 +43,10 @@ class Mixer:
 
     root: the module whose calls take the rows; layers: its layers by canonical name; blocks: per LoRA, factors of
     its layers (`layer_factors`); memory_limit: bytes of merged weights; prime: for hosts that update weights lazily,
-    called with each module before its weight is read, once a pass and whenever `primed_for` gives another value; device:
-    where the root is computed, if not where its weights lie now; untouched: a weight as it was before the host itself
-    changed it; combination: how the LoRAs are joined in a layer, by default linearly. Use as a context: within it,
-    `set_gates` decides what the next calls of the root see.
+    called with each module before its weight is read, once a pass and whenever `primed_for` gives another value;
+    device: where the root is computed, if not where its weights lie now; untouched: a weight as it was before the host
+    itself changed it; combination: how the LoRAs are joined in a layer, by default linearly. Use as a context: within
+    it, `set_gates` decides what the next calls of the root see.
     """
 
     def __init__(self, root: nn.Module, layers: Mapping[str, Target], loras: Sequence[LoraFile],
@@ -62,6 +62,8 @@ class Mixer:
         self.memory_limit = memory_limit
         self.keeps = False
         """whether merged weights and factors stay on a GPU after a pass"""
+        self.merges_ahead = False
+        """whether the next step's merged weights are made while a step runs; they take memory twice"""
         self.notes: list[str] = []
         """what of the last choice was not the usual"""
         self._prime = prime
@@ -87,6 +89,8 @@ class Mixer:
         """rows of the last call of the root"""
         self._gates: Gates | None = None
         """of the call that runs"""
+        self._coming: Gates | None = None
+        """of the next step, where it is known and begun ahead"""
         self._spread: Gates | None = None
         """those that lie before the layers"""
 
@@ -134,9 +138,10 @@ class Mixer:
                               "with more GPU memory; the others branched")
         return chosen
 
-    def set_gates(self, rows: Sequence[Sequence[float]]) -> None:
+    def set_gates(self, rows: Sequence[Sequence[float]], coming: Sequence[float] | None = None) -> None:
         """One gate per LoRA and per factor that varies (`layer_factors.varying_factors`), for each row of the coming
-        calls in order, or one row for all rows of all calls."""
+        calls in order, or one row for all rows of all calls. coming: those of all rows of the next step, where known.
+        """
         rows = [tuple(float(gate) for gate in row) for row in rows]
         if not rows or any(len(row) != self.count for row in rows):
             raise ValueError(f"expected rows of {self.count} gates, got {rows!r}")
@@ -145,6 +150,7 @@ class Mixer:
         if len(set(rows)) == 1:
             rows = rows[:1]
         self._cursor = 0
+        self._coming = Gates([tuple(coming)]) if coming is not None and self.merges_ahead else None
         if rows != self._rows:
             self._rows = rows
             self._use(rows[:1] if len(rows) == 1 else [])
@@ -172,7 +178,7 @@ class Mixer:
         for slot in slots:
             by_module.setdefault(id(slot.target.bracket), []).append(slot)
         before = {bracket.key: bracket for bracket in self._brackets}
-        found = [before.pop(frozenset(map(id, own)), None) or Bracket(own) for own in by_module.values()]
+        found = [before.pop(frozenset(map(id, own)), None) or Bracket(own, self._table) for own in by_module.values()]
         for bracket in before.values():
             bracket.release()
         return found
@@ -195,7 +201,7 @@ class Mixer:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._rows, self._gates, self._spread = [], None, None
+        self._rows, self._gates, self._spread, self._coming = [], None, None, None
         device = self._where()
         if device is not None and is_gpu(device) and not self.keeps:
             self.release()
@@ -248,8 +254,24 @@ class Mixer:
                     raise
                 self._branch_instead()
                 self._refresh(bracket)
+            if self._coming is not None and module is self.root:
+                self._merge_ahead(bracket)
             bracket.present(self._gates)
         return present
+
+    def _merge_ahead(self, bracket: Bracket) -> None:
+        coming, self._coming = self._coming, None
+        device = bracket.device()
+        if device is None:
+            return
+        try:
+            bracket.merge_ahead(coming, device)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            bracket.forget_ahead()
+            self.merges_ahead = False
+            self.notes.append("out of GPU memory to merge ahead: each step merged its own weights")
 
     def _refresh(self, bracket: Bracket) -> None:
         device = bracket.device()
@@ -271,7 +293,8 @@ class Mixer:
         def branch(module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor | None:
             if self._spread is not self._gates:
                 self._lay_out(output.device)
-            return layer.add_factors(module, args[0], output) if layer.row_gates is not None else None
+            gates = layer.stack.gates_of(layer)
+            return None if gates is None else layer.add_factors(module, args[0], output, gates)
 
         def branch_all(module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor | None:
             if layer.is_silent(self._gates):
@@ -295,14 +318,14 @@ class Mixer:
         """Bytes of merged weights: what the recipe says, or else a share of a GPU's whole memory, by the model and the
         LoRAs alone: what else is free at the moment must not change the picture."""
         if self.memory_limit is not None:
-            return self.memory_limit
+            return self.memory_limit / (2 if self.merges_ahead else 1)
         if device is None or not is_gpu(device):
             return math.inf
         if any(layer.target.bracket is not self.root for layer in self._layers):
             return 0  # parts of the model come to the GPU one by one, for there is no room for more
         model = sum(weight.numel() * weight.element_size() for weight in self.root.parameters())
         factors = sum(stack.nbytes for stack in self._stacks)
-        return MERGED_SHARE * max(total_memory(device) - model - factors, 0)
+        return MERGED_SHARE * max(total_memory(device) - model - factors, 0) / (2 if self.merges_ahead else 1)
 
     def _require_closed(self) -> None:
         if self._handles:

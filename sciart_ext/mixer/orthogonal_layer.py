@@ -4,37 +4,42 @@ still, and other ones only where the order of the weights is another."""
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..combine.orthogonal import Product, order_of, orthogonal
-from ..combine.settings import Combination
 from .fit import Factors
 from .gates import Gates, pinned, sent
 from .kept import Kept, Room
 from .layer import MERGEABLE, Layer, add_thin_branch, repeats_of, rows_of, write_sum
 from .product import add_times, unrounded
 from .row_groups import RowGroups
+from .stack import Thin
 from .targets import Target
+
+if TYPE_CHECKING:
+    from ..combine.settings import Combination
 
 # Orders of a layer's LoRAs whose factors are kept: rows in which some are silent have orders of their own.
 ORDERS_KEPT = 8
 
 
 class Reduced(NamedTuple):
-    """What is left of all LoRAs that act: down (ranks, in), up (out, ranks), scales within; strengths: (LoRA, block's
-    factor) of each rank."""
+    """What is left of all LoRAs that act, scales within; strengths: (LoRA, block's factor) of each rank."""
 
-    down: Tensor
-    up: Tensor
+    factors: Thin
     strengths: tuple[tuple[int, float], ...]
 
     @property
     def nbytes(self) -> int:
-        return self.down.nbytes + self.up.nbytes
+        return sum(factor.nbytes for factor in self.factors)
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Reduced:
+        """The same with both factors changed."""
+        return Reduced(Thin(*map(change, self.factors)), self.strengths)
 
 
 class OrthogonalLayer(Layer):
@@ -57,7 +62,7 @@ class OrthogonalLayer(Layer):
             return
         as_they_lie = original.dtype in MERGEABLE and original.is_contiguous() and merged.is_contiguous()
         dtype = original.dtype if as_they_lie else torch.float32
-        down, up, strengths = self.in_order(order, original.device, dtype)
+        (down, up), strengths = self.in_order(order, original.device, dtype)
         with unrounded(original.device):
             up = torch.mul(up, gates.of(strengths).on(original.device), out=torch.empty_like(up))
             if as_they_lie:
@@ -73,9 +78,9 @@ class OrthogonalLayer(Layer):
         changed = []
         for order, rows, x_rows, y_rows in zip(groups.keys, groups.rows, groups.of(x), groups.of(y)):
             if order:
-                down, up, strengths = self.in_order(order, y.device, y.dtype)
-                g = gates.of(strengths, None if own.uniform else rows).on(y.device)
-                y_rows = add_thin_branch(module, x_rows, y_rows, down, up, rows_of(g, len(x_rows), self.name))
+                factors, strengths = self.in_order(order, y.device, y.dtype)
+                ranks = gates.of(strengths, None if own.uniform else rows).on(y.device)
+                y_rows = add_thin_branch(module, x_rows, y_rows, factors, rows_of(ranks, len(x_rows), self.name))
             changed.append(y_rows)
         return groups.joined(changed)
 
@@ -85,16 +90,15 @@ class OrthogonalLayer(Layer):
         if order not in self._by_order:
             self._by_order[order] = self._reduced(order)
             while len(self._by_order) > ORDERS_KEPT:
-                oldest, _ = self._by_order.popitem(last=False)
-                self._moved.drop_all(lambda key: key[0] == oldest)
+                self._by_order.popitem(last=False)
+                self._moved.drop_all(lambda key: key[0] not in self._by_order)
         self._by_order.move_to_end(order)
         reduced, key = self._by_order[order], (order, device, dtype)
-        if (device.type, dtype) == ("cpu", reduced.up.dtype):
+        if (device.type, dtype) == ("cpu", reduced.factors.up.dtype):
             return reduced
-        moved = self._moved.get(key, lambda: reduced._replace(down=sent(reduced.down, device).to(dtype),
-                                                              up=sent(reduced.up, device).to(dtype)))
+        moved = self._moved.get(key, lambda: reduced.each(lambda factor: sent(factor, device).to(dtype)))
         if key not in self._moved and device.type != "cpu":
-            self._by_order[order] = reduced._replace(down=pinned(reduced.down), up=pinned(reduced.up))
+            self._by_order[order] = reduced.each(pinned)
         return moved
 
     def release(self) -> None:
@@ -109,5 +113,5 @@ class OrthogonalLayer(Layer):
                     for k in order}
         left = orthogonal(products, order, self._directions)
         strengths = tuple((k, self.strengths[k]) for k, product in left.items() for _ in range(len(product.down)))
-        return Reduced(torch.cat([down for _, down in left.values()]).float(),
-                       torch.cat([up for up, _ in left.values()], 1).float(), strengths)
+        return Reduced(Thin(torch.cat([down for _, down in left.values()]).float(),
+                            torch.cat([up for up, _ in left.values()], 1).float()), strengths)

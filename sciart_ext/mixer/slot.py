@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from .gates import Gates
 from .layer import Layer
 from .targets import Target
 
@@ -23,50 +22,33 @@ class Slot:
         self.merged: nn.Parameter | None = None
         self._holder = target.module._parameters
         self._name = target.parameter
-        self._source: weakref.ref | None = None
-        self._state: tuple | None = None
-        self._gates: tuple[float, ...] | None = None
-
-    @property
-    def loras(self) -> list[int]:
-        """Whose gates decide the merged weight."""
-        return [k for layer in self.layers for k in layer.loras]
-
-    def is_current(self, gates: Gates) -> bool:
-        """Whether the merged weight is that of these gates and of the values the host's parameter has now."""
-        return self._gates == self._own(gates) and self.follows_host()
+        self._source: tuple | None = None
+        self._remembered: tuple | None = None
 
     def follows_host(self) -> bool:
         """Whether the host's parameter still has the values that the merged weight was made from."""
+        return self._is(self._source)
+
+    def mark_current(self) -> None:
+        """The merged weight is that of the values the host's parameter has now."""
+        self._source = self._now()
+
+    def remember(self) -> None:
+        """A weight to come is made from the values that the host's parameter has now."""
+        self._remembered = self._now()
+
+    def is_as_remembered(self) -> bool:
+        """Whether it still has them."""
+        return self._is(self._remembered)
+
+    def _now(self) -> tuple:
         weight = self._holder[self._name]
-        return (self._source is not None and self._source() is weight
-                and self._state == (weight._version, weight.data_ptr(), weight.dtype))
+        return weakref.ref(weight), weight._version, weight.data_ptr(), weight.dtype
 
-    def mark_current(self, gates: Gates) -> None:
+    def _is(self, source: tuple | None) -> bool:
         weight = self._holder[self._name]
-        self._source, self._gates = weakref.ref(weight), self._own(gates)
-        self._state = (weight._version, weight.data_ptr(), weight.dtype)
-
-    def mark_stale(self) -> None:
-        self._source = self._state = self._gates = None
-
-    def _own(self, gates: Gates) -> tuple[float, ...]:
-        return tuple(gates.uniform[k] for k in self.loras)
-
-    def write(self, gates: Gates) -> None:
-        """Makes the merged weight from the layers, one after the other."""
-        weight = self.target.weight()
-        if self.merged is None or self.merged.device != weight.device or self.merged.dtype != weight.dtype:
-            self.merged = nn.Parameter(torch.empty_like(weight), requires_grad=False)
-        self.mark_stale()
-        if self.target.rows is None:
-            self.layers[0].write_merged(weight, self.merged, gates)
-        else:
-            self.merged.copy_(weight)
-            for layer in self.layers:
-                part = self.merged[layer.target.rows]
-                layer.write_merged(part.clone(), part, gates)
-        self.mark_current(gates)
+        return (source is not None and source[0]() is weight
+                and source[1:] == (weight._version, weight.data_ptr(), weight.dtype))
 
     @property
     def nbytes(self) -> int:
@@ -83,8 +65,7 @@ class Slot:
             self.original = None
 
     def release(self) -> None:
-        self.merged = None
-        self.mark_stale()
+        self.merged = self._source = self._remembered = None
 
 
 def are_channels_last(weights: Sequence[torch.Tensor]) -> bool:

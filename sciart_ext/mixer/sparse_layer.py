@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from ..combine.deltas import Deltas, Thin
+from ..combine.deltas import Deltas, Factored
 from ..combine.masks import PLACES, Bits, Bools
-from ..combine.settings import Combination
 from ..combine.sparse import Block, SparseCombination
 from ..lora.dense import Dense
 from .fit import Factors
@@ -26,6 +26,9 @@ from .product import unrounded
 from .row_groups import RowGroups
 from .targets import Target
 from .whole import Whole
+
+if TYPE_CHECKING:
+    from ..combine.settings import Combination
 
 
 class SparseLayer(Layer):
@@ -45,7 +48,7 @@ class SparseLayer(Layer):
         self._shape = _matrix_shape(deltas[self._order[0]])
         self._room = room
         self._joined: Kept[Tensor] = Kept(room, newest=True)
-        self._thin: Kept[Thin] = Kept(room)
+        self._thin: Kept[Factored] = Kept(room)
         self._masks: Kept[Bits | Bools] = Kept(room)
         self._sendable: Bits | None = None
         room.wanted += len(self._order) * self._shape[0] * self._shape[1]
@@ -115,10 +118,10 @@ class SparseLayer(Layer):
     def _dense(self, k: int, weight: Tensor) -> Tensor:
         return self.placed.on(k, weight.device, weight.dtype).of(weight).reshape(self._shape)
 
-    def _thin_on(self, device: torch.device, dtype: torch.dtype, numbers: Sequence[int]) -> Thin:
+    def _thin_on(self, device: torch.device, dtype: torch.dtype, numbers: Sequence[int]) -> Factored:
         """The factors of these LoRAs; on a CPU cast anew each time, which costs little beside their products."""
-        def cast(items: Sequence[Factors]) -> Thin:
-            return Thin.of([(sent(item.up, device).to(dtype) * item.scale, sent(item.down, device).to(dtype))
+        def cast(items: Sequence[Factors]) -> Factored:
+            return Factored.of([(sent(item.up, device).to(dtype) * item.scale, sent(item.down, device).to(dtype))
                             for item in items])
 
         if device.type == "cpu":

@@ -21,23 +21,25 @@ from .gates import Gates, sent
 from .layer import Layer
 
 
-class Copy(NamedTuple):
-    """A stack's factors on one device, in one precision; of_layer: (down, up) of each layer, views of them."""
+class Thin(NamedTuple):
+    """Of one layer: down (ranks, in·kh·kw), up (out, ranks)."""
 
     down: Tensor
     up: Tensor
-    of_layer: tuple[tuple[Tensor, Tensor], ...]
 
-    def of(self, layer: Layer) -> tuple[Tensor, Tensor]:
-        """down (ranks, in·kh·kw) and up (out, ranks)."""
-        return self.of_layer[layer.number]
+
+class Copy(NamedTuple):
+    """A stack's factors on one device, in one precision; of_layer: those of each layer, views of them."""
+
+    down: Tensor
+    up: Tensor
+    of_layer: tuple[Thin, ...]
 
 
 class Stack:
     """The thin factors of layers that have the same shape and the same number of ranks.
 
-    The layers' own factors become views of it, so that nothing is in memory twice. gates: g (rows, layers, ranks) of the
-    call that runs, float32.
+    The same LoRAs reach them, `loras`. The layers' own factors become views of it, so that nothing is in memory twice.
     """
 
     def __init__(self, layers: Sequence[Layer]):
@@ -45,7 +47,10 @@ class Stack:
         self.ranks = layers[0].ranks
         self.down, self.up = _stacked(layers)
         self._copies: dict[tuple[torch.device, torch.dtype, bool], Copy] = {}
+        self.loras = tuple(layers[0].factors)
         self.gates: Tensor | None = None
+        """g (rows or 1, layers, ranks) of the call that runs, float32; None where all are 0"""
+        self._by_layer: tuple[Tensor, ...] | None = None
         for number, layer in enumerate(layers):
             layer.stack, layer.number = self, number
             layer.factors = self._views(number, layer.factors)
@@ -84,7 +89,8 @@ class Stack:
         key = (device, dtype, channels_last)
         copy = self._copies.get(key)
         if copy is None:
-            copy = self._copies[key] = unless_too_large(functools.partial(self._copy, *key), self._too_large)
+            copy = self._copies[key] = unless_too_large(functools.partial(self._copy, *key),
+                                                        functools.partial(_too_large, [self]))
         return copy
 
     def _copy(self, device: torch.device, dtype: torch.dtype, channels_last: bool) -> Copy:
@@ -96,19 +102,22 @@ class Stack:
             self.down, self.up = down, up  # nothing is lost by it: held once
             for layer in self.layers:
                 layer.factors = self._views(layer.number, layer.factors)
-        return Copy(down, up, tuple(zip(down.unbind(), up.unbind())))
+        return Copy(down, up, tuple(map(Thin, down.unbind(), up.unbind())))
 
-    def _too_large(self) -> SciArtError:
-        return SciArtError("loras", f"out of memory: the factors of {len(self.layers)} layers of rank {self.ranks} do "
-                                    "not fit beside the model; accepted: fewer LoRAs, LoRAs of lower rank, or a smaller "
-                                    "picture")
+    def take_gates(self, gates: Tensor | None) -> None:
+        """Those of the next call."""
+        self.gates, self._by_layer = gates, None
+
+    def gates_of(self, layer: Layer) -> Tensor | None:
+        """g (rows or 1, ranks) of one layer."""
+        if self._by_layer is None and self.gates is not None:
+            self._by_layer = self.gates.unbind(1)
+        return None if self.gates is None else self._by_layer[layer.number]
 
     def release(self) -> None:
         """Lets go of all that is not in main memory, or is there in another precision."""
-        self.gates = None
+        self.take_gates(None)
         self._copies = {key: copy for key, copy in self._copies.items() if copy.down is self.down}
-        for layer in self.layers:
-            layer.row_gates = None
 
 
 class GateTable:
@@ -121,22 +130,35 @@ class GateTable:
         self._on: tuple[torch.device, Tensor, Tensor] | None = None
 
     def spread(self, gates: Gates, device: torch.device) -> None:
-        """Puts g = λ·s before every stack and every layer of it."""
+        """Puts g = λ·s before every stack."""
+        for stack, ranks in self.of(gates, device).items():
+            stack.take_gates(ranks)
+
+    def of(self, gates: Gates, device: torch.device) -> dict[Stack, Tensor | None]:
+        """g = λ·s of each stack: (rows or 1, layers, ranks), float32; None where all are 0."""
         if not self.stacks:
-            return
+            return {}
         if self._on is None or self._on[0] != device:
-            self._on = (device, sent(self._owners, device), sent(self._strengths, device))
+            self._on = (device, *unless_too_large(functools.partial(self._sent, device),
+                                                  functools.partial(_too_large, self.stacks)))
         _, owners, strengths = self._on
         table = gates.on(device).index_select(1, owners).mul_(strengths)
         sizes = [len(stack.layers) * stack.ranks for stack in self.stacks]
-        for stack, part in zip(self.stacks, table.split(sizes, 1)):
-            stack.gates = part.unflatten(1, (len(stack.layers), stack.ranks))
-            for layer, own in zip(stack.layers, stack.gates.unbind(1)):
-                layer.row_gates = own if gates.acts(layer.factors) else None
+        return {stack: part.unflatten(1, (len(stack.layers), stack.ranks)) if gates.acts(stack.loras) else None
+                for stack, part in zip(self.stacks, table.split(sizes, 1))}
+
+    def _sent(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        return sent(self._owners, device), sent(self._strengths, device)
 
     def release(self) -> None:
         """Lets go of what lies on a device."""
         self._on = None
+
+
+def _too_large(stacks: Sequence[Stack]) -> SciArtError:
+    layers, megabytes = sum(len(stack.layers) for stack in stacks), sum(stack.nbytes for stack in stacks) / 2**20
+    return SciArtError("loras", f"out of memory: the factors of {layers} layers, {megabytes:.0f} MB, do not fit beside "
+                                "the model; accepted: fewer LoRAs, LoRAs of lower rank, or a smaller picture")
 
 
 def _stacked(layers: Sequence[Layer]) -> tuple[Tensor, Tensor]:

@@ -116,8 +116,8 @@ def add_whole_branch(module: nn.Module, weight: Tensor, wholes: Sequence[Whole],
                      rows: Sequence[tuple[float, ...]], strengths: Tensor | None) -> Tensor:
     """y + Σ g·(ΔW x) of a linear layer or a convolution, into y itself where no gradient is wanted.
 
-    rows: one number per delta, for each row of x or one for all; strengths: the same (rows, wholes) beside y, None where
-    it is one for all. These need one product; else each delta has one, of the rows from its first to its last.
+    rows: one number per delta, for each row of x or one for all; strengths: the same (rows, wholes) beside y, None
+    where it is one for all. These need one product; else each delta has one, of the rows from its first to its last.
     """
     if strengths is None:
         if not any(rows[0]):
