@@ -22,10 +22,10 @@ class Bracket:
         self.module = slots[0].target.bracket
         by_stack: dict[int, list[Slot]] = {}
         for slot in slots:
-            if slot.layers[0].is_plain:
+            if slot.layers[0].merges_in_stack:
                 by_stack.setdefault(id(slot.layers[0].stack), []).append(slot)
         self._stacks = [MergedStack(found[0].layers[0].stack, found) for found in by_stack.values()]
-        self._alone = [MergedAlone(slot) for slot in slots if not slot.layers[0].is_plain]
+        self._alone = [MergedAlone(slot) for slot in slots if not slot.layers[0].merges_in_stack]
         self._ahead = Ahead(self._stacks, table)
         self._primed: tuple | None = None
         self._acting: tuple[Gates, list[Slot]] | None = None

@@ -93,6 +93,11 @@ class Layer:
         """Whether it is a sum of thin factors and nothing else, which layers of one shape can merge together."""
         return not (self.wholes or self.merges_alone or self.target.rows is not None)
 
+    @property
+    def merges_in_stack(self) -> bool:
+        """Whether layers of one shape make its merged weight together: plain ones, in a precision that is added to."""
+        return self.is_plain and self.can_merge
+
     def is_silent(self, gates: Gates) -> bool:
         """Whether every LoRA that reaches the layer has a gate of 0 in all rows."""
         return not gates.acts(self.loras)
