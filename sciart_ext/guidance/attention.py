@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..lora.names import level_of
+from ..mixer.product import unrounded
 from ..mixer.targets import Target
 
 LEVEL = 2
@@ -112,7 +113,7 @@ class AttentionMaps:
 
 def probabilities(queries: Tensor, keys: Tensor, heads: int, scale: float) -> Tensor:
     """(rows, pixels, heads × d) and (rows, tokens, heads × d) → (rows, pixels, tokens), float32, mean over heads."""
-    with torch.autocast(queries.device.type, enabled=False):
+    with unrounded(queries.device):
         q = queries.float().unflatten(-1, (heads, -1)).transpose(1, 2)
         k = keys.float().unflatten(-1, (heads, -1)).transpose(1, 2)
         return (q @ k.transpose(-1, -2) * scale).softmax(-1).mean(1)

@@ -96,16 +96,9 @@ class FusedPass:
     def too_many(self, now: Evaluation, rows: int, set_gates: SetGates) -> SciArtError:
         """The refusal of an evaluation that has not fitted in memory with so many rows in a call; finds out what would.
         """
-        first, images = self.encoded.mixture, len(self.encoded.prompts)
-
-        def call(count: int) -> None:
-            set_gates(self.plan.rows()[:1], self.progress)
-            x, sigma, image = (tensor[:1].expand(count, *tensor.shape[1:])
-                               for tensor in (now.x, now.sigma, now.image_cond))
-            self._model(Conditioning(first.shape, first.batch[:1] * count), sigma, image)(x)
-
-        with torch.no_grad():
-            fitting = rows_that_fit(call, rows)
+        call, images = calls_with(self.denoiser, self.encoded.mixture, now), len(self.encoded.prompts)
+        set_gates(self.plan.rows()[:1], self.progress)
+        fitting = rows_that_fit(call, rows)
         each, merged = (len(self.plan.rows()), images * 2) if shared.opts.batch_cond_uncond else (1, images)
         ways_out = [(images, "the setting `Batch cond/uncond` off"), (merged, "compose merge")]
         if self.encoded.hires_steps is not None:
@@ -120,6 +113,23 @@ class FusedPass:
 
     def _model(self, conditioning: Conditioning, sigma: Tensor, image: Tensor) -> Callable[[Tensor], Tensor]:
         """The host's inner model on latents (images, …), with one part of the conditioning for each."""
-        _, text = prompt_parser.reconstruct_multicond_batch(conditioning, self.denoiser.step)
-        given = {**(text if isinstance(text, dict) else {"c_crossattn": [text]}), "c_concat": [image]}
-        return lambda x: self.denoiser.inner_model(x, sigma, cond=given)
+        return _model_on(self.denoiser, conditioning, sigma, image)
+
+
+def calls_with(denoiser, conditioning: Conditioning, now: Evaluation) -> Callable[[int], Tensor]:
+    """Calls of the host's inner model with so many rows, all of them the first part of the first image."""
+    first = conditioning.batch[0][:1]
+
+    @torch.no_grad()
+    def call(count: int) -> Tensor:
+        x, sigma, image = (tensor[:1].expand(count, *tensor.shape[1:])
+                           for tensor in (now.x, now.sigma, now.image_cond))
+        return _model_on(denoiser, Conditioning(conditioning.shape, [first] * count), sigma, image)(x)
+
+    return call
+
+
+def _model_on(denoiser, conditioning: Conditioning, sigma: Tensor, image: Tensor) -> Callable[[Tensor], Tensor]:
+    _, text = prompt_parser.reconstruct_multicond_batch(conditioning, denoiser.step)
+    given = {**(text if isinstance(text, dict) else {"c_crossattn": [text]}), "c_concat": [image]}
+    return lambda x: denoiser.inner_model(x, sigma, cond=given)

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..compose.fusion import Fusion, fused
 from ..errors import SciArtError
 from ..guidance.guide import Guide
-from ..memory import rows_that_fit, too_many_rows
+from ..memory import rows_that_fit, too_large, too_many_rows, unless_too_large
 from ..mixer.mixer import Mixer
 from ..plan import PassPlan, Row
 from ..schedule import step_progress
@@ -121,13 +121,17 @@ class Rows:
         return (inputs - (1 - alpha) ** 0.5 * prediction) / alpha**0.5
 
     @torch.no_grad()
-    def too_many(self, inputs: Tensor) -> SciArtError:
-        """The refusal of all rows of these inputs (images, c, h, w), which have not fitted; finds out what would."""
+    def too_many(self, inputs: Tensor) -> SciArtError | None:
+        """The refusal of these inputs (images, c, h, w), which have not fitted; finds out what would."""
         images, time, most = len(inputs), Time(0, torch.tensor(0, device=inputs.device)), self.mixer.rows_called
-        fitting = rows_that_fit(lambda rows: self.call(inputs[:1].expand(rows, -1, -1, -1), time, 0.0, self.cond[:1]),
-                                most)
+
+        def call(rows: int) -> Tensor:
+            return self.call(inputs[:1], time, 0.0, self.cond[:1] * rows)
+
+        if not self.plan.own:
+            return too_large(self.mixer, call, images)
         each, merged = len(self.cond) + len(self.uncond), 2 if self.uncond else 1
-        return too_many_rows(most, fitting, images, each, [(images * merged, "compose merge")])
+        return too_many_rows(most, rows_that_fit(call, most), images, each, [(images * merged, "compose merge")])
 
     def _with_cfg(self, cond: Tensor, uncond: Tensor) -> Tensor:
         return uncond + self.cfg_scale * (cond - uncond) if self.uncond else cond
@@ -177,9 +181,18 @@ def denoise(scheduler, rows: Rows, noise: Tensor, generators: Sequence[torch.Gen
     return latents
 
 
-@torch.no_grad()
 def decode(pipe, latents: Tensor) -> list[Image.Image]:
-    """The pictures of latents (images, c, h, w). SDXL's autoencoder overflows in half precision: it says so itself."""
+    """The pictures of latents (images, c, h, w). Raises `SciArtError` where one does not fit in memory."""
+    def refusal() -> SciArtError | None:
+        return None if len(latents) > 1 else SciArtError(
+            "width", "out of memory in the autoencoder, after the last step; accepted: a smaller picture")
+
+    return unless_too_large(functools.partial(_decoded, pipe, latents), refusal)
+
+
+@torch.no_grad()
+def _decoded(pipe, latents: Tensor) -> list[Image.Image]:
+    """SDXL's autoencoder overflows in half precision: it says so itself."""
     vae = pipe.vae
     dtype = vae.dtype
     upcast = dtype == torch.float16 and vae.config.force_upcast
