@@ -70,7 +70,7 @@ class Pass:
         try:
             if isinstance(self._fused, GuidedPass):
                 self.run.keep(self._fused.guide)
-            self._mixing.close()
+            self._leave()
         finally:
             self._stack.close()
 
@@ -122,6 +122,12 @@ class Pass:
         if self._watched is not None and self._watched.words:
             self._watch_words(self._watched.words)
 
+    def _leave(self) -> None:
+        """The model is left as it was; what the mixer did otherwise than usual is told."""
+        for note in self._mixer.notes if self._mixer is not None else ():
+            self.run.note(note)
+        self._mixing.close()
+
     def _check_rows(self) -> None:
         try:
             check_rows_are_whole(self._mixer.root)
@@ -157,7 +163,7 @@ class Pass:
     def _follow_model(self, original: Callable[[], None]) -> None:
         """The refiner has been loaded: leave the old UNet, mix in the new one."""
         before = self._fused
-        self._mixing.close()
+        self._leave()
         original()
         self._mix()
         if self._mixer is not None:
@@ -190,9 +196,17 @@ class Pass:
         without = [plan.gates(progress, last) for plan in self.plans] * (2 if _is_edit(denoiser) else 1)
         self._rows, self._rows_per_image = told + without, len(told) // len(self.plans)
         if self._mixer is not None:
-            self._mixer.set_gates(self._rows)
+            self._mixer.set_gates(self._rows, self._coming(denoiser.step))
         self._record_words()
         return args, kwargs
+
+    def _coming(self, evaluation: int) -> tuple[float, ...] | None:
+        """The gates of all rows of the step after that of this evaluation; None where rows differ, or none is known."""
+        step = self.pattern.step(evaluation + 1)
+        if (self._fused is not None or self.plan.rows_differ or self._sets_differ or step >= self.steps
+                or self.sampler.funcname == "sample_dpm_adaptive"):
+            return None
+        return self.plan.gates(step_progress(step, self.steps))
 
     def _record_words(self) -> None:
         if self._words is not None:
