@@ -151,14 +151,13 @@ class Layer:
     def add_factors(self, module: nn.Module, x: Tensor, y: Tensor, gates: Tensor) -> Tensor:
         """y + U·(g ⊙ (D x)), g (rows or 1, ranks)."""
         factors = self.stack.on(y.device, y.dtype).of_layer[self.number]
-        if len(gates) not in (1, len(x)):
-            gates = rows_of(gates, len(x), self.name)
-        return add_thin_branch(module, x, y, factors, gates)
+        return add_thin_branch(module, x, y, factors, rows_of(gates, len(x), self.name))
 
 
 def add_thin_branch(module: nn.Module, x: Tensor, y: Tensor, factors: Thin, gates: Tensor) -> Tensor:
     """y + U·(g ⊙ (D x)), factors in y's precision, g (rows or 1, ranks). Where no gradient is wanted it is added into y
     itself, in three kernels."""
+    down, up = factors
     if x.dtype != y.dtype:
         x = x.to(y.dtype)
     in_place = not (torch.is_grad_enabled() and (y.requires_grad or x.requires_grad))
@@ -166,30 +165,29 @@ def add_thin_branch(module: nn.Module, x: Tensor, y: Tensor, factors: Thin, gate
         return _add_convolved(module, x, y, factors, gates, in_place)
     if len(gates) > 1 and x.dim() > 2:
         gates = gates.view(len(gates), *[1] * (x.dim() - 2), -1)
-    inner = times(x, factors.down)
+    inner = times(x, down)
     if not (in_place and y.is_contiguous()):
-        return y + times((inner * gates).to(y.dtype), factors.up)
-    inner.mul_(gates)
-    flat = y.view(-1, y.shape[-1])
-    add_times(flat, inner.view(-1, inner.shape[-1]), factors.up, out=flat)
+        return y + times((inner * gates).to(y.dtype), up)
+    out, ranks = up.shape
+    flat = y.view(-1, out)
+    add_times(flat, inner.mul_(gates).view(-1, ranks), up, out=flat)
     return y
 
 
 def _add_convolved(module: nn.Conv2d, x: Tensor, y: Tensor, factors: Thin, gates: Tensor, in_place: bool) -> Tensor:
     """The same of a convolution: D has its kernels, U is 1 × 1."""
     down, up = factors
-    if _is_pointwise(module) and x.is_contiguous() and not convolves(x, down):
-        inner = (down.expand(len(x), -1, -1) @ x.flatten(2)).unflatten(2, x.shape[2:])
-    else:
-        # the module's own routine keeps its padding mode (tiling makes it circular)
-        inner = module._conv_forward(x, down.view(len(down), -1, *module.kernel_size), None)
+    in_place = in_place and y.is_contiguous()
+    if in_place and _is_pointwise(module) and x.is_contiguous() and not convolves(x, down):
+        inner = torch.bmm(down.expand(len(x), -1, -1), x.flatten(2)).mul_(gates[:, :, None])
+        y.flatten(2).baddbmm_(up.expand(len(x), -1, -1), inner)
+        return y
+    # the module's own routine keeps its padding mode (tiling makes it circular)
+    inner = module._conv_forward(x, down.view(len(down), -1, *module.kernel_size), None)
     gates = gates[:, :, None, None]
-    if not in_place:
+    if not in_place or convolves(inner, up) or not inner.is_contiguous():
         return y + F.conv2d((inner * gates).to(y.dtype), up[:, :, None, None])
-    inner.mul_(gates)
-    if convolves(inner, up) or not (y.is_contiguous() and inner.is_contiguous()):
-        return y + F.conv2d(inner, up[:, :, None, None])
-    y.flatten(2).baddbmm_(up.expand(len(y), -1, -1), inner.flatten(2))
+    y.flatten(2).baddbmm_(up.expand(len(y), -1, -1), inner.mul_(gates).flatten(2))
     return y
 
 

@@ -70,8 +70,8 @@ class Mixer:
         self._primed_for = primed_for
         self._device = device
         self._levels = levels_of(layers)
-        self._layers = build_layers(layers, loras, blocks, varying, untouched, combination,
-                                    Room(KEPT_BYTES if memory_limit is None else memory_limit))
+        self._room = Room(KEPT_BYTES if memory_limit is None else memory_limit)
+        self._layers = build_layers(layers, loras, blocks, varying, untouched, combination, self._room)
         self._stacks = build_stacks(self._layers, self._levels)
         self._table = GateTable(self._stacks)
         self._slots: dict[tuple[int, str], Slot] = {}
@@ -125,6 +125,18 @@ class Mixer:
         else:
             self._merged_names = set()
         self._merged_names |= {layer.name for layer in self._layers if not layer.target.can_branch}
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """A limit is for merged weights and for what is kept to make them, together."""
+        if self.memory_limit is not None:
+            weights = [slot.target.weight() for slot in self._slots.values()
+                       if slot.layers[0].name in self._merged_names]
+            merged = sum(weight.numel() * weight.element_size() for weight in weights)
+            self._room.limit = max(self.memory_limit - merged, 0)
+            if self._room.used > self._room.limit:
+                for layer in self._layers:
+                    layer.release()
 
     def _cheapest(self, mergeable: Sequence[Layer], work: Workload) -> set[str]:
         device = self._where()

@@ -29,7 +29,7 @@ def add_times(y: torch.Tensor, x: torch.Tensor, w: torch.Tensor, out: torch.Tens
     """Writes y + x·wᵀ into `out` (which may be y): y, out (p, m), x (p, n), w (m, n). Without gradients."""
     if convolves(x, w):
         return torch.add(y, times(x, w), out=out)
-    return torch.addmm(y, x, w.t(), out=out)
+    return y.addmm_(x, w.t()) if out is y else torch.addmm(y, x, w.t(), out=out)
 
 
 def unrounded(device: torch.device) -> AbstractContextManager:
