@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..guidance.masks import fusion_weights
+from ..mixer.gates import sent
 from .fusion import Fusion, Weights
 from .region import region_mask
 
@@ -29,5 +30,5 @@ class ByRegion(Fusion):
 
     def _weights(self, size: tuple[int, int], device: torch.device, dtype: torch.dtype) -> Weights:
         masks = torch.stack([region_mask(region, size, self.feather) for region in self.regions])
-        weights = fusion_weights(masks)[None].to(device, dtype)
+        weights = sent(fusion_weights(masks)[None].to(dtype), device)
         return Weights(weights, weights)

@@ -21,6 +21,7 @@ from torch import Tensor
 from ..compose.fusion import Fusion, Weights
 from ..errors import SciArtError
 from ..memory import unless_too_large
+from ..mixer.gates import sent
 from ..schedule import step_progress
 from .alike import told_apart
 from .attention import AttentionMaps
@@ -125,7 +126,7 @@ class Guide(Fusion):
         whole = self.settings.regions == "whole"
         if all(self.boxes) and whole:
             blank = torch.zeros(len(latents), len(self.boxes), *size, dtype=torch.bool)
-            self.masks = with_boxes(blank, self.boxes).to(device)
+            self.masks = sent(with_boxes(blank, self.boxes), device)
             self.first = self.masks.float()
             return
         attention = self._by_words(lambda maps, words: words.plain_means(maps),
@@ -136,8 +137,8 @@ class Guide(Fusion):
         self.alike[:, sought] |= alike
         first = told_by_boxes(attention, self.boxes, whole)
         masks = masks_from_attention(attention if whole else first, self.settings.mask_threshold)
-        self.masks = (with_boxes if whole else within_boxes)(resized(masks, size), self.boxes).to(device)
-        self.first = first.to(device)
+        self.masks = sent((with_boxes if whole else within_boxes)(resized(masks, size), self.boxes), device)
+        self.first = sent(first, device)
 
     def watch(self, progress: float) -> None:
         """Keeps the mixture's attention of the next evaluation, which is at this progress, as `last`, where it is to be
@@ -220,6 +221,6 @@ class Guide(Fusion):
         if self.masks is None:
             raise RuntimeError("SciArt: the look ahead, which finds the masks, has not been")
         if self._alike_there is None or self._alike_there[0] is not self.alike:
-            self._alike_there = self.alike, self.alike.to(self.masks.device)
+            self._alike_there = self.alike, sent(self.alike, self.masks.device)
         weights = fusion_weights(self.masks, self._opacities(self._alike_there[1], progress))
         return Weights(weights, weights)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..mixer.gates import sent
+
 NONE = -1e4
 """a similarity whose exponential is 0; infinity would make gradients NaN"""
 
@@ -40,7 +42,7 @@ def _pairs(groups: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tenso
     pairs = int(positive.sum())
     if not pairs:
         raise ValueError("no subject has two maps, so there are no positive pairs")
-    return same.to(device), positive.to(device), pairs
+    return sent(same, device), sent(positive, device), pairs
 
 
 def cosines(maps: Tensor) -> Tensor:

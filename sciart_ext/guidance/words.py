@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SciArtError, did_you_mean
+from ..mixer.gates import sent
 from ..plan import PassPlan, Row
 
 CHUNK = 77
@@ -145,8 +146,8 @@ class Words:
 
     def _means(self, maps: Tensor, subjects: tuple[tuple[int, ...], ...]) -> Tensor:
         key = subjects, maps.device
-        if key not in self._indices:  # brought to the device once: each time, it would be waited for
-            self._indices[key] = [torch.tensor(columns, device=maps.device) for columns in subjects]
+        if key not in self._indices:
+            self._indices[key] = [sent(torch.tensor(columns), maps.device) for columns in subjects]
         return torch.stack([maps[..., columns].mean(-1) for columns in self._indices[key]], 1)
 
 

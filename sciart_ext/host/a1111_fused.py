@@ -13,6 +13,7 @@ from torch import Tensor
 from ..compose.fusion import Fusion, fused
 from ..errors import SciArtError
 from ..memory import rows_that_fit, too_many_rows
+from ..mixer.gates import sent
 from ..plan import Pair, PassPlan, Row
 from .a1111_prompts import Conditioning, EncodedRows
 
@@ -97,8 +98,8 @@ class FusedPass:
     def _row_numbers(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Of each pair, the number of its row with the prompt, and of the one without."""
         rows, pairs = self.plan.rows(), self.plan.pairs()
-        return (torch.tensor([rows.index(pair.cond) for pair in pairs], device=device),
-                torch.tensor([rows.index(pair.uncond) for pair in pairs], device=device))
+        return (sent(torch.tensor([rows.index(pair.cond) for pair in pairs]), device),
+                sent(torch.tensor([rows.index(pair.uncond) for pair in pairs]), device))
 
     def too_many(self, now: Evaluation, rows: int, set_gates: SetGates) -> SciArtError:
         """The refusal of an evaluation that has not fitted in memory with so many rows in a call; finds out what would.

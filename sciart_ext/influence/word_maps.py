@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import SciArtError, did_you_mean
 from ..guidance.attention import AttentionMaps, attention_levels
 from ..guidance.words import mentions_of
+from ..mixer.gates import sent
 from ..mixer.targets import Target
 
 MAX_WORDS = 8
@@ -61,7 +62,7 @@ class WordMaps:
         return torch.stack([torch.stack([maps[row] for row in rows]).mean(0) for rows in self._rows])
 
     def _indices(self, device: torch.device) -> list[Tensor]:
-        return [torch.tensor(columns, device=device) for columns in self._columns]
+        return [sent(torch.tensor(columns), device) for columns in self._columns]
 
     def maps(self) -> Tensor:
         """(images, words, h, w), float32: means over the calls."""

@@ -62,7 +62,7 @@ def foreach_launches(lists: Sequence[Sequence[torch.Tensor]]) -> int | None:
     first = lists[0]
     for tensors in lists:
         same = all(one.dtype == tensors[0].dtype for one in tensors)
-        if not same or any(one.stride() != other.stride() or not _dense(one) for one, other in zip(tensors, first)):
+        if not same or any(one.stride() != other.stride() or not dense(one) for one, other in zip(tensors, first)):
             return None
     most, launches, tensors, blocks = TENSORS_PER_LAUNCH[len(lists)], 0, 0, 0
     sizes = [one.numel() for one in first if one.numel()]
@@ -77,7 +77,7 @@ def foreach_launches(lists: Sequence[Sequence[torch.Tensor]]) -> int | None:
     return launches
 
 
-def _dense(tensor: torch.Tensor) -> bool:
+def dense(tensor: torch.Tensor) -> bool:
     """Whether its numbers fill their memory without gap or repetition, in any order of dimensions."""
     expected = 1
     for stride, size in sorted(zip(tensor.stride(), tensor.shape)):

@@ -12,7 +12,7 @@ from torch.utils import _python_dispatch  # torch 2.1 has not all of it
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from . import backend, pinned
-from .counts import Counts, engine_line, foreach_launches, stored_bytes
+from .counts import Counts, dense, engine_line, foreach_launches, stored_bytes
 from .functions import Functions
 from .leaves import tensors_in, with_tensors
 from .memory import Memory
@@ -190,7 +190,8 @@ def _crossing(func, name: str, args: tuple, kwargs: dict, results: list[torch.Te
 
 def _sent_as_it_is(source: torch.Tensor, target: torch.Tensor) -> bool:
     """Whether a CPU tensor is sent from its own pinned memory, not from a converted copy, which is not pinned."""
-    return pinned.is_pinned(source) and source.dtype == target.dtype and source.is_contiguous()
+    laid_alike = source.is_contiguous() or (dense(source) and source.stride() == target.stride())
+    return pinned.is_pinned(source) and source.dtype == target.dtype and laid_alike
 
 
 def _foreach(args: tuple, results: list[torch.Tensor]) -> tuple[int, int]:
