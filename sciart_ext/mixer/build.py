@@ -61,10 +61,10 @@ def build_stacks(layers: Sequence[Layer], levels: int) -> list[Stack]:
 def _group_of(layer: Layer, levels: int) -> tuple:
     if not layer.is_plain:
         return (layer.name,)
-    weight, module = layer.target.weight(), layer.target.module
+    weight = layer.target.weight()
     down = next(iter(layer.factors.values())).down
     return (*layer.loras, *layer.matrix_shape, layer.ranks, down.dtype, weight.dtype, weight.device,
-            id(layer.target.bracket), place_of(layer.name, levels), getattr(module, "kernel_size", (1, 1)))
+            id(layer.target.bracket), place_of(layer.name, levels), layer.kernel_size)
 
 
 def levels_of(names: Iterable[str]) -> int:

@@ -10,7 +10,6 @@ stacks of layers of one shape (`stack.py`); deltas that have no thin factors are
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -21,11 +20,9 @@ from .fit import Factors
 from .gates import Gates
 from .kept import Room
 from .product import add_times, convolves, times, unrounded
+from .stack import Stack, Thin
 from .targets import Target
 from .whole import PlacedWholes, Whole, add_bias_branch, add_norm_branch, add_whole_branch, weighted_sum
-
-if TYPE_CHECKING:
-    from .stack import Stack, Thin
 
 MERGEABLE = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -62,6 +59,11 @@ class Layer:
         weight = self.target.weight()
         rows = len(weight) if self.target.rows is None else self.target.rows.stop - self.target.rows.start
         return rows, weight[0].numel()
+
+    @property
+    def kernel_size(self) -> tuple[int, int]:
+        """Of a convolution; a matrix is one of 1 × 1."""
+        return getattr(self.target.module, "kernel_size", (1, 1))
 
     @property
     def ranks(self) -> int:

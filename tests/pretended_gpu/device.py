@@ -8,7 +8,8 @@ from unittest import mock
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
+from torch.utils import _python_dispatch  # torch 2.1 has not all of it
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from . import backend, pinned
 from .counts import Counts, engine_line, foreach_launches, stored_bytes
@@ -94,7 +95,9 @@ class PretendedGpu(TorchDispatchMode):
         for result in results:
             self.memory.allocated(result.untyped_storage())
         found = with_tensors(found, Elsewhere)
-        return return_and_correct_aliasing(func, args, kwargs, found) if is_view(func) or writes(func) else found
+        if not (is_view(func) or writes(func)):
+            return found
+        return _python_dispatch.return_and_correct_aliasing(func, args, kwargs, found)
 
     def waited(self, name: str) -> None:
         """The host waits for the device."""
