@@ -73,9 +73,10 @@ def loras_of(case):
 class Bench:
     """One case, on one device."""
 
-    def __init__(self, case, mode, device, dtype=torch.float32, **options):
+    def __init__(self, case, mode, device, dtype=torch.float32, layout=torch.contiguous_format, **options):
         self.loras, combination = loras_of(case)
-        self.root, self.mode, self.device = Root().to(device, dtype).requires_grad_(False), mode, device
+        self.root = Root().to(dtype=dtype, memory_format=layout).to(device).requires_grad_(False)
+        self.mode, self.device = mode, device
         self.x = torch.randn(ROWS, 16, 6, 6, generator=torch.Generator().manual_seed(1)).to(device, dtype)
         self.mixer = Mixer(self.root, targets(self.root), self.loras, combination=combination,
                            execution="merge" if mode == "merge" else "branch", **options)

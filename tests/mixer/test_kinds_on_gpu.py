@@ -103,6 +103,20 @@ def test_a_hosts_autocast_does_not_round_what_is_merged(gpu, case):
     assert all(torch.equal(one, other) for one, other in zip(*found))
 
 
+@pytest.mark.parametrize("case", ["full", "dora by outputs", "glora", "orthogonal", "ties", "dare-linear"])
+def test_merged_weights_are_channels_last_where_the_models_are(gpu, case):
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        bench = Bench(case, "merge", "gpu", layout=layout)
+        with bench.mixer:
+            bench.call(FIRST)
+            with gpu.counting() as counts:
+                found.append(bench.call(POSITIVE))
+            slot = next(slot for slot in bench.mixer._slots.values() if slot.target.module is bench.root.conv)
+            assert slot.merged.is_contiguous(memory_format=layout) and not counts.waits
+    torch.testing.assert_close(*(one.to("cpu") for one in found), rtol=2e-5, atol=2e-5)
+
+
 class Host:
     """Keeps a copy of each weight in main memory, for its own networks are in the model."""
 
