@@ -26,7 +26,7 @@ from ..schedule import step_progress
 from .alike import told_apart
 from .attention import AttentionMaps
 from .look_ahead import layouts
-from .loss import contrastive_loss
+from .loss import contrastive_loss, pairs_of
 from .masks import fusion_weights, masks_from_attention, resized, told_by_boxes, with_boxes, within_boxes
 from .offload import in_main_memory
 from .settings import GuidanceSettings
@@ -66,6 +66,7 @@ class Guide(Fusion):
         """attention of the evaluation that was watched"""
         self._watching = False
         self._alike_there: tuple[Tensor, Tensor] | None = None
+        self._pairs_on = functools.lru_cache(maxsize=1)(functools.partial(pairs_of, [*range(len(boxes))] * 2))
 
     def is_fusing(self, progress: float) -> bool:
         """Whether the subjects' own rows count at this progress; where not, the mixture's alone is needed."""
@@ -93,12 +94,10 @@ class Guide(Fusion):
     def loss(self) -> Tensor:
         """Of each image (images,), from the plain rows' maps recorded last: how far they are from what the look ahead
         saw. Each subject's map and what was seen of it are a positive pair, other subjects' are negative to both."""
-        groups = torch.arange(len(self.boxes))
-
         def of(maps: Tensor, words: Words, seen: Tensor) -> Tensor:
             found = words.plain_means(maps)
             seen = F.adaptive_avg_pool2d(seen.to(found), found.shape[-2:])  # of regions alone it is finer
-            return contrastive_loss(torch.cat([found, seen], 1).flatten(-2), groups.repeat(2),
+            return contrastive_loss(torch.cat([found, seen], 1).flatten(-2), self._pairs_on(found.device),
                                     self.settings.temperature)
 
         return self._by_words(of, self.maps.maps(), self.first)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,35 +15,40 @@ NONE = -1e4
 """a similarity whose exponential is 0; infinity would make gradients NaN"""
 
 
-def contrastive_loss(maps: Tensor, groups: Tensor, temperature: float = 0.5) -> Tensor:
+class Pairs(NamedTuple):
+    """Of maps that belong to subjects: bool (n, n) which of them are of one, and which of these are two maps, on the
+    maps' device; and how many these are."""
+
+    same: Tensor
+    positive: Tensor
+    count: int
+
+
+def contrastive_loss(maps: Tensor, pairs: Pairs, temperature: float = 0.5) -> Tensor:
     """How much maps of different subjects resemble each other, and maps of one subject do not.
 
-    maps: (images, n, pixels), not negative; groups: (n,), which subject each map belongs to, on the CPU. Per image
-    (images,) the mean over all pairs (j, j+) of one group of
+    maps: (images, n, pixels), not negative. Per image (images,) the mean over all pairs (j, j+) of one group of
 
         −log exp(sim(j, j+)/τ) / (exp(sim(j, j+)/τ) + Σ exp(sim(j, j−)/τ))
 
     with j− all maps of other groups, sim the cosine of the maps less their minimum. A map without contrast is alike to
-    none; with one group only there is nothing to tell apart and the loss is 0. Raises ValueError where no group has two
-    maps.
+    none; with one group only there is nothing to tell apart and the loss is 0.
     """
-    same, positive, pairs = _pairs(tuple(groups.tolist()), maps.device)
     similarity = cosines(maps) / temperature
-    others = similarity.masked_fill(same, NONE).logsumexp(-1, keepdim=True)
+    others = similarity.masked_fill(pairs.same, NONE).logsumexp(-1, keepdim=True)
     losses = F.softplus(others - similarity)  # −log e^p / (e^p + Σ e^n), p the positive pair
-    return (losses * positive).sum((-2, -1)) / pairs
+    return (losses * pairs.positive).sum((-2, -1)) / pairs.count
 
 
-@functools.lru_cache(maxsize=8)
-def _pairs(groups: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor, int]:
-    """bool (n, n) on the device: maps of one group, and those of them that are two; and how many these are."""
+def pairs_of(groups: Sequence[int], device: torch.device) -> Pairs:
+    """groups: which subject each map belongs to. Raises ValueError where no group has two maps."""
     numbers = torch.tensor(groups)
     same = numbers[:, None] == numbers[None]
     positive = same & ~torch.eye(len(groups), dtype=torch.bool)
-    pairs = int(positive.sum())
-    if not pairs:
+    count = int(positive.sum())
+    if not count:
         raise ValueError("no subject has two maps, so there are no positive pairs")
-    return sent(same, device), sent(positive, device), pairs
+    return Pairs(sent(same, device), sent(positive, device), count)
 
 
 def cosines(maps: Tensor) -> Tensor:
