@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from ..combine.settings import Combination
 from ..errors import UnknownRowsError
 from ..layer_factors import Factor, LayerFactors, varying_factors
-from ..lora.file import LoraFile
 from ..lora.kinds import BIAS
 from .combined import combined_layer
 from .cost import Workload, choose_merged
@@ -24,6 +23,10 @@ from .kept import Room
 from .layer import Layer, merge
 from .slot import Slot
 from .targets import Target
+
+if TYPE_CHECKING:
+    from ..combine.settings import Combination
+    from ..lora.file import LoraFile
 
 FREE_MEMORY_SHARE = 0.25
 KEPT_BYTES = 2**30
