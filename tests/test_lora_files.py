@@ -556,7 +556,7 @@ def test_the_list_of_files_reads_no_tensor(attention, path, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("tensor data was read")
 
-    monkeypatch.setattr("sciart_ext.lora.reading.safe_open", refuse)
+    monkeypatch.setattr("safetensors.safe_open", refuse)
     monkeypatch.setattr(file_module, "read_tensors", refuse)
     header = int.from_bytes(path.read_bytes()[:8], "little") + 8
     with path.open("r+b") as file:  # the data is rubbish now, and nobody looks

@@ -6,7 +6,6 @@ import hashlib
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,6 +17,8 @@ def largest(delta: Tensor, density: float) -> Tensor:
     TIES' trim (arXiv 2306.01708, section 3), layer by layer as in PEFT and mergekit, where the paper trims the whole
     model's entries together. NumPy's partition finds the limit 15 times as fast as torch's topk or kthvalue.
     """
+    import numpy as np
+
     sizes = delta.abs()
     least = delta.numel() - max(int(density * delta.numel()), 1)
     return sizes >= float(np.partition(sizes.flatten().cpu().numpy(), least)[least])
@@ -35,10 +36,14 @@ def at_random(shape: Sequence[int], density: float, seed: int, layer: str, lora:
 
 def pack(mask: Tensor) -> Tensor:
     """Eight entries in a byte, in main memory."""
+    import numpy as np
+
     return torch.from_numpy(np.packbits(mask.flatten().cpu().numpy(), bitorder="little"))
 
 
 def unpack(packed: Tensor, shape: Sequence[int], device: torch.device) -> Tensor:
     """What was packed: bool, in this shape, on this device."""
+    import numpy as np
+
     bits = np.unpackbits(packed.numpy(), count=math.prod(shape), bitorder="little")
     return torch.from_numpy(bits).view(torch.bool).view(tuple(shape)).to(device)

@@ -14,14 +14,16 @@ with a negative weight votes with the opposite sign, and one of weight 0 is abse
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..lora.low_rank import LowRank
 from . import masks
-from .settings import Combination
+
+if TYPE_CHECKING:
+    from .settings import Combination
 
 # Entries that a CPU joins at a time: what is made on the way then stays in its cache.
 BLOCK_ENTRIES = 2**17

@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -27,9 +28,11 @@ from .attention import AttentionMaps
 from .look_ahead import layouts
 from .loss import contrastive_loss
 from .masks import fusion_weights, masks_from_attention, resized, told_by_boxes, with_boxes, within_boxes
-from .settings import GuidanceSettings
-from .sheet import Seen
-from .words import Subject, Words
+
+if TYPE_CHECKING:
+    from .settings import GuidanceSettings
+    from .sheet import Seen
+    from .words import Subject, Words
 
 LOSS_SCALES = (2.0**12, 2.0**6, 1.0)
 """powers of two: in single precision they change nothing"""
@@ -143,6 +146,8 @@ class Guide(Fusion):
 
     def seen(self) -> list[Seen]:
         """Of each image, what is to be shown; empty where nothing is."""
+        from .sheet import Seen
+
         if self.last is None:
             return []
         return [Seen(*image) for image in zip(self.first, self.last, self.masks)]

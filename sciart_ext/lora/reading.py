@@ -8,7 +8,6 @@ import pickle
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from ..errors import SciArtError
 
@@ -92,6 +91,8 @@ def _are_counts(values: object) -> bool:
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
     read_header(path)
     try:
         with safe_open(path, framework="pt", device="cpu") as file:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from ..combine.orthogonal import Product, order_of, orthogonal
-from ..combine.settings import Combination
 from ..combine.sparse import SparseCombination, dense
 from ..errors import SciArtError
 from ..lora.dense import Dense
@@ -24,6 +24,9 @@ from .layer import Layer, merge, rows_of
 from .product import unrounded
 from .targets import Target
 from .whole import Whole
+
+if TYPE_CHECKING:
+    from ..combine.settings import Combination
 
 # Orders of a layer's LoRAs whose factors are kept: rows in which some are silent have orders of their own.
 ORDERS_KEPT = 8

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
-import diffusers
 from torch import Tensor
 
 from ..errors import SciArtError, did_you_mean
@@ -38,6 +37,8 @@ def make_scheduler(sampler: str, schedule: str, config: dict, seed: int | list[i
     seed: for samplers that draw noise of their own; a list: of each picture of a batch. The schedule may also stand at
     the end of the sampler's name, as in `DPM++ 2M Karras`.
     """
+    import diffusers
+
     sampler, schedule = _split(sampler, schedule)
     class_name, settings, automatic = SAMPLERS[sampler]
     schedule = automatic if schedule == "Automatic" else schedule.lower()

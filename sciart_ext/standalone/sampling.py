@@ -7,9 +7,9 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ..compose.fusion import Fusion, fused
@@ -19,8 +19,12 @@ from ..memory import rows_that_fit, too_many_rows
 from ..mixer.mixer import Mixer
 from ..plan import PassPlan, Row
 from ..schedule import step_progress
-from .prompts import Embeddings
 from .samplers import alpha_at, sampler_step
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from .prompts import Embeddings
 
 
 @dataclass(frozen=True)
