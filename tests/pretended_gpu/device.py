@@ -78,13 +78,11 @@ class PretendedGpu(TorchDispatchMode):
         tensors = tensors_in((args, list(kwargs.values())))
         _refuse_mixed(name, args, tensors)
         options = dict(zip(kwargs, with_tensors(list(kwargs.values()), _here)))
-        if to is not None:
-            options["device"] = "cpu"
         if options.get("pin_memory"):
             options["pin_memory"] = False
-        found = func(*with_tensors(args, _here), **options)
+        found = self.compute(func, with_tensors(args, _here), options)
         results = tensors_in([found])
-        self._count(func, name, args, kwargs, tensors, results)
+        self._count(func, name, args, kwargs, results)
         if to == "cpu" or (to is None and not any(isinstance(one, Elsewhere) for one in tensors)):
             if name == "_to_copy" and kwargs.get("non_blocking"):  # torch copies into pinned memory then
                 pinned.pin(found)
@@ -96,14 +94,19 @@ class PretendedGpu(TorchDispatchMode):
         found = with_tensors((found,), Elsewhere)[0]
         return return_and_correct_aliasing(func, args, kwargs, found) if tensors else found
 
+    def compute(self, func, args: tuple, options: dict) -> object:
+        """The operator on what holds the numbers."""
+        if options.get("device") is not None:
+            options["device"] = "cpu"
+        return func(*args, **options)
+
     def waited(self, name: str) -> None:
         """The host waits for the device."""
         line = engine_line()
         for counts in self._counting:
             counts.waits[name, line] += 1
 
-    def _count(self, func, name: str, args: tuple, kwargs: dict, tensors: list[torch.Tensor],
-               results: list[torch.Tensor]) -> None:
+    def _count(self, func, name: str, args: tuple, kwargs: dict, results: list[torch.Tensor]) -> None:
         if name in COPIES:
             crossing = list(_crossing(func, name, args, kwargs, results))
             for source, _, waits in crossing:
@@ -126,7 +129,7 @@ class PretendedGpu(TorchDispatchMode):
         kernels, launches = 1, 1
         if name.startswith("_foreach_"):
             kernels, launches = _foreach(args, results)
-        moved_bytes = _bytes(name, args, kwargs, tensors, results)
+        moved_bytes = _bytes(name, args, kwargs, results)
         for counts in self._counting:
             counts.kernels[name] += kernels
             counts.launches += launches
@@ -210,9 +213,9 @@ def _foreach(args: tuple, results: list[torch.Tensor]) -> tuple[int, int]:
     return (len(lists[0]), len(lists[0])) if launches is None else (1, launches)
 
 
-def _bytes(name: str, args: tuple, kwargs: dict, tensors: list[torch.Tensor], results: list[torch.Tensor]) -> int:
+def _bytes(name: str, args: tuple, kwargs: dict, results: list[torch.Tensor]) -> int:
     """Read and written by a kernel."""
-    only_written = tensors_in([kwargs.get("out")])
+    only_written = []
     written = results
     if name.startswith("_foreach_") and not results:
         written = args[0]
@@ -221,7 +224,8 @@ def _bytes(name: str, args: tuple, kwargs: dict, tensors: list[torch.Tensor], re
     if name == "_foreach_copy_":
         only_written += args[0]
     unread = {id(one) for one in only_written}
-    read = {id(one): one for one in tensors if id(one) not in unread}
+    given = tensors_in((args, [value for key, value in kwargs.items() if key != "out"]))  # `out` may be read too
+    read = {id(one): one for one in given if id(one) not in unread}
     total = sum(map(stored_bytes, read.values())) + sum(map(stored_bytes, written))
     if name in GATHERING:
         total += stored_bytes(results[0]) - stored_bytes(args[0])
