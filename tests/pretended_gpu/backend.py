@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import torch
 from torch.utils import backend_registration
 
+from . import autocast
 from .tensor import Elsewhere, entered
 
 NAME = "gpu"
@@ -31,6 +32,7 @@ def set_up() -> None:
             return True
 
     backend_registration._setup_privateuseone_for_python_backend(NAME, Backend(), hook=Hook())
+    autocast.register()
 
 
 class Backend:
