@@ -40,11 +40,9 @@ class Topology:
     linear: bool = False
 
     def narrowed(self, channels: int, context: int) -> Topology:
-        """The same with fewer channels, a multiple of 32, and heads in proportion: quick, and just as many layers."""
-        head_width = max(self.head_width * channels // self.channels, 1)
-        label = self.label and 4 * channels
+        """The same layers with fewer channels, a multiple of 32."""
         return replace(self, name=f"{self.name}, {channels} wide", channels=channels, context=context,
-                       head_width=head_width, label=label)
+                       head_width=min(self.head_width, channels), label=self.label and 4 * channels)
 
 
 SD15 = Topology("SD 1.5", 320, (1, 2, 4, 4), (1, 1, 1, 0), 1, 768, heads=8)

@@ -22,7 +22,7 @@ from torch import Tensor
 from ..compose.fusion import Fusion, Weights
 from ..errors import SciArtError
 from ..memory import unless_too_large
-from ..schedule import step_progress
+from ..schedule import step_progress, weight_at
 from .alike import told_apart
 from .attention import AttentionMaps
 from .look_ahead import layouts
@@ -72,7 +72,8 @@ class Guide(Fusion):
 
     def _opacities(self, progress: float) -> Tensor:
         """Of each image's subjects, as `alike`."""
-        opacity, crowded = self.settings.opacities_at(progress)
+        opacity, crowded = (weight_at(tuple(map(tuple, points)), "linear", progress)
+                            for points in (self.settings.opacity, self.settings.opacity_crowded))
         return torch.where(self.alike | (len(self.boxes) > 2), crowded, opacity)
 
     def times(self, step: int, steps: int) -> int:

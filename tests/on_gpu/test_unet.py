@@ -27,8 +27,8 @@ FULL = {
 }
 NARROW = {
     "SD 1.5": (SD15.narrowed(64, 32), {"block_out_channels": (64, 128, 256, 256), "cross_attention_dim": 32}),
-    "SDXL": (SDXL.narrowed(160, 32), {**SDXL_BLOCKS, "block_out_channels": (160, 320, 640), "cross_attention_dim": 32,
-                                      "projection_class_embeddings_input_dim": 640}),
+    "SDXL": (SDXL.narrowed(32, 32), {**SDXL_BLOCKS, "block_out_channels": (32, 64, 128), "cross_attention_dim": 32,
+                                     "attention_head_dim": (1, 2, 4), "projection_class_embeddings_input_dim": 128}),
 }
 
 
