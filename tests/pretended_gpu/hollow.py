@@ -8,15 +8,21 @@ from torch.overrides import TorchFunctionMode
 
 from . import backend
 from .device import PretendedGpu
-from .operators import name_of
+from .leaves import with_tensors
+from .operators import is_view, name_of, writes
 
 
 class HollowGpu(PretendedGpu):
-    """Holds meta tensors in place of the CPU's. What the host reads from it is 1, or true: counts of kernels, launches,
-    waits and bytes, and live memory, are those of a program that nothing else depends on.
+    """Holds meta tensors in place of the CPU's: kernels, launches, waits, bytes and live memory are counted as ever.
 
-    Attention is one kernel, which keeps no heads x pixels x tokens matrix, as that of CUDA (FlashAttention).
+    A number that the host reads from it is 1, or true; what is copied to the CPU as a whole is ones, and a CPU tensor
+    that is copied into stays as it was. Attention is one kernel, which keeps no heads × pixels × tokens matrix, as
+    CUDA's (FlashAttention, arXiv 2205.14135).
     """
+
+    def __init__(self, total_memory: int = 80 * 2**30, limit: int | None = None):
+        super().__init__(total_memory, limit)
+        self._found: dict[tuple, object] = {}
 
     def __enter__(self) -> HollowGpu:
         super().__enter__()
@@ -24,18 +30,28 @@ class HollowGpu(PretendedGpu):
         return self
 
     def compute(self, func, args: tuple, options: dict) -> object:
-        if name_of(func) in ("_local_scalar_dense", "is_nonzero", "equal"):
-            first = args[0]
-            return True if first.dtype == torch.bool or name_of(func) != "_local_scalar_dense" else (
-                1.0 if first.is_floating_point() else 1)
-        if name_of(func) == "_to_copy" and options.get("device") is not None and args[0].is_meta:
-            if torch.device(options["device"]).type == "cpu":
-                return torch.ones(args[0].shape, dtype=options.get("dtype") or args[0].dtype)
-        if name_of(func) == "copy_" and not args[0].is_meta and args[1].is_meta:
-            return args[0].fill_(1)
-        if options.get("device") is not None:
-            options["device"] = "meta" if torch.device(options["device"]).type == backend.NAME else "cpu"
-        return func(*args, **options)
+        name = name_of(func)
+        to = None if options.get("device") is None else torch.device(options["device"]).type
+        if name == "_local_scalar_dense":
+            return True if args[0].dtype == torch.bool else (1.0 if args[0].is_floating_point() else 1)
+        if name in ("is_nonzero", "equal"):
+            return True
+        if name == "_to_copy" and to == "cpu" and args[0].is_meta:
+            return torch.ones((), dtype=options.get("dtype") or args[0].dtype).expand(args[0].shape)
+        if name == "copy_" and not args[0].is_meta:
+            return args[0]
+        if to is not None:
+            options["device"] = "meta" if to == backend.NAME else "cpu"
+        if is_view(func) or writes(func) or to == "cpu":
+            return func(*args, **options)
+        return self._once(func, args, options)
+
+    def _once(self, func, args: tuple, options: dict) -> object:
+        """The results' shapes are found once for arguments of the same: in Python, which takes most of the time."""
+        key = (func, _told(args), _told(list(options.items())))
+        if key not in self._found:
+            self._found[key] = with_tensors((func(*args, **options),), _outline)[0]
+        return _made(self._found[key])
 
 
 class _Flash(TorchFunctionMode):
@@ -43,3 +59,27 @@ class _Flash(TorchFunctionMode):
         if func is F.scaled_dot_product_attention and args[0].device.type == backend.NAME:
             return torch.ops.aten._scaled_dot_product_flash_attention(*args[:3], **(kwargs or {}))[0]
         return func(*args, **(kwargs or {}))
+
+
+class _Outline(tuple):
+    """(shape, strides, precision) of a tensor."""
+
+
+def _outline(tensor: torch.Tensor) -> _Outline:
+    return _Outline((tuple(tensor.shape), tensor.stride(), tensor.dtype))
+
+
+def _told(value: object) -> object:
+    """What decides a result's shape, in a form that a table can look up."""
+    if isinstance(value, torch.Tensor):
+        return _outline(value), value.device.type
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_told, value))
+    return type(value), value
+
+
+def _made(found: object) -> object:
+    if isinstance(found, _Outline):
+        shape, strides, dtype = found
+        return torch.empty_strided(shape, strides, dtype=dtype, device="meta")
+    return type(found)(map(_made, found)) if isinstance(found, (list, tuple)) else found
