@@ -1,7 +1,8 @@
 # From a fresh clone every target sets up what it needs: `make demo` is enough.
 
 PYTHON ?= python3
-PYTHON310 ?= python3.10
+# of several Pythons kept by pyenv only one is on the path
+PYTHON310 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python3.10) python3.10)
 # Another torch than the one from PyPI, for example one for CUDA 12.8:
 #   make demo SCIART_TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cu128"
 SCIART_TORCH ?= torch==2.13.0

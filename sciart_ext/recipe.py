@@ -16,6 +16,7 @@ from .schema import Field, Strict, ValidationError, check_bool, refused, validat
 
 INFOTEXT_KEY = "SciArt"
 VERSION_KEY = "SciArt version"
+NOTES_KEY = "SciArt notes"
 MAX_LORAS = 32
 Compose = Literal["merge", "switch", "composite", "spatial", "regions", "contrastive"]
 COMPOSES: tuple[str, ...] = get_args(Compose)

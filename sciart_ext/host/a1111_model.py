@@ -38,6 +38,12 @@ def model_name(sd_model: nn.Module) -> str:
     return sd_model.sd_checkpoint_info.name_for_extra
 
 
+def loaded_networks() -> tuple:
+    """What the built-in Lora extension would have in every weight: when this is another, weights are out of date."""
+    return tuple((network.name, network.te_multiplier, network.unet_multiplier, network.dyn_dim)
+                 for network in networks().loaded_networks)
+
+
 def update_weights(module: nn.Module) -> None:
     """Makes the built-in Lora extension bring a module's weight up to date now, not within our forward.
 

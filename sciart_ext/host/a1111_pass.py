@@ -68,7 +68,7 @@ class Pass:
         try:
             if isinstance(self._fused, GuidedPass):
                 self.run.keep(self._fused.guide)
-            self._mixing.close()
+            self._leave()
         finally:
             self._stack.close()
 
@@ -115,6 +115,12 @@ class Pass:
         if self._watched is not None and self._watched.words:
             self._watch_words(self._watched.words)
 
+    def _leave(self) -> None:
+        """The model is left as it was; what the mixer did otherwise than usual is told."""
+        for note in self._mixer.notes if self._mixer is not None else ():
+            self.run.note(note)
+        self._mixing.close()
+
     def _check_rows(self) -> None:
         try:
             check_rows_are_whole(self._mixer.root)
@@ -150,7 +156,7 @@ class Pass:
     def _follow_model(self, original: Callable[[], None]) -> None:
         """The refiner has been loaded: leave the old UNet, mix in the new one."""
         before = self._fused
-        self._mixing.close()
+        self._leave()
         original()
         self._mix()
         if self._mixer is not None:

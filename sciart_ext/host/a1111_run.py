@@ -18,7 +18,7 @@ from ..lora.reading import fingerprint
 from ..mixer.mixture import Mixture
 from ..plan import PassPlan, compile_plan
 from ..presets import resolve
-from ..recipe import INFOTEXT_KEY, VERSION_KEY, Recipe, parse_recipe, recipe_to_text
+from ..recipe import INFOTEXT_KEY, NOTES_KEY, VERSION_KEY, Recipe, parse_recipe, recipe_to_text
 from .a1111_adetailer import check_can_repair, is_repair, not_repaired
 from .a1111_embeddings import notes_on_embeddings
 from .a1111_errors import SciArtRequestError, as_request_error
@@ -30,7 +30,7 @@ from .a1111_session import loaded_model, lora_paths, session
 from .a1111_settings import OwnPresets, version_is_told, with_memory_limit
 from .a1111_watched import Watched
 
-NOTES_KEY, LOSS_KEY = "SciArt notes", "SciArt loss"
+LOSS_KEY = "SciArt loss"
 log = logging.getLogger("sciart")
 
 

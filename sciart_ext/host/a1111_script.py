@@ -7,12 +7,12 @@ import weakref
 from modules import scripts
 
 from ..errors import SciArtError
-from ..recipe import INFOTEXT_KEY, VERSION_KEY, is_off
+from ..recipe import INFOTEXT_KEY, NOTES_KEY, VERSION_KEY, is_off
 from ..ui.panel import build_panel
 from .a1111_adetailer import is_repair, not_repaired
 from .a1111_errors import as_request_error
 from .a1111_panel import panel_actions, panel_start
-from .a1111_run import LOSS_KEY, NOTES_KEY, Run
+from .a1111_run import LOSS_KEY, Run
 from .a1111_session import session
 from .a1111_watched import Watched
 

@@ -14,7 +14,8 @@ from ..lora.reading import fingerprint
 from ..mixer.mixture import Mixture, bind
 from ..recipe import Recipe
 from . import a1111_networks
-from .a1111_model import model_name, model_parts, untouched_weight, update_weights
+from .a1111_model import loaded_networks, model_name, model_parts, untouched_weight, update_weights
+from .a1111_settings import stays_on_gpu
 
 MODELS_KEPT = 2
 
@@ -36,13 +37,16 @@ class Session:
         key = (id(unet), bound_to, execution, recipe.memory_limit_mb, sd_model.lowvram)
         if key in self._mixtures:
             self._mixtures.move_to_end(key)
+            self._mixtures[key].keep(stays_on_gpu())
             return self._mixtures[key]
         for old, mixture in list(self._mixtures.items()):
             if old[1] != bound_to or next(mixture.unet.root.parameters()).is_meta:  # thrown away by the host
                 del self._mixtures[old]
         loras = [_load(path, lora.name, i) for i, (path, lora) in enumerate(zip(paths, recipe.loras))]
         mixture = bind(model_parts(sd_model), loras, recipe.loras, model_name(sd_model), execution,
-                       recipe.memory_limit, update_weights, devices.device, untouched_weight, recipe.combination)
+                       recipe.memory_limit, update_weights, devices.device, untouched_weight, recipe.combination,
+                       loaded_networks)
+        mixture.keep(stays_on_gpu())
         self._mixtures[key] = mixture
         while len(self._mixtures) > MODELS_KEPT:
             self._mixtures.popitem(last=False)

@@ -20,7 +20,7 @@ from ..lora.dense import Dense
 from ..lora.low_rank import LowRank
 from .fit import Factors
 from .kept import KeptDeltas, Room
-from .layer import Layer, merge, rows_of
+from .layer import Layer, rows_of
 from .product import unrounded
 from .targets import Target
 from .whole import Whole

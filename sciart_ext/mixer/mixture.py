@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -51,6 +51,11 @@ class Mixture:
                     mixer.set_gates([gates])
             yield
 
+    def keep(self, keeps: bool) -> None:
+        """Whether merged weights and factors stay on a GPU after a pass."""
+        for mixer in (self.unet, *self.text_encoders):
+            mixer.keeps = keeps
+
     def release(self) -> None:
         """Takes everything back and lets go of all merged weights."""
         for mixer in (self.unet, *self.text_encoders):
@@ -65,16 +70,17 @@ def all_layers(parts: Mapping[str, Part]) -> dict[str, Target]:
 def bind(parts: Mapping[str, Part], loras: Sequence[LoraFile], entries: Sequence[LoraEntry], model: str,
          execution: str = "auto", memory_limit: float | None = None,
          prime: Callable[[nn.Module], None] | None = None, device: torch.device | None = None,
-         untouched: Callable[[Target], torch.Tensor] | None = None, combination: Combination | None = None) -> Mixture:
+         untouched: Callable[[Target], torch.Tensor] | None = None, combination: Combination | None = None,
+         primed_for: Callable[[], Hashable] | None = None) -> Mixture:
     """Binds LoRAs (one per recipe entry) to the parts `unet` and `te1`, `te2` of a model called `model`.
 
-    memory_limit: bytes; prime, device, untouched, combination: `Mixer`'s. Raises `SciArtError` for a LoRA that does not
-    fit, and where all is to be merged but the limit is too low for that.
+    memory_limit: bytes; prime, device, untouched, combination, primed_for: `Mixer`'s. Raises `SciArtError` for a LoRA
+    that does not fit, and where all is to be merged but the limit is too low for that.
     """
     notes = check_fit(loras, all_layers(parts), model)
     blocks = [entry.blocks for entry in entries]
     mixers = {name: Mixer(part.root, part.layers, loras, blocks if name == "unet" else (),
-                          execution, memory_limit, prime, device, untouched, combination)
+                          execution, memory_limit, prime, device, untouched, combination, primed_for)
               for name, part in parts.items()}
     if execution == "merge" and memory_limit is not None:
         needed = max(mixer.touched_bytes() for mixer in mixers.values())

@@ -18,7 +18,7 @@ CONVOLVED_WORK = 30_000_000
 
 def times(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
     """x·wᵀ: x (…, n), w (m, n) → (…, m)."""
-    if not _convolves(x, w):
+    if not convolves(x, w):
         return F.linear(x, w)
     pixels = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
     return F.conv2d(pixels, w[:, :, None, None]).permute(0, 2, 3, 1).reshape(*x.shape[:-1], len(w))
@@ -26,7 +26,7 @@ def times(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
 
 def add_times(y: torch.Tensor, x: torch.Tensor, w: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     """Writes y + x·wᵀ into `out` (which may be y): y, out (p, m), x (p, n), w (m, n). Without gradients."""
-    if _convolves(x, w):
+    if convolves(x, w):
         return torch.add(y, times(x, w), out=out)
     return torch.addmm(y, x, w.t(), out=out)
 
@@ -36,6 +36,7 @@ def unrounded(device: torch.device) -> AbstractContextManager:
     return torch.autocast(device.type, enabled=False) if device.type in ("cpu", "cuda") else nullcontext()
 
 
-def _convolves(x: torch.Tensor, w: torch.Tensor) -> bool:
-    return (x.numel() * len(w) >= CONVOLVED_WORK and x.device.type == "cpu" and x.dtype == w.dtype == torch.float32
-            and torch.backends.mkldnn.is_available())
+def convolves(x: torch.Tensor, w: torch.Tensor) -> bool:
+    """Whether a convolution is the quicker product of x with w."""
+    return (x.numel() * w.shape[0] >= CONVOLVED_WORK and x.device.type == "cpu"
+            and x.dtype == w.dtype == torch.float32 and torch.backends.mkldnn.is_available())

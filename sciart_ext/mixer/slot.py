@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 
+import torch
 from torch import nn
 
 from .layer import Layer
@@ -18,36 +20,45 @@ class Slot:
         self.layers: list[Layer] = []
         self.original: nn.Parameter | None = None
         self.merged: nn.Parameter | None = None
-        self.source: weakref.ref | None = None
-        self.key: tuple | None = None
+        self._holder = target.module._parameters
+        self._name = target.parameter
+        self._source: weakref.ref | None = None
+        self._state: tuple | None = None
 
-    def is_current(self, gates: tuple[float, ...]) -> bool:
-        """Whether the merged weight is that of these gates and of the values the host's parameter has now."""
-        return self.source is not None and self.source() is self.target.weight() and self.key == self._key(gates)
+    def follows_host(self) -> bool:
+        """Whether the host's parameter still has the values that the merged weight was made from."""
+        weight = self._holder[self._name]
+        return (self._source is not None and self._source() is weight
+                and self._state == (weight._version, weight.data_ptr(), weight.dtype))
 
-    def mark_current(self, gates: tuple[float, ...]) -> None:
-        self.source, self.key = weakref.ref(self.target.weight()), self._key(gates)
+    def mark_current(self) -> None:
+        """The merged weight is that of the values the host's parameter has now."""
+        weight = self._holder[self._name]
+        self._source, self._state = weakref.ref(weight), (weight._version, weight.data_ptr(), weight.dtype)
 
     def mark_stale(self) -> None:
-        self.source = self.key = None
+        self._source = self._state = None
 
-    def _key(self, gates: tuple[float, ...]) -> tuple:
-        weight = self.target.weight()
-        own = tuple(gates[k] for layer in self.layers for k in layer.loras)
-        return own, weight._version, weight.data_ptr(), weight.device, weight.dtype
-
-    def active(self, gates: tuple[float, ...]) -> bool:
-        return any(gates[k] for layer in self.layers for k in layer.loras)
+    @property
+    def nbytes(self) -> int:
+        """Of the merged weight that is held."""
+        return 0 if self.merged is None else self.merged.numel() * self.merged.element_size()
 
     def present(self) -> None:
-        self.original = self.target.weight()
-        self.target.module._parameters[self.target.parameter] = self.merged
+        self.original = self._holder[self._name]
+        self._holder[self._name] = self.merged
 
     def restore(self) -> None:
         if self.original is not None:
-            self.target.module._parameters[self.target.parameter] = self.original
+            self._holder[self._name] = self.original
             self.original = None
 
     def release(self) -> None:
         self.merged = None
         self.mark_stale()
+
+
+def are_channels_last(weights: Sequence[torch.Tensor]) -> bool:
+    """Whether all of them are kernels of which the input channels lie together in memory."""
+    return all(weight.dim() == 4 and not weight.is_contiguous()
+               and weight.is_contiguous(memory_format=torch.channels_last) for weight in weights)

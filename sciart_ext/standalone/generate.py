@@ -27,7 +27,7 @@ from ..mixer.cost import Workload
 from ..mixer.mixture import Mixture, Part, all_layers, bind
 from ..mixer.targets import Target, clip_layers, diffusers_unet_layers
 from ..plan import PassPlan, compile_plan
-from ..recipe import INFOTEXT_KEY, VERSION_KEY, Recipe, recipe_to_text
+from ..recipe import INFOTEXT_KEY, NOTES_KEY, VERSION_KEY, Recipe, recipe_to_text
 from .embeddings import Words, usable_words
 from .guided import enter_guide
 from .infotext import infotext
@@ -89,10 +89,10 @@ def generate(pipe, recipe: Recipe, settings: Settings, loras: list[LoraFile], mo
                 (width, height))
     latents, guide = sample(pipe, recipe, settings, rows, on_step=on_step)
     image = decode(pipe, latents)[0]
-    text = _infotext(settings, recipe, model_name, (width, height))
+    text = _infotext(settings, recipe, model_name, (width, height), mixture.unet.notes)
     labels = [plan.loras[k].label for k in plan.subjects]
     sheets = [subject_sheet(image, seen, labels) for seen in (guide.seen() if guide else [])]
-    return Picture(image, text, time.perf_counter() - started, notes, *sheets)
+    return Picture(image, text, time.perf_counter() - started, [*notes, *mixture.unet.notes], *sheets)
 
 
 def sample(pipe, recipe: Recipe, settings: Settings, rows: Rows, images: int = 1,
@@ -179,7 +179,7 @@ def workload(rows: Rows, order: int, latents: Sequence[int]) -> Workload:
                     text_tokens=rows.cond[0].embeddings.tokens.shape[1], rows_differ=rows.differ)
 
 
-def _infotext(settings: Settings, recipe: Recipe, model_name: str, size: tuple[int, int]) -> str:
+def _infotext(settings: Settings, recipe: Recipe, model_name: str, size: tuple[int, int], notes: Sequence[str]) -> str:
     mixes = recipe.enabled and recipe.loras
     return infotext(settings.prompt, settings.negative_prompt, {
         "Steps": settings.steps, "Sampler": settings.sampler,
@@ -187,4 +187,5 @@ def _infotext(settings: Settings, recipe: Recipe, model_name: str, size: tuple[i
         "Size": f"{size[0]}x{size[1]}", "Model": model_name or None,
         "Clip skip": settings.clip_skip if settings.clip_skip > 1 else None, "RNG": "CPU",
         INFOTEXT_KEY: recipe_to_text(recipe) if mixes else None, VERSION_KEY: __version__ if mixes else None,
+        NOTES_KEY: "; ".join(notes) or None,
         "Version": f"SciArt {__version__} standalone"})

@@ -4,6 +4,8 @@ import pytest
 import torch
 from mixer_bench import Bench, Snapshot
 
+from sciart_ext.mixer.merged import MergedStack
+
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread_in_full_precision():
@@ -26,3 +28,16 @@ def snapshot(bench):
     taken = Snapshot(bench.unet)
     yield taken
     taken.assert_restored()
+
+
+@pytest.fixture
+def rebuilt(monkeypatch):
+    """The names of the layers that have been merged since it was cleared."""
+    names, write = [], MergedStack.write
+
+    def counted(stack, stale, gates):
+        names.extend(slot.layers[0].name for slot in stale)
+        write(stack, stale, gates)
+
+    monkeypatch.setattr(MergedStack, "write", counted)
+    return names

@@ -27,8 +27,7 @@ from mixer_bench import (
 
 from sciart_ext.lora.blocks import group_of
 from sciart_ext.lora.names import layer_name
-from sciart_ext.mixer import mixer as mixer_module
-from sciart_ext.mixer.layer import merge_batched, merge_one_by_one
+from sciart_ext.mixer import merged
 
 KINDS = {
     "attention to_q": ("sd1", "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"),
@@ -166,22 +165,25 @@ def test_gradients_do_not_build_up_in_the_model(bench, snapshot, execution):
     assert all(parameter.grad is None for parameter in bench.unet.parameters())
 
 
-@pytest.mark.parametrize("route", [merge_one_by_one, merge_batched])
-def test_merging_in_batches_and_one_by_one_give_the_same(bench, snapshot, monkeypatch, route):
-    """The batched product is for GPUs; it is right on any device."""
-    batches = []
-
-    def merge(layers, originals, merged, weights):
-        batches.append(len(layers))
-        route(layers, originals, merged, weights)
-
-    monkeypatch.setattr(mixer_module, "merge", merge)
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("together", [False, True])
+def test_merging_layers_together_and_one_by_one_give_the_same(bench, monkeypatch, together, channels_last):
+    """The product of a whole stack is for GPUs; it is right on any device, in either format of memory."""
+    monkeypatch.setattr(merged, "is_gpu", lambda device: together)
+    if channels_last:
+        bench.unet.to(memory_format=torch.channels_last)
+    snapshot = Snapshot(bench.unet)
     loras, (x, text) = [bench.lora(seed=1), bench.lora(seed=2, rank=3)], bench.inputs()
-    expected = dense(bench, x, text, loras, (0.6, -0.3))
     with bench.mixer(loras, "merge") as mixer:
-        mixer.set_gates([(0.6, -0.3)])
-        assert_near(bench(x, text), expected, 2e-5)
-    assert max(batches) > 4
+        for gates in ((0.6, -0.3), (0.1, 0.5)):
+            mixer.set_gates([gates])
+            assert_near(bench(x, text), dense(bench, x, text, loras, gates), 2e-5)
+        kernels = [slot for slot in mixer._slots.values() if slot.target.weight().dim() == 4]
+        for weight in (weight for slot in kernels for weight in (slot.merged, slot.target.weight())):
+            assert weight.is_contiguous(memory_format=torch.channels_last if channels_last else
+                                        torch.contiguous_format), "in the model's own format"
+        assert max(len(stack.layers) for stack in mixer._stacks) > 4
+    snapshot.assert_restored()
 
 
 def test_the_root_may_be_called_by_keyword(bench, snapshot):

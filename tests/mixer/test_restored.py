@@ -13,7 +13,7 @@ from mixer_bench import EXECUTIONS, Interrupted, Snapshot, assert_near, dense, w
 
 from sciart_ext.errors import SciArtError
 from sciart_ext.lora.names import layer_name
-from sciart_ext.mixer import mixer as mixer_module
+from sciart_ext.mixer.merged import MergedStack
 from sciart_ext.mixer.mixture import Part, bind
 from sciart_ext.recipe import parse_recipe
 
@@ -80,14 +80,14 @@ def test_an_exception_within_the_model_leaves_it_as_it_was(bench, snapshot, exec
 def test_an_exception_while_merging_leaves_the_model_as_it_was_and_can_be_repeated(bench, snapshot, monkeypatch):
     x, text = bench.inputs()
     plain, loras = bench(x, text), [bench.lora()]
-    merge, left = mixer_module.merge, []
+    write, left = MergedStack.write, []
 
     def out_of_memory(*args):
-        merge(*args)
+        write(*args)
         if left and left.pop() == "fail":
             raise torch.cuda.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(mixer_module, "merge", out_of_memory)
+    monkeypatch.setattr(MergedStack, "write", out_of_memory)
     with bench.mixer(loras, "merge") as mixer:
         for before, gate, after in ((None, 0.5, 0.5), (0.5, 0.2, 0.5), (0.5, 0.2, 0.2)):
             if before is not None:
@@ -108,7 +108,7 @@ def test_an_exception_while_branching_leaves_the_model_as_it_was(bench, snapshot
     def out_of_memory(*args):
         raise torch.cuda.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr("sciart_ext.mixer.layer.Layer.add_branch", out_of_memory)
+    monkeypatch.setattr("sciart_ext.mixer.layer.Layer.add_factors", out_of_memory)
     with pytest.raises(torch.cuda.OutOfMemoryError), bench.mixer([bench.lora()], "branch") as mixer:
         mixer.set_gates([[0.5]])
         bench(*bench.inputs())
@@ -175,18 +175,6 @@ def test_gates_of_an_earlier_pass_do_not_reach_the_next(bench, snapshot):
     with mixer, pytest.raises(RuntimeError, match="before its gates were set"):
         bench(*bench.inputs())
 
-@pytest.fixture
-def rebuilt(monkeypatch):
-    """The names of the layers that have been merged since it was cleared."""
-    names, merge = [], mixer_module.merge
-
-    def counted(layers, *args):
-        names.extend(layer.name for layer in layers)
-        merge(layers, *args)
-
-    monkeypatch.setattr(mixer_module, "merge", counted)
-    return names
-
 
 def test_only_layers_whose_gates_changed_are_rebuilt(bench, snapshot, rebuilt):
     loras, (x, text) = [bench.lora(), bench.lora("mid_block.attentions.0.proj", seed=2)], bench.inputs()
@@ -247,6 +235,23 @@ def test_the_host_is_asked_to_update_each_weight_before_it_is_read(bench, snapsh
         bench(*bench.inputs())
     assert {id(module) for module in primed} == {
         id(module) for name, module in bench.modules.items() if "mid_block.attentions" in name}
+
+
+def test_the_host_is_asked_once_a_pass_and_again_when_its_networks_change(bench, snapshot):
+    primed, networks = [], ["none"]
+    lora = bench.lora("mid_block.attentions")
+    mixer = bench.mixer([lora], "merge", prime=primed.append, primed_for=lambda: networks[0])
+    counts = []
+    for state in ("none", "none", "another", "another"):
+        networks[0] = state
+        with mixer:
+            for gate in (0.5, 0.5, 0.3):
+                mixer.set_gates([[gate]])
+                bench(*bench.inputs())
+            networks[0] = "changed within the pass"
+            bench(*bench.inputs())
+        counts.append(len(primed))
+    assert counts == [2 * (i + 1) * len(lora.layers) for i in range(4)]
 
 
 def test_merged_weights_stay_within_the_memory_limit(bench, snapshot):

@@ -1,0 +1,73 @@
+"""What a mixer is made of: layers from LoRA files, and stacks of layers of one shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..layer_factors import Factor, LayerFactors
+from ..lora.kinds import BIAS
+from .combined import combined_layer
+from .cost import place_of
+from .fit import shape_delta
+from .kept import Room
+from .layer import Layer
+from .stack import Stack
+from .targets import Target
+
+if TYPE_CHECKING:
+    from ..combine.settings import Combination
+    from ..lora.file import LoraFile
+
+
+def build_layers(targets: Mapping[str, Target], loras: Sequence[LoraFile],
+                 blocks: Sequence[Mapping | Sequence[float]], varying: Sequence[tuple[int, Factor]],
+                 untouched: Callable[[Target], torch.Tensor] | None, combination: Combination | None,
+                 room: Room) -> list[Layer]:
+    """The layers that LoRAs reach; varying: `varying_factors` of the blocks, which have gates after the LoRAs' own.
+    Other arguments: `Mixer`'s; room: of deltas that are kept between calls."""
+    layers, factors = [], [LayerFactors(one) for one in blocks]
+    gates = {(k, factor.schedules): number for number, (k, factor) in enumerate(varying, start=len(loras))}
+    for weight_name, weight_target in targets.items():
+        for name, target in ((weight_name, weight_target), (weight_name + BIAS, weight_target.bias())):
+            deltas, block_factors, stems = {}, {}, {}
+            for k, lora in enumerate(loras):
+                factor = factors[k].of(weight_name)
+                if name in lora.layers and factor.constant:
+                    gate = gates.get((k, factor.schedules), k)
+                    deltas[gate] = shape_delta(lora.layers[name], target)
+                    block_factors[gate], stems[gate] = factor.constant, lora.path.stem
+                    if deltas[gate] is None:
+                        raise ValueError(f"{lora.path.name}: {name} does not fit; check_fit tells before")
+            if deltas and combination is None:
+                layers.append(Layer(name, target, deltas, block_factors, untouched))
+            elif deltas:
+                layers.append(combined_layer(name, target, deltas, block_factors, combination, stems, room, untouched))
+    return layers
+
+
+def build_stacks(layers: Sequence[Layer], levels: int) -> list[Stack]:
+    """Layers of one shape, LoRAs, precision and place in the model share a stack: what is best for one is for all.
+    Where only some of them fit in memory, those of the first names are not merged (`choose_merged`)."""
+    groups: dict[tuple, list[Layer]] = {}
+    for layer in sorted(layers, key=lambda layer: layer.name, reverse=True):
+        if layer.factors and not layer.merges_alone:
+            groups.setdefault(_group_of(layer, levels), []).append(layer)
+    return [Stack(group) for group in groups.values()]
+
+
+def _group_of(layer: Layer, levels: int) -> tuple:
+    if not layer.is_plain:
+        return (layer.name,)
+    weight, module = layer.target.weight(), layer.target.module
+    down = next(iter(layer.factors.values())).down
+    return (*layer.loras, *layer.matrix_shape, layer.ranks, down.dtype, weight.dtype, weight.device,
+            id(layer.target.bracket), place_of(layer.name, levels), getattr(module, "kernel_size", (1, 1)))
+
+
+def levels_of(names: Iterable[str]) -> int:
+    """How many grid sizes the UNet has, from the highest number among its input blocks."""
+    numbers = [int(name.split("_")[3]) for name in names if name.startswith("unet_input_blocks_")]
+    return max(numbers, default=0) // 3 + 1
