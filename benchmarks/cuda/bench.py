@@ -66,6 +66,10 @@ VARIANTS = (
 )
 
 
+def work(latent: int, steps: int, changing: bool, rows: int, rows_differ: bool) -> Workload:
+    return Workload(steps, steps if changing else 1, rows, latent, latent, rows_differ=rows_differ)
+
+
 class Bench:
     """A UNet on its device, LoRAs for it, and inputs of the right shapes. memory_limit: the mixers', in bytes."""
 
@@ -96,7 +100,7 @@ class Bench:
 
     def workload(self, steps: int = STEPS, changing: bool = False, rows: int = ROWS, rows_differ: bool = False,
                  ) -> Workload:
-        return Workload(steps, steps if changing else 1, rows, self.latent, self.latent, rows_differ=rows_differ)
+        return work(self.latent, steps, changing, rows, rows_differ)
 
     def mixer(self, execution: str, loras: Sequence[LoraFile] | None = None) -> Mixer:
         return Mixer(self.unet, self.layers, self.loras if loras is None else loras, execution=execution,
@@ -119,10 +123,11 @@ class Bench:
         finally:
             mixer.release()
 
-    def sets(self, steps: int, at_once: bool) -> None:
-        """The counterfactuals of all sets of the LoRAs: pictures of so many steps of all at once, or one by one."""
+    def sets(self, steps: int, at_once: bool) -> Tensor:
+        """The counterfactuals of all sets of the LoRAs: pictures of so many steps of all at once, or one by one.
+        Returns the last evaluations (sets, 4, h, w) of the prompt's rows."""
         gates = [[END * (one >> k & 1) for k in range(len(self.loras))] for one in range(2**len(self.loras))]
-        mixer = self.mixer("auto")
+        mixer, made = self.mixer("auto"), []
         try:
             for batch in [gates] if at_once else [[one] for one in gates]:
                 rows = batch * ROWS  # all images' prompts, then their negative prompts
@@ -130,6 +135,8 @@ class Bench:
                 with mixer:
                     for _ in range(steps):
                         mixer.set_gates(rows)
-                        self.call(len(rows))
+                        found = self.call(len(rows))
+                made.append(found[:len(batch)])
         finally:
             mixer.release()
+        return torch.cat(made)

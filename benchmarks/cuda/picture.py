@@ -16,7 +16,7 @@ from sciart_ext.plan import PassPlan
 from sciart_ext.standalone.sampling import PromptRow, Rows, denoise
 
 from .bench import END, Bench
-from .stand_ins import Entry, guidance
+from .stand_ins import GUIDANCE, Entry, guidance
 
 NAMES = ("rocket", "robot", "submarine")
 CFG = 6.0
@@ -24,13 +24,14 @@ TRAINED_TIMES = 1000
 
 
 class Picture(NamedTuple):
-    """So many subjects, each with its LoRA, 0 for a plain picture; steps; offload: the recipe's `guidance.offload`;
+    """So many subjects, each with its LoRA, 0 for a plain picture; steps; offload, until: the recipe's `guidance`;
     boxes: whether each subject has a region of its own, so that none is looked for."""
 
     subjects: int
     steps: int
     offload: bool = False
     boxes: bool = False
+    until: float = GUIDANCE["until"]
 
 
 class Ddim:
@@ -89,7 +90,8 @@ def _rows(bench: Bench, picture: Picture, mixer: Mixer) -> Rows:
 def _guide(picture: Picture, maps: AttentionMaps) -> Guide:
     count = picture.subjects
     boxes = [(k / count, 0.0, (k + 1) / count, 1.0) if picture.boxes else None for k in range(count)]
-    guide = Guide(guidance(offload=picture.offload), maps, [Subject(name) for name in NAMES[:count]], boxes)
+    settings = guidance(offload=picture.offload, until=picture.until)
+    guide = Guide(settings, maps, [Subject(name) for name in NAMES[:count]], boxes)
     columns = tuple((1 + k,) for k in range(count))  # each subject is one word, after the begin mark
     guide.words = [Words(columns, columns)]
     return guide
