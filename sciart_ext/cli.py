@@ -19,6 +19,7 @@ from .errors import SciArtError
 from .plan import compile_plan
 from .presets import PresetStore
 from .schedule import MAX_WEIGHT, check_number
+from .whole_file import write_text, written_whole
 from .world import MODEL
 
 
@@ -105,8 +106,8 @@ def _plan(args: argparse.Namespace) -> None:
     plan = compile_plan(resolved_recipe(self_bound(data, store), store), args.steps, args.hires_steps)
     if args.png:
         from .plan_plot import plan_png
-        args.png.parent.mkdir(parents=True, exist_ok=True)
-        args.png.write_bytes(plan_png(plan))
+        with written_whole(args.png) as temporary:
+            temporary.write_bytes(plan_png(plan))
     table = plan.table()
     if args.json:
         print(json.dumps(table, ensure_ascii=False, indent=2))
@@ -188,8 +189,7 @@ def _geometry(args: argparse.Namespace) -> None:
     loras = [load_lora(path) for path in args.files]
     comparison = compare(loras, weights, None if args.quiet else show_progress)
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(geometry_page(comparison), encoding="utf-8")
+        write_text(args.out, geometry_page(comparison))
     if args.json:
         print(json.dumps(as_data(comparison), ensure_ascii=False))
     else:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from .errors import SciArtError
 from .presets import PresetStore
-from .whole_file import written_whole
+from .whole_file import delete, written_whole
 
 SIDE = 144
 """pixels of a thumbnail's side"""
@@ -37,7 +37,7 @@ def save_thumbnail(store: PresetStore, name: str, picture: str | None) -> None:
         raise SciArtError("name", f"{name!r} is shipped with SciArt and keeps its picture")
     path = store.user_dir / "presets" / f"{name}.webp"
     if picture is None:
-        path.unlink(missing_ok=True)
+        delete(path)
         return
     data = as_webp(_opened(picture))
     with written_whole(path) as temporary:

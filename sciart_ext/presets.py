@@ -17,7 +17,7 @@ from pathlib import Path
 from .errors import SciArtError, did_you_mean
 from .pipeline.settings import parse_pipeline
 from .recipe import LoraEntry, Recipe, dump_recipe, parse_recipe
-from .whole_file import written_whole
+from .whole_file import delete, write_text
 
 BUILTIN_DIR = Path(__file__).parent / "presets"
 USER_DIR = Path(os.environ.get("SCIART_USER_DIR") or Path(__file__).parent.parent / "user")
@@ -92,8 +92,8 @@ class PresetStore:
         preset = self.read(name, "name")
         if preset.builtin:
             raise SciArtError("name", f"{name!r} is shipped with SciArt and cannot be deleted")
-        self._user_path(name).unlink()
-        self._user_path(name).with_suffix(".webp").unlink(missing_ok=True)  # its picture (preset_pictures)
+        delete(self._user_path(name))
+        delete(self._user_path(name).with_suffix(".webp"))  # its picture (preset_pictures)
 
     def bindings(self) -> dict[str, str]:
         """Which LoRA name plays which role, as the user bound them."""
@@ -102,7 +102,7 @@ class PresetStore:
             return {}
         try:
             return _check_bindings(json.loads(path.read_text(encoding="utf-8")))
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             raise SciArtError("roles", f"{path} cannot be read: {error}") from None
 
     def bind(self, bindings: dict[str, str], only_unbound: bool = False) -> dict[str, str]:
@@ -179,8 +179,7 @@ def suggest(role: str, names: Iterable[str]) -> list[str]:
 
 def write_json(path: Path, data: object) -> None:
     """Writes JSON so that readers see the old file or the new one, never half of it."""
-    with written_whole(path) as temporary:
-        temporary.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(data, ensure_ascii=False, indent=2) + "\n")
 
 
 def _bind(lora: LoraEntry, field: str, bindings: dict[str, str]) -> dict:

@@ -8,6 +8,7 @@ import math
 import os
 import pickle
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ from lora_files import (
 
 from sciart_ext.errors import SciArtError
 from sciart_ext.lora import file as file_module
+from sciart_ext.lora import reading
 from sciart_ext.lora.file import inspect_lora, load_lora
 from sciart_ext.lora.reading import MAX_HEADER_BYTES
 
@@ -128,7 +130,14 @@ WRONG = [
     ("a shape larger than its data", ".safetensors", _raw({DOWN: {**ENTRY, "shape": [10**15]}}, bytes(8)),
      "no proper shape", True),
     ("no offsets", ".safetensors", _raw({DOWN: {"dtype": "F32", "shape": [2]}}, bytes(8)), "no proper shape", True),
-    ("tensors that overlap", ".safetensors", _raw({DOWN: ENTRY, UP: ENTRY}, bytes(8)), "damaged", False),
+    ("a shape of nothing that is huge", ".safetensors",
+     _raw({DOWN: {**ENTRY, "shape": [10**30, 0], "data_offsets": [0, 0]}}), "no proper shape", True),
+    ("a shape of more dimensions than torch has", ".safetensors",
+     _raw({DOWN: {**ENTRY, "shape": [1] * 100, "data_offsets": [0, 4]}}, bytes(4)), "no proper shape", True),
+    ("tensors that overlap", ".safetensors", _raw({DOWN: ENTRY, UP: ENTRY}, bytes(8)), "tensors overlap", True),
+    ("a gap between tensors", ".safetensors",
+     _raw({DOWN: ENTRY, UP: {**ENTRY, "data_offsets": [9, 17]}}, bytes(17)), "something between them", True),
+    ("data after the last tensor", ".safetensors", _raw({DOWN: ENTRY}, bytes(11)), "3 bytes follow the last", True),
     ("no tensor", ".safetensors", _raw({}), "contains no tensors", True),
     ("metadata alone", ".safetensors", _raw({"__metadata__": {"ss_base_model_version": "sdxl"}}),
      "contains no tensors", True),
@@ -238,6 +247,45 @@ def test_the_list_of_files_says_the_same_of_a_wrong_file(tmp_path, suffix, make,
         except SciArtError as error:
             assert error.field == path.name
     assert [item for item in tmp_path.iterdir() if item != path] == [], "code in the file has run"
+
+
+def test_a_file_that_is_cut_short_while_it_is_read_is_refused(path, monkeypatch):
+    header_of = reading._header_of
+
+    def cut_short(file, of):
+        header = header_of(file, of)
+        os.truncate(of, of.stat().st_size - 20)
+        return header
+
+    monkeypatch.setattr(reading, "_header_of", cut_short)
+    save(path, _matrix(STEM, (64, 600), (800, 64)))
+    with pytest.raises(SciArtError, match=r"^good\.safetensors: damaged: it was cut short while it was read$"):
+        load_lora(path)
+
+
+@pytest.mark.parametrize("read", [load_lora, inspect_lora, reading.fingerprint])
+@pytest.mark.parametrize(("error", "message"), [
+    (FileNotFoundError(2, "No such file or directory"), "no such file"),
+    (PermissionError(13, "Permission denied"), "cannot be read: Permission denied"),
+])
+def test_a_file_that_goes_or_is_locked_as_it_is_read_is_named(path, monkeypatch, read, error, message):
+    def refuse(*args, **options):
+        raise error
+
+    save(path, pair())
+    monkeypatch.setattr(Path, "is_file", lambda self: True)
+    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(SciArtError) as caught:
+        read(path)
+    assert caught.value.field == path.name and message in caught.value.message
+
+
+def test_a_file_that_does_not_fit_in_memory_is_refused(path, monkeypatch):
+    raw_safetensors(path, {DOWN: {"dtype": "F32", "shape": [2**29, 2**24], "data_offsets": [0, 2**55]}})
+    monkeypatch.setattr(reading, "_check_entries", lambda *given: None)  # as if so large a file were there
+    with pytest.raises(SciArtError, match=r"^good\.safetensors: does not fit in main memory; accepted: a smaller"):
+        load_lora(path)
 
 
 def test_every_wrong_file_is_wrong_in_its_own_way():
@@ -517,6 +565,43 @@ def test_a_pickle_of_tensors_alone_is_read(attention, reference, tmp_path, suffi
     assert inspect_lora(path) == lora.report()
 
 
+MAPPINGS = Path("/proc/self/maps")
+
+
+@pytest.mark.skipif(not MAPPINGS.exists(), reason="this system does not tell what is mapped")
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+def test_no_tensor_of_a_file_that_was_read_is_a_part_of_the_file(attention, tmp_path, suffix):
+    path = tmp_path / f"good{suffix}"
+    (save if suffix == ".safetensors" else lambda path, state: torch.save(state, path))(path, kohya(attention))
+    lora = load_lora(path)
+    assert lora.layers and str(path) not in MAPPINGS.read_text()
+
+
+def _deleted(path):
+    path.unlink()
+
+
+def _replaced(path):
+    other = save(path.with_name("other.safetensors"), pair())
+    os.replace(other, path)
+
+
+def _overwritten(path):
+    with path.open("r+b") as file:
+        file.write(b"\xff" * path.stat().st_size)
+
+
+def _emptied(path):
+    os.truncate(path, 0)
+
+
+@pytest.mark.parametrize("happens", [_deleted, _replaced, _overwritten, _emptied])
+def test_what_becomes_of_a_file_changes_nothing_of_what_was_read(attention, reference, path, happens):
+    lora = load_lora(save(path, kohya(attention)))
+    happens(path)
+    assert_same_layers(lora, reference)
+
+
 # --- the report --------------------------------------------------------------------------------------------------
 
 def test_the_report_tells_what_the_file_is(unet, path):
@@ -556,7 +641,7 @@ def test_the_list_of_files_reads_no_tensor(attention, path, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("tensor data was read")
 
-    monkeypatch.setattr("safetensors.safe_open", refuse)
+    monkeypatch.setattr("sciart_ext.lora.reading._next_tensor", refuse)
     monkeypatch.setattr(file_module, "read_tensors", refuse)
     header = int.from_bytes(path.read_bytes()[:8], "little") + 8
     with path.open("r+b") as file:  # the data is rubbish now, and nobody looks

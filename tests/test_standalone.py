@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from sciart_ext.lora.file import load_lora
 from sciart_ext.mixer.mixer import Mixer
 from sciart_ext.recipe import parse_recipe
 from sciart_ext.standalone import generate as generate_module
+from sciart_ext.standalone.export import export_webui
 from sciart_ext.standalone.generate import Settings, find_lora, generate, load_loras
 from sciart_ext.standalone.infotext import infotext, parse_infotext, read_png, save_png
 from sciart_ext.standalone.models import load_pipeline
@@ -71,6 +73,16 @@ def test_the_tiny_model_is_the_same_each_time(tiny, tmp_path):
         for path in folder.rglob("*.safetensors"):
             if path.relative_to(folder).parts[0] != "loras":
                 assert path.read_bytes() == (other / path.relative_to(folder)).read_bytes()
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="this system does not tell what is mapped")
+def test_no_weight_of_a_loaded_model_is_a_part_of_its_file(tiny, tmp_path):
+    """Of one in single precision, whose weights need not be converted; and of a single file."""
+    export_webui(tiny[0], tmp_path, "single")
+    single = tmp_path / "Stable-diffusion" / "single.safetensors"
+    kept = [load_pipeline(tiny[0], device="cpu"), load_pipeline(single, tiny[0], device="cpu")]
+    mapped = Path("/proc/self/maps").read_text()
+    assert len(kept) == 2 and str(tiny[0]) not in mapped and str(single) not in mapped
 
 
 def test_the_tiny_loras_reach_unet_and_text_encoder(tiny):
@@ -125,6 +137,48 @@ def test_constant_weights_equal_weights_merged_by_hand(tiny):
                 update = delta.scale * delta.up.flatten(1).float() @ delta.down.flatten(1).float()
                 weight += 0.5 * update.reshape(weight.shape)
     assert np.abs(by_mixer - pixels(generate(pipe, OFF, SETTINGS, []))).max() <= 2
+
+
+def without_room(wrong):
+    """A hook that runs out of memory where wrong(rows) says so."""
+    def check(module, args):
+        if wrong(len(args[0])):
+            torch.empty(1 << 55, dtype=torch.uint8)
+    return check
+
+
+def test_merged_weights_that_leave_no_room_are_refused_with_what_does(pipe, tiny, monkeypatch):
+    mixers, choose = [], Mixer.choose
+    monkeypatch.setattr(Mixer, "choose", lambda mixer, work: (mixers.append(mixer), choose(mixer, work)))
+    before = pixels(paint(pipe, tiny[1], MIX))
+    for execution, limit in (("auto", r"memory_limit_mb below \1, "), ("merge", "")):
+        check = without_room(lambda rows: rows > 1 and mixers[-1].merged_bytes())
+        with pipe.unet.conv_in.register_forward_pre_hook(check), pytest.raises(SciArtError) as refused:
+            paint(pipe, tiny[1], {**MIX, "execution": execution})
+        assert re.fullmatch(r"execution: out of memory: 2 rows at once do not fit beside (\d+) MB of merged weights, 1 "
+                            rf"would; accepted: execution branch, {limit}a smaller picture", str(refused.value))
+        assert mixers[-1].merged_bytes() == 0
+        with pipe.unet.conv_in.register_forward_pre_hook(check):
+            branched = paint(pipe, tiny[1], {**MIX, "execution": "branch"})  # as it says
+        assert np.abs(pixels(branched) - before).max() <= 2
+    assert np.array_equal(pixels(paint(pipe, tiny[1], MIX)), before)
+
+
+@pytest.mark.parametrize("execution", ["merge", "branch"])
+def test_a_picture_that_does_not_fit_in_memory_is_refused(pipe, tiny, execution):
+    check = without_room(lambda rows: True)
+    with pipe.unet.conv_in.register_forward_pre_hook(check), pytest.raises(SciArtError) as refused:
+        paint(pipe, tiny[1], {**MIX, "execution": execution})
+    assert re.fullmatch(r"execution: out of memory: 2 rows at once do not fit( beside \d+ MB of merged weights)?, 0 "
+                        "would; accepted: a smaller picture", str(refused.value))
+
+
+def test_a_picture_that_cannot_be_decoded_for_want_of_memory_is_refused(pipe, tiny):
+    check = without_room(lambda rows: True)
+    with pipe.vae.post_quant_conv.register_forward_pre_hook(check), pytest.raises(SciArtError) as refused:
+        paint(pipe, tiny[1], MIX)
+    assert str(refused.value) == ("width: out of memory in the autoencoder, after the last step; accepted: a smaller "
+                                  "picture")
 
 
 def test_the_pipeline_is_left_as_it_was(pipe, tiny):

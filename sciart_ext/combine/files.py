@@ -146,7 +146,7 @@ def _combine_layer(name: str, deltas: Mapping[int, LowRank], weights: Mapping[in
         thin = combining.thinned(matrices, own)
         whole = {k: float(matrix.double().square().sum()) for k, matrix in matrices.items()}
         taken = {k: max(whole[k] - float(thin[k].double().square().sum()), 0.0) for k in matrices}
-        reduced = reduce_dense(combining.joined(thin, own), rank, svd)
+        reduced = reduce_dense(combining(matrices, own), rank, svd)
     squares = {k: own[k] ** 2 for k in own}
     return CombinedDelta(reduced, (), {k: whole[k] * squares[k] for k in own}, {k: taken[k] * squares[k] for k in own})
 

@@ -9,11 +9,13 @@ with r = 1 / density where entries are dropped at random, so that the expectatio
 and 1 where the largest are kept. As in PEFT's `merge_utils` the weights multiply after the election and the mean is
 divided by the number of LoRAs that agree, not by their weights: with constant signs C is linear in the weights. A LoRA
 with a negative weight votes with the opposite sign, and one of weight 0 is absent; PEFT takes neither into account.
+
+All LoRAs' entries lie in one tensor (LoRAs, rows, in), a block of rows at a time, so that each step is one operation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -21,12 +23,15 @@ from torch import Tensor
 
 from ..lora.low_rank import LowRank
 from . import masks
+from .deltas import Deltas
+from .masks import PLACES, Bits, Bools
 
 if TYPE_CHECKING:
     from .settings import Combination
 
-# Entries that a CPU joins at a time: what is made on the way then stays in its cache.
-BLOCK_ENTRIES = 2**17
+# Entries of all LoRAs together that are joined at a time: on a CPU what is made on the way stays in its cache; on a GPU
+# it takes 23 bytes an entry at most (4 for the deltas, 3 for the masks, 16 of C for each of the LoRAs), 184 MB.
+BLOCK_ENTRIES, GPU_BLOCK_ENTRIES = 2**19, 2**23
 
 
 class Thinning(NamedTuple):
@@ -35,6 +40,21 @@ class Thinning(NamedTuple):
 
     by_chance: bool
     elects: bool
+
+
+class Block(NamedTuple):
+    """Some rows of C: total (rows, in), divided by `count` where it is a mean."""
+
+    rows: slice
+    total: Tensor
+    count: Tensor | None
+
+    def write(self, combined: Tensor) -> None:
+        """Puts them into C (out, in), of any precision."""
+        if self.count is None:
+            combined[self.rows].copy_(self.total)
+        else:
+            torch.div(self.total, self.count, out=combined[self.rows])
 
 
 THINNINGS = {"magnitude-prune": Thinning(False, False), "ties": Thinning(False, True),
@@ -47,30 +67,20 @@ def dense(delta: LowRank) -> Tensor:
     return (delta.up.flatten(1).to(dtype) * delta.scale) @ delta.down.flatten(1).to(dtype)
 
 
-def linear(deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Σ λ_k ΔW_k."""
-    total = deltas[0] * weights[0]
-    for delta, weight in zip(deltas[1:], weights[1:]):
-        total.add_(delta, alpha=weight)
-    return total
-
-
-def elected(deltas: Sequence[Tensor], weights: Sequence[float], majority: str) -> list[Tensor]:
-    """The deltas without the entries whose sign lost the election among them (arXiv 2306.01708, section 3).
+def elect_(deltas: Tensor, weights: Sequence[float], majority: str) -> Tensor:
+    """Leaves of deltas (LoRAs, rows, in) the magnitudes of the entries whose sign won the election among them, zeros in
+    place of the others; returns the signs that won, −1 or 1 (arXiv 2306.01708, section 3).
 
     majority: `total`, the sign of the entries' sum, as in the paper; `frequency`, the sign that most have. A tie is
-    positive. Zeros have no sign.
+    positive. Zeros have no sign. A LoRA of negative weight votes with the opposite sign.
     """
-    votes = [delta if weight > 0 else -delta for delta, weight in zip(deltas, weights)]
-    cast = [vote.sign() for vote in votes] if majority == "frequency" else votes
-    positive = linear(cast, [1.0] * len(cast)) >= 0
-    return [delta * ((vote > 0) == positive) for delta, vote in zip(deltas, votes)]  # zeros stay zeros
-
-
-def disjoint_mean(deltas: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Σ λ_k ΔW_k, each entry divided by the number of LoRAs that have one there."""
-    count = sum((delta != 0).to(torch.int8) for delta in deltas)
-    return linear(deltas, weights) / count.clamp(min=1)
+    for delta, weight in zip(deltas, weights):
+        if weight < 0:
+            delta.neg_()
+    total = (deltas.sign() if majority == "frequency" else deltas).sum(0)
+    signs = torch.copysign(torch.ones((), dtype=deltas.dtype), total)
+    deltas.mul_(signs).clamp_(min=0)
+    return signs
 
 
 class SparseCombination:
@@ -85,46 +95,75 @@ class SparseCombination:
         self.settings = combination.settings
         self.layer = layer
         self.loras = dict(loras)
-        self._kept: dict[int, Tensor] = {}
+        self.kept: dict[int, Tensor] = {}
+        """by LoRA, the entries of its delta that are kept: packed, in main memory"""
 
     def __call__(self, deltas: Mapping[int, Tensor], weights: Mapping[int, float]) -> Tensor:
         """C of the deltas (out, in) by the LoRAs' indices; those of weight 0 are absent, and need not be given."""
         own = {k: weights[k] for k in deltas if weights[k]}
-        kept = {k: self.kept(k, deltas[k]) for k in own}
-        first = deltas[next(iter(own))]
-        combined = torch.empty_like(first)
-        step = len(first) if first.is_cuda else max(BLOCK_ENTRIES // first.shape[1], 1)
-        for start in range(0, len(first), step):
-            rows = slice(start, start + step)
-            thin = self._chosen({k: deltas[k][rows] * kept[k][rows] for k in own}, own)
-            combined[rows] = self.joined(thin, own)
+        matrices = [deltas[k] for k in own]
+        combined = torch.empty_like(matrices[0])
+        multipliers = torch.tensor(self.multipliers(own.values()), dtype=combined.dtype, device=combined.device)
+        for block in self.blocks(Deltas(None, matrices, combined.dtype), self._bits_of(own, deltas),
+                                 list(own.values()), multipliers):
+            block.write(combined)
         return combined
 
     def thinned(self, deltas: Mapping[int, Tensor], weights: Mapping[int, float]) -> dict[int, Tensor]:
         """What of each LoRA comes into C, before it is enlarged; weights: of those that act."""
-        return self._chosen({k: deltas[k] * self.kept(k, deltas[k]) for k in weights}, weights)
+        stack = torch.stack([deltas[k] for k in weights])
+        stack.mul_(self._bits_of(weights, deltas).whole())
+        if self.thinning.elects:
+            signs = elect_(stack, list(weights.values()), self.settings.majority)
+            for delta, weight in zip(stack, weights.values()):
+                delta.mul_(signs if weight > 0 else -signs)
+        return dict(zip(weights, stack.unbind()))
 
-    def _chosen(self, thin: dict[int, Tensor], weights: Mapping[int, float]) -> dict[int, Tensor]:
-        if not self.thinning.elects:
-            return thin
-        return dict(zip(thin, elected(list(thin.values()), [weights[k] for k in thin], self.settings.majority)))
+    def blocks(self, deltas: Deltas, kept: Bits | Bools, weights: Sequence[float], multipliers: Tensor,
+               ) -> Iterator[Block]:
+        """C, some rows at a time. kept, weights, of which none is 0: of each delta; multipliers: what `multipliers`
+        gives for these weights, beside the deltas and in their precision."""
+        out, inputs = deltas.shape
+        entries = (BLOCK_ENTRIES if deltas.device.type == "cpu" else GPU_BLOCK_ENTRIES) // deltas.count
+        step = max(entries // inputs // 8 * 8, 8)  # masks are cut between their bytes
+        memory = torch.empty(deltas.count * min(step, out) * inputs, dtype=deltas.dtype, device=deltas.device)
+        for start in range(0, out, step):
+            rows = slice(start, min(start + step, out))
+            stack = memory[:deltas.count * (rows.stop - start) * inputs].view(deltas.count, -1, inputs)
+            deltas.write(rows, stack)
+            stack.mul_(kept.rows(rows))
+            yield Block(rows, *self._joined(stack, weights, multipliers))
 
-    def joined(self, thin: Mapping[int, Tensor], weights: Mapping[int, float]) -> Tensor:
-        """C of what `thinned` gives."""
-        factor = 1 / self.settings.density if self.thinning.by_chance else 1.0
-        join = disjoint_mean if self.thinning.elects else linear
-        return join(list(thin.values()), [weights[k] * factor for k in thin])
+    def _joined(self, stack: Tensor, weights: Sequence[float], multipliers: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The total and the count of thinned deltas (LoRAs, rows, in), which are overwritten."""
+        signs = elect_(stack, weights, self.settings.majority) if self.thinning.elects else None
+        total = torch.mv(stack.flatten(1).t(), multipliers).view(stack.shape[1:])
+        if signs is None:
+            return total, None
+        return total.mul_(signs), stack.sign_().sum(0).clamp_(min=1)
 
-    def kept(self, k: int, delta: Tensor) -> Tensor:
-        """The entries of LoRA k's delta that are kept: bool (out, in)."""
-        if k not in self._kept:
+    def multipliers(self, weights: Iterable[float]) -> tuple[float, ...]:
+        """By what the entries that are left are multiplied: of an election's they are magnitudes, with the sign that
+        won."""
+        enlarged = 1 / self.settings.density if self.thinning.by_chance else 1.0
+        return tuple((abs(weight) if self.thinning.elects else weight) * enlarged for weight in weights)
+
+    def bits(self, k: int, shape: tuple[int, int], delta: Callable[[], Tensor]) -> Tensor:
+        """The entries of LoRA k's delta (out, in) that are kept, packed, in main memory. delta: what gives it, where it
+        has not been asked before and matters."""
+        if k not in self.kept:
             density = self.settings.density
-            mask = (masks.at_random(delta.shape, density, self.settings.seed, self.layer, self.loras[k])
-                    if self.thinning.by_chance else masks.largest(delta, density))
-            self._kept[k] = masks.pack(mask)
-        return masks.unpack(self._kept[k], delta.shape, delta.device)
+            mask = (masks.at_random(shape, density, self.settings.seed, self.layer, self.loras[k])
+                    if self.thinning.by_chance else masks.largest(delta(), density))
+            self.kept[k] = masks.pack(mask)
+        return self.kept[k]
+
+    def _bits_of(self, loras: Iterable[int], deltas: Mapping[int, Tensor]) -> Bits:
+        first = next(iter(deltas.values()))
+        packed = [self.bits(k, tuple(first.shape), lambda k=k: deltas[k]) for k in loras]
+        return Bits(torch.stack(packed).to(first.device), PLACES.to(first.device), tuple(first.shape))
 
     @property
     def nbytes(self) -> int:
         """Main memory that the kept entries take now."""
-        return sum(packed.numel() for packed in self._kept.values())
+        return sum(packed.numel() for packed in self.kept.values())

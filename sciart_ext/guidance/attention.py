@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..lora.names import level_of
+from ..mixer.product import unrounded
 from ..mixer.targets import Target
 
 LEVEL = 2
@@ -40,6 +41,7 @@ class AttentionMaps:
     """
 
     def __init__(self, root: nn.Module, layers: Mapping[str, Target], level: int = LEVEL):
+        self.root = root
         self._layers = _attending(root, layers, level)
         self._handles: list = []
         self._grid: tuple[int, int] = (0, 0)
@@ -112,7 +114,7 @@ class AttentionMaps:
 
 def probabilities(queries: Tensor, keys: Tensor, heads: int, scale: float) -> Tensor:
     """(rows, pixels, heads × d) and (rows, tokens, heads × d) → (rows, pixels, tokens), float32, mean over heads."""
-    with torch.autocast(queries.device.type, enabled=False):
+    with unrounded(queries.device):
         q = queries.float().unflatten(-1, (heads, -1)).transpose(1, 2)
         k = keys.float().unflatten(-1, (heads, -1)).transpose(1, 2)
         return (q @ k.transpose(-1, -2) * scale).softmax(-1).mean(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
@@ -58,6 +59,7 @@ class FusedPass:
         self.fusion = fusion
         self.progress = 0.0
         self.now: Evaluation | None = None
+        self._rows_on = functools.lru_cache(maxsize=1)(self._row_numbers)
 
     def follow(self, before: FusedPass) -> None:
         """Goes on where the refiner took over."""
@@ -84,28 +86,26 @@ class FusedPass:
         self.fusion.evaluated()
         if not self.fusion.is_fusing(self.progress):
             return original(x_out, conds_list, uncond, cond_scale)
-        images, rows, pairs = len(conds_list), self.plan.rows(), self.plan.pairs()
+        images = len(conds_list)
         found = torch.cat([x_out[:-images].unflatten(0, (images, -1)), x_out[-images:].unsqueeze(1)], 1)
-        told, without = (found[:, [rows.index(row) for row in one]] for one in
-                         ([pair.cond for pair in pairs], [pair.uncond for pair in pairs]))
+        told, without = (found[:, numbers] for numbers in self._rows_on(found.device))
         cond, without = fused(told, without, self.fusion.weights(told, self.progress, self._noise))
         if self.denoiser.need_last_noise_uncond:  # CFG++ goes on from this one
             self.denoiser.last_noise_uncond = without
         return without + (cond - without) * cond_scale
 
+    def _row_numbers(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Of each pair, the number of its row with the prompt, and of the one without."""
+        rows, pairs = self.plan.rows(), self.plan.pairs()
+        return (torch.tensor([rows.index(pair.cond) for pair in pairs], device=device),
+                torch.tensor([rows.index(pair.uncond) for pair in pairs], device=device))
+
     def too_many(self, now: Evaluation, rows: int, set_gates: SetGates) -> SciArtError:
         """The refusal of an evaluation that has not fitted in memory with so many rows in a call; finds out what would.
         """
-        first, images = self.encoded.mixture, len(self.encoded.prompts)
-
-        def call(count: int) -> None:
-            set_gates(self.plan.rows()[:1], self.progress)
-            x, sigma, image = (tensor[:1].expand(count, *tensor.shape[1:])
-                               for tensor in (now.x, now.sigma, now.image_cond))
-            self._model(Conditioning(first.shape, first.batch[:1] * count), sigma, image)(x)
-
-        with torch.no_grad():
-            fitting = rows_that_fit(call, rows)
+        call, images = calls_with(self.denoiser, self.encoded.mixture, now), len(self.encoded.prompts)
+        set_gates(self.plan.rows()[:1], self.progress)
+        fitting = rows_that_fit(call, rows)
         each, merged = (len(self.plan.rows()), images * 2) if shared.opts.batch_cond_uncond else (1, images)
         ways_out = [(images, "the setting `Batch cond/uncond` off"), (merged, "compose merge")]
         if self.encoded.hires_steps is not None:
@@ -120,6 +120,23 @@ class FusedPass:
 
     def _model(self, conditioning: Conditioning, sigma: Tensor, image: Tensor) -> Callable[[Tensor], Tensor]:
         """The host's inner model on latents (images, …), with one part of the conditioning for each."""
-        _, text = prompt_parser.reconstruct_multicond_batch(conditioning, self.denoiser.step)
-        given = {**(text if isinstance(text, dict) else {"c_crossattn": [text]}), "c_concat": [image]}
-        return lambda x: self.denoiser.inner_model(x, sigma, cond=given)
+        return _model_on(self.denoiser, conditioning, sigma, image)
+
+
+def calls_with(denoiser, conditioning: Conditioning, now: Evaluation) -> Callable[[int], Tensor]:
+    """Calls of the host's inner model with so many rows, all of them the first part of the first image."""
+    first = conditioning.batch[0][:1]
+
+    @torch.no_grad()
+    def call(count: int) -> Tensor:
+        x, sigma, image = (tensor[:1].expand(count, *tensor.shape[1:])
+                           for tensor in (now.x, now.sigma, now.image_cond))
+        return _model_on(denoiser, Conditioning(conditioning.shape, [first] * count), sigma, image)(x)
+
+    return call
+
+
+def _model_on(denoiser, conditioning: Conditioning, sigma: Tensor, image: Tensor) -> Callable[[Tensor], Tensor]:
+    _, text = prompt_parser.reconstruct_multicond_batch(conditioning, denoiser.step)
+    given = {**(text if isinstance(text, dict) else {"c_crossattn": [text]}), "c_concat": [image]}
+    return lambda x: denoiser.inner_model(x, sigma, cond=given)

@@ -43,7 +43,7 @@ def files() -> dict[str, Path]:
 def find(name: str, field: str) -> Path:
     """The file of the LoRA that the host calls `name` (its name or alias), as `<lora:name:1>` would find it."""
     path = _find(name)
-    if path is None:
+    if path is None or not path.is_file():
         refresh()
         path = _find(name)
     if path is None:

@@ -17,11 +17,12 @@ from ..guidance.words import mixed_prompt, subjects_in
 from ..influence.word_maps import WordMaps, columns_of
 from ..memory import unless_too_large
 from ..mixer.cost import Workload
+from ..mixer.refusal import too_large
 from ..plan import Row
 from ..schedule import step_progress
 from .a1111_controlnet import check_rows_are_whole, told_apart
 from .a1111_embeddings import known_words
-from .a1111_fused import Evaluation, FusedPass
+from .a1111_fused import Evaluation, FusedPass, calls_with
 from .a1111_guided import GuidedPass
 from .a1111_model import model_parts
 from .a1111_session import loaded_model
@@ -50,6 +51,8 @@ class Pass:
         self._mixer = None
         self._fused: FusedPass | None = None
         self._now: Evaluation | None = None
+        self._levels: tuple[torch.Tensor, float, float] | None = None
+        """the model's noise levels, the least and the largest of them"""
 
     def __enter__(self) -> Pass:
         try:
@@ -78,24 +81,29 @@ class Pass:
         return len({plan.silent for plan in self.plans}) > 1
 
     def sample(self, sampling: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """The sampler's run, which gives latents; where LoRAs have rows of their own and these do not fit in memory, a
-        refusal that says what would."""
-        def refusal() -> SciArtError | None:
-            if self._fused is None or self._now is None or self._sets_differ:
-                return None  # other sets of LoRAs may still fit one by one
-            set_gates = functools.partial(self._set_gates, 1)
-            return self._fused.too_many(self._now, self._mixer.rows_called, set_gates)
-
+        """The sampler's run, which gives latents; where it does not fit in memory, a refusal that says what would."""
         try:
-            latents = unless_too_large(sampling, refusal)
+            latents = unless_too_large(sampling, self._too_large)
         except SciArtError as error:
-            raise self.run.refused(error) from None
+            raise self.run.refused(error) from error
         except UnknownRowsError as error:
             known = SciArtError("compose", f"{error}; accepted: merge, switch, with apply_to both")
             raise self.run.refused(known) from None
         if self._watched is not None:
             self._watched.see(latents)
         return latents
+
+    def _too_large(self) -> SciArtError | None:
+        if self._mixer is None or self._now is None or self._sets_differ:
+            return None  # other sets of LoRAs may still fit one by one
+        if self._fused is not None:
+            return self._fused.too_many(self._now, self._mixer.rows_called, functools.partial(self._set_gates, 1))
+        if shared.sd_model.model.conditioning_key == "crossattn-adm":  # unCLIP's calls have a picture for their text
+            return None
+        images = len(self.latent)
+        ways_out = [(images, "the setting `Batch cond/uncond` off")] if shared.opts.batch_cond_uncond else []
+        self._mixer.set_gates(self._rows[:1])
+        return too_large(self._mixer, calls_with(self.denoiser, self._now.cond, self._now), images, ways_out)
 
     def _mix(self) -> None:
         mixture = self.run.mixture()
@@ -189,9 +197,17 @@ class Pass:
         without = [plan.gates(progress, last) for plan in self.plans] * (2 if _is_edit(denoiser) else 1)
         self._rows, self._rows_per_image = told + without, len(told) // len(self.plans)
         if self._mixer is not None:
-            self._mixer.set_gates(self._rows)
+            self._mixer.set_gates(self._rows, self._coming(denoiser.step))
         self._record_words()
         return args, kwargs
+
+    def _coming(self, evaluation: int) -> tuple[float, ...] | None:
+        """The gates of all rows of the step after that of this evaluation; None where rows differ, or none is known."""
+        step = self.pattern.step(evaluation + 1)
+        if (self._fused is not None or self.plan.rows_differ or self._sets_differ or step >= self.steps
+                or self.sampler.funcname == "sample_dpm_adaptive"):
+            return None
+        return self.plan.gates(step_progress(step, self.steps))
 
     def _record_words(self) -> None:
         if self._words is not None:
@@ -210,9 +226,11 @@ class Pass:
         return evaluation == 0 or self.pattern.step(evaluation) > self.pattern.step(evaluation - 1)
 
     def _progress(self, denoiser, sigma: torch.Tensor) -> float:
-        if self.sampler.funcname == "sample_dpm_adaptive":
+        if self.sampler.funcname == "sample_dpm_adaptive":  # which waits for each of its steps to know the next one's
             sigmas = denoiser.inner_model.sigmas
-            return progress_of_sigma(float(sigma.max()), float(sigmas[0]), float(sigmas[-1]))
+            if self._levels is None or self._levels[0] is not sigmas:
+                self._levels = sigmas, float(sigmas[0]), float(sigmas[-1])
+            return progress_of_sigma(float(sigma.max()), *self._levels[1:])
         return step_progress(self.pattern.step(denoiser.step), self.steps)
 
 

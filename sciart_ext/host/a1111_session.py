@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from modules import devices, shared
 from torch import nn
 
 from ..errors import SciArtError
-from ..lora.file import inspect_lora, load_lora
+from ..lora.file import LoraFile, inspect_lora, load_lora
 from ..lora.reading import fingerprint
 from ..mixer.mixture import Mixture, bind
 from ..recipe import Recipe
 from . import a1111_networks
 from .a1111_model import loaded_networks, model_name, model_parts, untouched_weight, update_weights
-from .a1111_settings import stays_on_gpu
+from .a1111_settings import merges_ahead, stays_on_gpu
 
 MODELS_KEPT = 2
 
@@ -30,14 +32,14 @@ class Session:
     def mixture(self, sd_model: nn.Module, recipe: Recipe) -> Mixture:
         """The recipe's LoRAs bound to the model; read and bound anew only when one of them has changed."""
         paths = lora_paths(recipe)
-        bound_to = (repr(recipe.combination), *((fingerprint(path), repr(lora.blocks))
-                                                for path, lora in zip(paths, recipe.loras)))
+        bound_to = (repr(recipe.combination), *((_of_file(path, i), repr(lora.blocks))
+                                                for i, (path, lora) in enumerate(zip(paths, recipe.loras))))
         unet = sd_model.model.diffusion_model
         execution = "branch" if a1111_networks.others_write_weights() else recipe.execution  # only these survive
         key = (id(unet), bound_to, execution, recipe.memory_limit_mb, sd_model.lowvram)
         if key in self._mixtures:
             self._mixtures.move_to_end(key)
-            self._mixtures[key].keep(stays_on_gpu())
+            self._mixtures[key].keep(stays_on_gpu(), merges_ahead())
             return self._mixtures[key]
         for old, mixture in list(self._mixtures.items()):
             if old[1] != bound_to or next(mixture.unet.root.parameters()).is_meta:  # thrown away by the host
@@ -46,7 +48,7 @@ class Session:
         mixture = bind(model_parts(sd_model), loras, recipe.loras, model_name(sd_model), execution,
                        recipe.memory_limit, update_weights, devices.device, untouched_weight, recipe.combination,
                        loaded_networks)
-        mixture.keep(stays_on_gpu())
+        mixture.keep(stays_on_gpu(), merges_ahead())
         self._mixtures[key] = mixture
         while len(self._mixtures) > MODELS_KEPT:
             self._mixtures.popitem(last=False)
@@ -60,7 +62,10 @@ class Session:
 
     def report(self, path: Path, name: str) -> dict:
         """What a LoRA file is; `error` in place of the rest where it cannot be mixed."""
-        key = fingerprint(path)
+        try:
+            key = fingerprint(path)
+        except SciArtError as error:  # it was deleted since the host looked
+            return {"name": name, "file": path.name, "error": str(error)}
         if key not in self._reports:
             try:
                 self._reports[key] = inspect_lora(path, name)
@@ -74,9 +79,21 @@ def lora_paths(recipe: Recipe) -> list[Path]:
     return [a1111_networks.find(lora.name, f"loras[{i}].name") for i, lora in enumerate(recipe.loras)]
 
 
-def _load(path: Path, name: str, index: int):
-    try:
+def _load(path: Path, name: str, index: int) -> LoraFile:
+    with _named(index):
         return load_lora(path, name)
+
+
+def _of_file(path: Path, index: int) -> tuple[str, int, int]:
+    with _named(index):
+        return fingerprint(path)
+
+
+@contextmanager
+def _named(index: int) -> Iterator[None]:
+    """What is wrong with a LoRA's file is told of the recipe's field."""
+    try:
+        yield
     except SciArtError as error:
         raise SciArtError(f"loras[{index}].name", str(error)) from None
 

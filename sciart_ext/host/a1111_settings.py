@@ -17,8 +17,8 @@ from ..recipe import Recipe, recipe_to_text
 from ..ui.notices import help_link
 
 SECTION = ("sciart", "SciArt")
-START, OPEN, MEMORY, STAYS, FOLDER, VERSION = (f"sciart_{name}" for name in (
-    "start", "panel_open", "memory_limit_mb", "stays_on_gpu", "user_dir", "version_in_infotext"))
+START, OPEN, MEMORY, STAYS, AHEAD, FOLDER, VERSION = (f"sciart_{name}" for name in (
+    "start", "panel_open", "memory_limit_mb", "stays_on_gpu", "merge_ahead", "user_dir", "version_in_infotext"))
 
 
 class OwnPresets(PresetStore):
@@ -46,6 +46,8 @@ def register_settings() -> None:
         .info("of recipes that name no memory_limit_mb; 0: automatic; it is written into the infotext"),
         STAYS: option(False, "Keep merged weights and LoRAs on the GPU between pictures")
         .info("the next picture starts a little sooner; off: after each picture all of it is let go"),
+        AHEAD: option(False, "Merge the next step's weights on the GPU while a step runs")
+        .info("for weights that change at each step; takes the memory of merged weights twice"),
         FOLDER: option("", "Folder of your own presets and roles")
         .info("must exist; empty: what SCIART_USER_DIR names, or else the extension's folder user"),
         VERSION: option(True, "Write SciArt's version into the infotext"),
@@ -81,6 +83,11 @@ def with_memory_limit(recipe: Recipe) -> Recipe:
 def stays_on_gpu() -> bool:
     """Whether what a picture needed on the GPU stays there for the next."""
     return bool(getattr(shared.opts, STAYS))
+
+
+def merges_ahead() -> bool:
+    """Whether the merged weights of the next step are made while a step runs."""
+    return bool(getattr(shared.opts, AHEAD))
 
 
 def panel_recipe() -> str:

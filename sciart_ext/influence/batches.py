@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 
-from ..memory import free, is_out_of_memory
+from ..memory import is_out_of_memory, let_go
 from .runs import Run
 
 
@@ -38,9 +37,8 @@ def _made(make: Callable[[Sequence[int]], Mapping[int, Run]], batch: Sequence[in
     """None where several do not fit; what they held is freed."""
     try:
         return make(batch)
-    except RuntimeError as error:
+    except Exception as error:
         if len(batch) == 1 or not is_out_of_memory(error):
             raise
-        traceback.clear_frames(error.__traceback__)
-    free()
+        let_go(error)
     return None

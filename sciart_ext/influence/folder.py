@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..whole_file import write_text, written_whole
 from .measures import PHASES
 from .page import report_page
 from .report import Report, as_data, effects_of, heat_sheets
@@ -18,25 +19,24 @@ from .report import Report, as_data, effects_of, heat_sheets
 
 def save_report(told: Report, folder: Path) -> Path:
     """Writes index.html, influence.json, curves.csv, shares.csv, maps.npz and the pictures; returns the page's path."""
-    folder.mkdir(parents=True, exist_ok=True)
     for number, one in enumerate(told.question.sets):
-        Image.fromarray(told.pictures[one]).save(folder / f"{number:02d}_{file_name(told.title(one))}.png")
+        _save_png(folder / f"{number:02d}_{file_name(told.title(one))}.png", Image.fromarray(told.pictures[one]))
     maps = {}
     for kind, effects in effects_of(told.influence).items():
         maps[f"heat_{kind}"] = effects.heat.numpy()
     for kind, sheet in heat_sheets(told).items():
-        sheet.save(folder / f"heat_{kind}.png")
+        _save_png(folder / f"heat_{kind}.png", sheet)
     if told.influence.shares is not None:
         maps["shares"] = told.influence.shares.maps.numpy()
         _write_csv(folder / "shares.csv", ["lora", "part", "error", *PHASES], _share_rows(told))
     for word, of_sets in told.words.items():
         maps[f"word_{word}"] = np.stack([of_sets[one].numpy() for one in told.question.sets])
-    np.savez_compressed(folder / "maps.npz", sets=np.array([told.title(one) for one in told.question.sets]), **maps)
+    with written_whole(folder / "maps.npz") as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, sets=np.array([told.title(one) for one in told.question.sets]), **maps)
     _write_csv(folder / "curves.csv", ["background", "lora", "step", "distance"], _curve_rows(told))
-    text = json.dumps(as_data(told), ensure_ascii=False, indent=1)
-    (folder / "influence.json").write_text(text + "\n", encoding="utf-8")
+    write_text(folder / "influence.json", json.dumps(as_data(told), ensure_ascii=False, indent=1) + "\n")
     page = folder / "index.html"
-    page.write_text(report_page(told), encoding="utf-8")
+    write_text(page, report_page(told))
     return page
 
 
@@ -58,6 +58,11 @@ def _curve_rows(told: Report) -> Iterable[Sequence]:
                 yield kind, name, step, distance
 
 
+def _save_png(path: Path, picture: Image.Image) -> None:
+    with written_whole(path) as temporary:
+        picture.save(temporary, "PNG")
+
+
 def _write_csv(path: Path, heads: Sequence[str], rows: Iterable[Sequence]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with written_whole(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([heads, *rows])

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ..whole_file import delete, write_text, written_whole
 from .runs import Run
 
 
@@ -32,15 +32,14 @@ class KeptRuns(MutableMapping):
     def __setitem__(self, one: int, run: Run) -> None:
         if not self._runs:
             self._clear()
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._asked.write_text(self._key, encoding="utf-8")
+            write_text(self._asked, self._key)
         if self._runs.get(one) is not run:
             _write(self.folder / f"{one}.npz", run)
         self._runs[one] = run
 
     def __delitem__(self, one: int) -> None:
         del self._runs[one]
-        (self.folder / f"{one}.npz").unlink()
+        delete(self.folder / f"{one}.npz")
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._runs)
@@ -51,20 +50,17 @@ class KeptRuns(MutableMapping):
     def forget(self) -> None:
         """The question is answered: takes the folder away; the runs stay in memory."""
         self._clear()
-        if self.folder.is_dir():
-            self.folder.rmdir()
+        delete(self.folder)
 
     def _clear(self) -> None:
-        for path in (self._asked, *self.folder.glob("*.npz*")):
-            path.unlink(missing_ok=True)
+        for path in (self._asked, *self.folder.glob("*.npz*"), *self.folder.glob("*.tmp")):
+            delete(path)
 
 
 def _write(path: Path, run: Run) -> None:
     words = {} if run.words is None else {"words": run.words.numpy()}
-    unfinished = path.with_suffix(".npz.part")
-    with unfinished.open("wb") as file:
+    with written_whole(path) as temporary, temporary.open("wb") as file:
         np.savez(file, trajectory=run.trajectory.numpy(), picture=run.picture, **words)
-    os.replace(unfinished, path)
 
 
 def _read(path: Path) -> Run:

@@ -46,13 +46,15 @@ def apply_adapter_metadata(path: Path, metadata: Mapping[str, str], grouped: Map
 def _configuration(path: Path, metadata: Mapping[str, str]) -> dict:
     beside = path.parent / "adapter_config.json"
     if "lora_adapter_metadata" in metadata:
-        source, text = "lora_adapter_metadata", metadata["lora_adapter_metadata"]
+        source, read = "lora_adapter_metadata", lambda: metadata["lora_adapter_metadata"]
     elif path.stem == "adapter_model" and beside.is_file():
-        source, text = beside.name, beside.read_text(encoding="utf-8")
+        source, read = beside.name, lambda: beside.read_text(encoding="utf-8")
     else:
         return {}
     try:
-        config = json.loads(text)
+        config = json.loads(read())
+    except OSError as error:
+        raise SciArtError(path.name, f"{source} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict):

@@ -7,7 +7,7 @@ differences as they are. `relative.py` has those that need the model's weight to
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
@@ -40,11 +40,17 @@ class Dense:
         inner = [tensor for value in values if isinstance(value, (Dense, LowRank)) for tensor in value.tensors]
         return [value for value in values if isinstance(value, Tensor)] + inner
 
-    def to(self, device: torch.device) -> Dense:
-        """The same on another device."""
-        moved = {field.name: getattr(self, field.name).to(device) for field in fields(self)
-                 if isinstance(getattr(self, field.name), (Tensor, Dense, LowRank))}
-        return replace(self, **moved)
+    def each(self, change: Callable[[Tensor], Tensor]) -> Dense:
+        """The same with all its tensors changed: moved, or cast."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed = {name: change(value) if isinstance(value, Tensor) else value.each(change)
+                   for name, value in values.items() if isinstance(value, (Tensor, Dense, LowRank))}
+        return replace(self, **changed)
+
+    def ready(self, dtype: torch.dtype) -> Dense:
+        """The same, with that done once which the file alone decides and which takes a solver; ΔW is then computed in
+        this precision."""
+        return self
 
     def fits(self, shape: Sequence[int]) -> bool:
         """Whether a weight of this shape can take it."""
@@ -63,9 +69,9 @@ class Dense:
         """The same delta as two factors, exactly, where the file's own tensors give them without a decomposition."""
         return None
 
-    def wide(self, weight: Tensor) -> torch.dtype:
-        """The precision in which ΔW is computed."""
-        dtype = torch.promote_types(torch.float32, weight.dtype if weight.dtype.itemsize > 1 else torch.float32)
+    def wide(self, dtype: torch.dtype) -> torch.dtype:
+        """The precision in which ΔW is computed for a weight of this one."""
+        dtype = torch.promote_types(torch.float32, dtype if dtype.itemsize > 1 else torch.float32)
         for tensor in self.tensors:
             dtype = torch.promote_types(dtype, tensor.dtype)
         return dtype
@@ -83,7 +89,7 @@ class Difference(Dense):
         return tuple(self.value.shape)
 
     def of(self, weight: Tensor) -> Tensor:
-        return self.value.to(weight.device, self.wide(weight)).reshape(weight.shape)
+        return self.value.to(weight.device, self.wide(weight.dtype)).reshape(weight.shape)
 
 
 class NormDifference(Difference):
@@ -127,7 +133,7 @@ class Hadamard(Dense):
         return self.w1b.shape[0]
 
     def of(self, weight: Tensor) -> Tensor:
-        dtype = self.wide(weight)
+        dtype = self.wide(weight.dtype)
         first, second = (product(a.to(dtype), b.to(dtype), None if core is None else core.to(dtype)).flatten(1)
                          for a, b, core in ((self.w1a, self.w1b, self.t1), (self.w2a, self.w2b, self.t2)))
         return (first * second * self.scale).reshape(weight.shape)
@@ -179,7 +185,7 @@ class Kronecker(Dense):
         return next((half.shape[0] for half in (self.w2b, self.w1b) if half is not None), 0)
 
     def of(self, weight: Tensor) -> Tensor:
-        dtype = self.wide(weight)
+        dtype = self.wide(weight.dtype)
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         w1, w1a, w1b, w2, w2a, w2b, t2 = (part if part is None else part.to(dtype) for name, part in parts.items()
                                           if name != "scale")

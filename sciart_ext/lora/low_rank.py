@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -35,9 +36,9 @@ class LowRank(NamedTuple):
     def tensors(self) -> list[torch.Tensor]:
         return [self.down, self.up]
 
-    def to(self, device: torch.device) -> LowRank:
-        """The same on another device."""
-        return LowRank(self.down.to(device), self.up.to(device), self.scale)
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> LowRank:
+        """The same with both factors changed: moved, or cast."""
+        return LowRank(change(self.down), change(self.up), self.scale)
 
     def of(self, weight: torch.Tensor) -> torch.Tensor:
         """ΔW in the shape of this weight, in float32 or wider."""

@@ -9,7 +9,7 @@ network alone both are the same. LyCORIS' own multiplier (not 1) is not linear f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -50,12 +50,12 @@ class Decomposed(Dense):
         return super().fits(shape) and len(self.magnitude) == shape[self.axis]
 
     def of(self, weight: Tensor) -> Tensor:
-        dtype = self.wide(weight)
+        dtype = self.wide(weight.dtype)
         base = weight.to(dtype)
-        changed = base + self.inner.of(weight).to(dtype)
+        changed = self.inner.of(weight).to(dtype).add_(base)
         others = [dim for dim in range(weight.dim()) if dim != self.axis]
-        norms = torch.linalg.vector_norm(changed, dim=others, keepdim=True) + torch.finfo(dtype).eps
-        return changed * (_along(self.magnitude.to(dtype), self.axis, weight) / norms) - base
+        norms = torch.linalg.vector_norm(changed, dim=others, keepdim=True).add_(torch.finfo(dtype).eps)
+        return changed.mul_(_along(self.magnitude.to(dtype), self.axis, weight) / norms).sub_(base)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +79,7 @@ class Scaling(Dense):
         return self.axis < len(shape) and len(self.factor) == shape[self.axis]
 
     def of(self, weight: Tensor) -> Tensor:
-        dtype = self.wide(weight)
+        dtype = self.wide(weight.dtype)
         return weight.to(dtype) * _along(self.factor.to(dtype), self.axis, weight)
 
 
@@ -111,6 +111,10 @@ class Rotation(Dense):
     def fits(self, shape: Sequence[int]) -> bool:
         return len(shape) > 1 and self.shape[0] == shape[0]
 
+    def ready(self, dtype: torch.dtype) -> Rotation:
+        """With the blocks R themselves."""
+        return self if self.direct else replace(self, blocks=self.rotations(dtype).contiguous(), direct=True)
+
     def rotations(self, dtype: torch.dtype) -> Tensor:
         """R of each block, (…, n, n)."""
         if self.direct:
@@ -118,7 +122,7 @@ class Rotation(Dense):
         return cayley(self.blocks.to(dtype), self.alpha * self.shape[0])
 
     def of(self, weight: Tensor) -> Tensor:
-        base = weight.to(self.wide(weight))
+        base = weight.to(self.wide(weight.dtype))
         count, size = self.blocks.shape[-3], self.blocks.shape[-1]
         parts = base.reshape(count, size, -1)
         return self._rescaled(self.rotations(base.dtype).transpose(1, 2) @ parts, base)
@@ -143,7 +147,7 @@ class Butterfly(Rotation):
         return super().fits(shape) and shape[0] % (2**stages * (size // 2)) == 0
 
     def of(self, weight: Tensor) -> Tensor:
-        base = weight.to(self.wide(weight))
+        base = weight.to(self.wide(weight.dtype))
         _, count, size, _ = self.blocks.shape
         turned = base.flatten(1)
         for i, stage in enumerate(self.rotations(base.dtype)):
@@ -182,7 +186,7 @@ class Generalized(Dense):
         return len(shape) > 1 and super().fits(shape) and len(self.in1) == shape[1]
 
     def of(self, weight: Tensor) -> Tensor:
-        dtype = self.wide(weight)
+        dtype = self.wide(weight.dtype)
         base = weight.to(dtype)
         # a product over the input channels, whatever follows them
         inputs = torch.einsum("oi..., ir, rj -> oj...", base, self.in1.to(dtype), self.in2.to(dtype))
@@ -201,7 +205,8 @@ def cayley(blocks: Tensor, limit: float) -> Tensor:
         skew = skew * (norm.clamp(max=limit) / norm.clamp(min=1e-8))
     one = torch.eye(blocks.shape[-1], dtype=blocks.dtype, device=blocks.device)
     # (1 + Q) and (1 − Q)⁻¹ commute
-    return torch.linalg.solve(one - skew, one + skew)
+    # (1 − Q) is never singular; a GPU would be waited for to check that it is not
+    return torch.linalg.solve_ex(one - skew, one + skew)[0]
 
 
 def _along(values: Tensor, axis: int, weight: Tensor) -> Tensor:

@@ -7,23 +7,26 @@ from collections.abc import Callable, Collection, Hashable, Sequence
 import torch
 from torch import nn
 
+from .ahead import Ahead
 from .gates import Gates
 from .merged import MergedStack, write_merged
 from .single import MergedAlone
 from .slot import Slot
+from .stack import GateTable
 
 
 class Bracket:
     """The slots of one module: those of stacks, which are merged together, and single ones."""
 
-    def __init__(self, slots: Sequence[Slot]):
+    def __init__(self, slots: Sequence[Slot], table: GateTable):
         self.module = slots[0].target.bracket
         by_stack: dict[int, list[Slot]] = {}
         for slot in slots:
-            if slot.layers[0].is_plain:
+            if slot.layers[0].merges_in_stack:
                 by_stack.setdefault(id(slot.layers[0].stack), []).append(slot)
         self._stacks = [MergedStack(found[0].layers[0].stack, found) for found in by_stack.values()]
-        self._alone = [MergedAlone(slot) for slot in slots if not slot.layers[0].is_plain]
+        self._alone = [MergedAlone(slot) for slot in slots if not slot.layers[0].merges_in_stack]
+        self._ahead = Ahead(self._stacks, table)
         self._primed: tuple | None = None
         self._acting: tuple[Gates, list[Slot]] | None = None
 
@@ -56,9 +59,10 @@ class Bracket:
     @torch.no_grad()
     def refresh(self, gates: Gates) -> None:
         """Makes the merged weights anew whose gates, or whose own weight in the model, have changed."""
+        self._ahead.take(gates)
         stale = [(stack, found) for stack in self._stacks if (found := stack.stale(gates))]
         if stale:
-            write_merged(stale, gates)
+            write_merged(stale, gates, {stack.stack: stack.stack.gates for stack, _ in stale})
         for alone in self._alone:
             if alone.stale(gates):
                 alone.write(gates)
@@ -71,6 +75,16 @@ class Bracket:
         for slot in self._acting[1]:
             slot.present()
 
+    def merge_ahead(self, gates: Gates, device: torch.device) -> None:
+        """Begins with what the next step will need, while this one runs."""
+        self._ahead.make(gates, device)
+
+    def forget_ahead(self) -> None:
+        """Lets go of what was begun."""
+        self._ahead.forget()
+        for stack in self._stacks:
+            stack.spare = None
+
     def restore(self, *_) -> None:
         """Puts the host's own parameters back."""
         for slot in self._acting[1] if self._acting is not None else ():
@@ -79,10 +93,11 @@ class Bracket:
     def drop(self, kept: Collection[str]) -> None:
         """Lets go of all slots but those whose layers are called so."""
         self.release()
-        self._stacks, self._alone = ([merged for merged in found if merged.slots[0].layers[0].name in kept]
-                                     for found in (self._stacks, self._alone))
+        for found in (self._stacks, self._alone):
+            found[:] = [merged for merged in found if merged.slots[0].layers[0].name in kept]
 
     def release(self) -> None:
         self._acting = None
+        self._ahead.forget()
         for merged in (*self._stacks, *self._alone):
             merged.release()

@@ -42,7 +42,7 @@ def build_layers(targets: Mapping[str, Target], loras: Sequence[LoraFile],
                     if deltas[gate] is None:
                         raise ValueError(f"{lora.path.name}: {name} does not fit; check_fit tells before")
             if deltas and combination is None:
-                layers.append(Layer(name, target, deltas, block_factors, untouched))
+                layers.append(Layer(name, target, deltas, block_factors, room, untouched))
             elif deltas:
                 layers.append(combined_layer(name, target, deltas, block_factors, combination, stems, room, untouched))
     return layers
@@ -61,10 +61,10 @@ def build_stacks(layers: Sequence[Layer], levels: int) -> list[Stack]:
 def _group_of(layer: Layer, levels: int) -> tuple:
     if not layer.is_plain:
         return (layer.name,)
-    weight, module = layer.target.weight(), layer.target.module
+    weight = layer.target.weight()
     down = next(iter(layer.factors.values())).down
     return (*layer.loras, *layer.matrix_shape, layer.ranks, down.dtype, weight.dtype, weight.device,
-            id(layer.target.bracket), place_of(layer.name, levels), getattr(module, "kernel_size", (1, 1)))
+            id(layer.target.bracket), place_of(layer.name, levels), layer.kernel_size)
 
 
 def levels_of(names: Iterable[str]) -> int:

@@ -33,22 +33,29 @@ class Cards:
         Where there are many files, those called `first` are read first. What was not read after so many seconds is
         "unread": true, and is read when it is asked again; at least one file always is.
         """
-        found = {name: fingerprint(files[name]) for name in sorted(files, key=str.lower)}
+        found = {name: _stamp(files[name]) for name in sorted(files, key=str.lower)}
         kept = set(found.values())
         self._cards = {key: card for key, card in self._cards.items() if key in kept}
         ends = time.monotonic() + seconds
         for name in dict.fromkeys([*(name for name in first if name in found), *found]):
             if found[name] in self._cards:
                 continue
-            self._cards[found[name]] = _card(files[name], name, layers, model)
+            self._cards[found[name]] = _card(files[name], name, found[name][2], layers, model)
             if time.monotonic() > ends:
                 break
         return [{**self._cards.get(key, {"file": files[name].name, "bytes": key[2], "unread": True}), "name": name}
                 for name, key in found.items()]
 
 
-def _card(path: Path, name: str, layers: Mapping[str, Target] | None, model: str) -> dict:
-    size = path.stat().st_size
+def _stamp(path: Path) -> tuple[str, int, int]:
+    """The fingerprint; of a file that is gone, which its card tells, one of no time and no bytes."""
+    try:
+        return fingerprint(path)
+    except SciArtError:
+        return str(path), 0, 0
+
+
+def _card(path: Path, name: str, size: int, layers: Mapping[str, Target] | None, model: str) -> dict:
     try:
         outline = outline_lora(path, name)
     except SciArtError as error:

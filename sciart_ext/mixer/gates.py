@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 class Gates:
@@ -18,6 +21,7 @@ class Gates:
         self.uniform = self.rows[0] if len(self.rows) == 1 else None
         """the gates that all rows have; None where rows differ"""
         self._sent: tuple[torch.device, Tensor] | None = None
+        self._made: dict[Hashable, object] = {}
 
     def acts(self, loras: Iterable[int]) -> bool:
         """Whether one of these has a gate other than 0; where rows differ it is not asked."""
@@ -29,13 +33,33 @@ class Gates:
             self._sent = (device, sent(torch.tensor(self.rows, dtype=torch.float32), device))
         return self._sent[1]
 
+    def of(self, strengths: tuple[tuple[int, float], ...], rows: tuple[int, ...] | None = None) -> Gates:
+        """λ·s by (LoRA, s) in place of λ by LoRA, of these rows alone or of all; made once for all layers that ask."""
+        def derive() -> Gates:
+            chosen = self.rows if rows is None else [self.rows[row] for row in rows]
+            derived = [tuple(row[k] * strength for k, strength in strengths) for row in chosen]
+            return Gates(derived[:1] if len(set(derived)) == 1 else derived)
+
+        return self.once((strengths, rows), derive)
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` gives, which these gates and the key decide; made once."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
 
 def sent(values: Tensor, device: torch.device) -> Tensor:
     """A tensor of main memory on a device. From pinned memory the processor does not wait for the copy, and torch keeps
     that memory until the device has read it."""
     if device.type == "cpu":
         return values
-    return (values.pin_memory() if can_pin() else values).to(device, non_blocking=True)
+    return pinned(values).to(device, non_blocking=can_pin())
+
+
+def pinned(values: Tensor) -> Tensor:
+    """The same in main memory that a device reads by itself; as it is where there is no such memory."""
+    return values.pin_memory() if can_pin() else values
 
 
 @functools.cache

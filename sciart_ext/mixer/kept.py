@@ -1,48 +1,73 @@
-"""Deltas of a mixer's layers that are kept between calls, as far as there is room for them."""
+"""What a mixer's layers keep between calls on the device where they are computed, as far as there is room for it."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from typing import Generic, Protocol, TypeVar
 
-import torch
+
+class Sized(Protocol):
+    """What takes memory: tensors do."""
+
+    @property
+    def nbytes(self) -> int: ...
+
+
+T = TypeVar("T", bound=Sized)
 
 
 class Room:
-    """How many bytes the layers of one mixer may keep together."""
+    """How many bytes the layers of one mixer may keep together; wanted: how many they would if there were enough."""
 
     def __init__(self, limit: float):
         self.limit = limit
         self.used = 0
+        self.wanted = 0
+
+    @property
+    def holds_all(self) -> bool:
+        return self.wanted <= self.limit
 
 
-class KeptDeltas:
-    """The deltas of one layer that were used last, by what decides them."""
+class Kept(Generic[T]):
+    """What one layer keeps, by what decides it. newest: where there is no more room, older ones make way."""
 
-    def __init__(self, room: Room):
+    def __init__(self, room: Room, newest: bool = False):
         self._room = room
-        self._deltas: OrderedDict[Hashable, torch.Tensor] = OrderedDict()
+        self._newest = newest
+        self._held: OrderedDict[Hashable, T] = OrderedDict()
 
-    def get(self, key: Hashable, make: Callable[[], torch.Tensor]) -> torch.Tensor:
-        """The delta of this key; made where it is not kept, and then kept: in place of this layer's older ones where
-        there is no room."""
-        if key in self._deltas:
-            self._deltas.move_to_end(key)
-            return self._deltas[key]
-        delta = make()
-        nbytes = delta.numel() * delta.element_size()
-        while self._deltas and self._room.used + nbytes > self._room.limit:
-            self._drop(next(iter(self._deltas)))
-        if self._room.used + nbytes <= self._room.limit:
-            self._deltas[key] = delta
-            self._room.used += nbytes
-        return delta
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` gives for this key, made once while it is kept."""
+        if key in self._held:
+            self._held.move_to_end(key)
+            return self._held[key]
+        made = make()
+        if self._newest:
+            while self._held and self._room.used + made.nbytes > self._room.limit:
+                self.drop(next(iter(self._held)))
+        if self._room.used + made.nbytes <= self._room.limit:
+            self._held[key] = made
+            self._room.used += made.nbytes
+        return made
 
-    def release(self) -> None:
-        """Lets go of all."""
-        for key in list(self._deltas):
-            self._drop(key)
+    def held(self) -> list[T]:
+        """All that is kept."""
+        return list(self._held.values())
 
-    def _drop(self, key: Hashable) -> None:
-        delta = self._deltas.pop(key)
-        self._room.used -= delta.numel() * delta.element_size()
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._held
+
+    @property
+    def nbytes(self) -> int:
+        """Of all that is kept."""
+        return sum(item.nbytes for item in self._held.values())
+
+    def drop(self, key: Hashable) -> None:
+        self._room.used -= self._held.pop(key).nbytes
+
+    def drop_all(self, which: Callable[[Hashable], bool] = lambda key: True) -> None:
+        """Lets go of what is kept by keys of this kind."""
+        for key in [key for key in self._held if which(key)]:
+            self.drop(key)

@@ -10,7 +10,6 @@ stacks of layers of one shape (`stack.py`); deltas that have no thin factors are
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -19,31 +18,31 @@ from torch import Tensor, nn
 from ..errors import UnknownRowsError
 from .fit import Factors
 from .gates import Gates
+from .kept import Room
 from .product import add_times, convolves, times, unrounded
+from .stack import Stack, Thin
 from .targets import Target
-from .whole import Whole, add_bias_branch, add_norm_branch, add_whole_branch, weighted_sum
-
-if TYPE_CHECKING:
-    from .stack import Stack, Thin
+from .whole import PlacedWholes, Whole, add_bias_branch, add_norm_branch, add_whole_branch, weighted_sum
 
 MERGEABLE = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 class Layer:
     """The deltas of one layer, by the index of their gate: those with thin factors in `factors`, the others in
-    `wholes`; `strengths`: what multiplies each gate in this layer."""
+    `wholes`; `strengths`: what multiplies each gate in this layer. room: of what the wholes keep on a device."""
 
     merges_alone = False
     """whether its merged weight is more than W and a sum of products, which layers of one shape make together"""
 
     def __init__(self, name: str, target: Target, deltas: Mapping[int, Factors | Whole],
-                 block_factors: Mapping[int, float], untouched: Callable[[Target], Tensor] | None = None):
+                 block_factors: Mapping[int, float], room: Room, untouched: Callable[[Target], Tensor] | None = None):
         self.name = name
         self.target = target
         self._untouched = untouched
         self.loras = tuple(deltas)
         self.factors = {k: item for k, item in deltas.items() if isinstance(item, Factors)}
         self.wholes = {k: item for k, item in deltas.items() if isinstance(item, Whole)}
+        self.placed = PlacedWholes(self.wholes, room)
         self.strengths = {k: block_factors[k] for k in deltas}
         self.stack: Stack | None = None
         """holds the factors, as its layer number `number`"""
@@ -62,6 +61,11 @@ class Layer:
         return rows, weight[0].numel()
 
     @property
+    def kernel_size(self) -> tuple[int, int]:
+        """Of a convolution; a matrix is one of 1 × 1."""
+        return getattr(self.target.module, "kernel_size", (1, 1))
+
+    @property
     def ranks(self) -> int:
         """Of all thin factors together."""
         return sum(len(item.down) for item in self.factors.values())
@@ -72,7 +76,7 @@ class Layer:
         weight = self.target.weight()
         relative = any(whole.delta.needs_weight for whole in self.wholes.values())
         if self._untouched is not None and weight is not None and relative:
-            weight = self._untouched(self.target).to(weight.device)
+            weight = self.placed.copy_of(self._untouched(self.target), weight.device)
         return weight if self.target.rows is None else weight[self.target.rows]
 
     @property
@@ -91,27 +95,38 @@ class Layer:
         """Whether it is a sum of thin factors and nothing else, which layers of one shape can merge together."""
         return not (self.wholes or self.merges_alone or self.target.rows is not None)
 
+    @property
+    def merges_in_stack(self) -> bool:
+        """Whether layers of one shape make its merged weight together: plain ones, in a precision that is added to."""
+        return self.is_plain and self.can_merge
+
     def is_silent(self, gates: Gates) -> bool:
         """Whether every LoRA that reaches the layer has a gate of 0 in all rows."""
         return not gates.acts(self.loras)
 
     def release(self) -> None:
-        """Lets go of what is kept between calls, on whichever device."""
+        """Lets go of what is kept between calls, but for what lies in main memory."""
+        self.placed.release()
 
     def write_merged(self, original: Tensor, merged: Tensor, gates: Gates) -> None:
-        """W' = W + U·diag(g)·D + Σ g·ΔW(W), rounded once, into `merged`: (out, in) or the weight's own shape; gates of
-        which all rows are the same, spread before (`GateTable`)."""
-        own = [gates.uniform[k] * self.strengths[k] for k in self.wholes]
-        total = weighted_sum(list(self.wholes.values()), own, self.untouched())
-        own_gates = self.row_gates
+        """W' = W + U·diag(g)·D + Σ g·ΔW(W), rounded once, into `merged`, of the weight's own shape; gates of which all
+        rows are the same, spread before (`GateTable`)."""
+        device, own, strength, own_gates = original.device, self.untouched(), 1.0, self.row_gates
+        acting = {k: gates.uniform[k] * self.strengths[k] for k in self.wholes if gates.uniform[k]}
+        wholes = [self.placed.on(k, device, original.dtype) for k in acting]
+        if len(acting) == 1 and own_gates is None:
+            total, strength = wholes[0].of(own), next(iter(acting.values()))
+        else:
+            total = weighted_sum(wholes, list(acting.values()), own)
         if own_gates is not None:
-            dtype = torch.promote_types(self.stack.dtype, torch.float32)
-            down, up = self.stack.on(original.device, dtype).of_layer[self.number]
-            with unrounded(original.device):
+            down, up = self.stack.on(device, torch.promote_types(self.stack.dtype, torch.float32)).of_layer[self.number]
+            with unrounded(device):
                 thin = ((up * own_gates) @ down).reshape(original.shape)
             total = thin if total is None else total + thin
-        changed = original if total is None else original.to(total.dtype) + total
-        merged.copy_(changed.reshape(merged.shape))
+        if total is None:
+            merged.copy_(original)
+        else:
+            write_sum(original, total, merged, strength)
 
     def add_branch(self, module: nn.Module, x: Tensor, y: Tensor, gates: Gates) -> Tensor:
         """y and what the deltas add to it; x (rows, …, in) or (rows, in, h, w), gates spread before (`GateTable`)."""
@@ -119,57 +134,62 @@ class Layer:
             y = self.add_factors(module, x, y, self.row_gates)
         if not self.wholes:
             return y
-        own = [tuple(row[k] * self.strengths[k] for k in self.wholes) for row in gates.rows]
-        return self.add_wholes(module, x, y, list(self.wholes.values()), own)
+        wholes = [self.placed.on(k, y.device, y.dtype) for k in self.wholes]
+        return self.add_wholes(module, x, y, wholes, gates.of(tuple((k, self.strengths[k]) for k in self.wholes)))
 
-    def add_wholes(self, module: nn.Module, x: Tensor, y: Tensor, wholes: Sequence[Whole],
-                   gates: Sequence[tuple[float, ...]]) -> Tensor:
-        """y and what these deltas without thin factors add to it; gates: one number per delta, for every row of a
-        call or one for all."""
-        own = self.untouched()
+    def add_wholes(self, module: nn.Module, x: Tensor, y: Tensor, wholes: Sequence[Whole], gates: Gates) -> Tensor:
+        """y and what these deltas without thin factors add to it; gates: one for each of them."""
+        own, rows, strengths = self.untouched(), gates.rows, None
+        if gates.uniform is None:
+            repeats = repeats_of(len(rows), len(x), self.name)
+            rows = [row for row in rows for _ in range(repeats)]
+            strengths = gates.once((y.device, repeats), lambda: rows_of(gates.on(y.device), len(x), self.name))
         if self.target.is_bias:
-            return add_bias_branch(module, own, wholes, y, gates)
+            return add_bias_branch(module, own, wholes, y, rows, strengths)
         if self.target.is_norm:
-            return add_norm_branch(module, own, wholes, x, y, gates)
-        return add_whole_branch(module, own, wholes, x, y, gates)
+            return add_norm_branch(module, own, wholes, x, y, rows, strengths)
+        return add_whole_branch(module, own, wholes, x, y, rows, strengths)
 
     def add_factors(self, module: nn.Module, x: Tensor, y: Tensor, gates: Tensor) -> Tensor:
-        """y + U·(g ⊙ (D x)), g (rows or 1, ranks). Where no gradient is wanted it is added into y itself, in three
-        kernels."""
+        """y + U·(g ⊙ (D x)), g (rows or 1, ranks)."""
         factors = self.stack.on(y.device, y.dtype).of_layer[self.number]
-        if x.dtype != y.dtype:
-            x = x.to(y.dtype)
-        if len(gates) not in (1, len(x)):
-            gates = rows_of(gates, len(x), self.name)
-        in_place = not (torch.is_grad_enabled() and (y.requires_grad or x.requires_grad))
-        if isinstance(module, nn.Conv2d):
-            return _add_convolved(module, x, y, factors, gates, in_place)
-        if len(gates) > 1 and x.dim() > 2:
-            gates = gates.view(len(gates), *[1] * (x.dim() - 2), -1)
-        inner = times(x, factors.down)
-        if not (in_place and y.is_contiguous()):
-            return y + times((inner * gates).to(y.dtype), factors.up)
-        inner.mul_(gates)
-        flat = y.view(-1, y.shape[-1])
-        add_times(flat, inner.view(-1, inner.shape[-1]), factors.up, out=flat)
-        return y
+        return add_thin_branch(module, x, y, factors, rows_of(gates, len(x), self.name))
+
+
+def add_thin_branch(module: nn.Module, x: Tensor, y: Tensor, factors: Thin, gates: Tensor) -> Tensor:
+    """y + U·(g ⊙ (D x)), factors in y's precision, g (rows or 1, ranks). Where no gradient is wanted it is added into y
+    itself, in three kernels."""
+    down, up = factors
+    if x.dtype != y.dtype:
+        x = x.to(y.dtype)
+    in_place = not (torch.is_grad_enabled() and (y.requires_grad or x.requires_grad))
+    if isinstance(module, nn.Conv2d):
+        return _add_convolved(module, x, y, factors, gates, in_place)
+    if len(gates) > 1 and x.dim() > 2:
+        gates = gates.view(len(gates), *[1] * (x.dim() - 2), -1)
+    inner = times(x, down)
+    if not (in_place and y.is_contiguous()):
+        return y + times((inner * gates).to(y.dtype), up)
+    out, ranks = up.shape
+    flat = y.view(-1, out)
+    add_times(flat, inner.mul_(gates).view(-1, ranks), up, out=flat)
+    return y
 
 
 def _add_convolved(module: nn.Conv2d, x: Tensor, y: Tensor, factors: Thin, gates: Tensor, in_place: bool) -> Tensor:
     """The same of a convolution: D has its kernels, U is 1 × 1."""
     down, up = factors
-    if _is_pointwise(module) and x.is_contiguous() and not convolves(x, down):
-        inner = (down.expand(len(x), -1, -1) @ x.flatten(2)).unflatten(2, x.shape[2:])
-    else:
-        # the module's own routine keeps its padding mode (tiling makes it circular)
-        inner = module._conv_forward(x, down.view(len(down), -1, *module.kernel_size), None)
+    in_place = in_place and y.is_contiguous()
+    if in_place and _is_pointwise(module) and x.is_contiguous() and not convolves(x, down):
+        inner = torch.bmm(down.expand(len(x), -1, -1), x.flatten(2)).mul_(gates[:, :, None])
+        y.flatten(2).baddbmm_(up.expand(len(x), -1, -1), inner)
+        return y
+    # the module's own routine keeps its padding mode (tiling makes it circular)
+    inner = module._conv_forward(x, down.view(len(down), -1, *module.kernel_size), None)
     gates = gates[:, :, None, None]
-    if not in_place:
+    if not in_place or convolves(inner, up) or not inner.is_contiguous():
         return y + F.conv2d((inner * gates).to(y.dtype), up[:, :, None, None])
-    inner.mul_(gates)
-    if convolves(inner, up) or not (y.is_contiguous() and inner.is_contiguous()):
-        return y + F.conv2d(inner, up[:, :, None, None])
-    y.flatten(2).baddbmm_(up.expand(len(y), -1, -1), inner.flatten(2))
+    y.flatten(2).baddbmm_(up.expand(len(y), -1, -1), inner.mul_(gates).flatten(2))
     return y
 
 
@@ -178,11 +198,25 @@ def _is_pointwise(module: nn.Conv2d) -> bool:
             and module.groups == 1)
 
 
+def write_sum(original: Tensor, change: Tensor, merged: Tensor, strength: float = 1.0,
+              divisor: Tensor | None = None) -> None:
+    """W + strength·ΔW / divisor in the precision of the wider of both, rounded once, into `merged`, of W's shape."""
+    change = change.reshape(original.shape)
+    if original.dtype not in MERGEABLE:  # eight bits, which torch does not add
+        changed = original.to(change.dtype)
+        write_sum(changed, change, changed, strength, divisor)
+        merged.copy_(changed)
+    elif divisor is None:
+        torch.add(original, change, alpha=strength, out=merged)
+    else:
+        torch.addcdiv(original, change, divisor.reshape(original.shape), value=strength, out=merged)
+
+
 def rows_of(gates: Tensor, rows: int, name: str) -> Tensor:
     """The gates for x of so many rows: extensions that tile pictures cut every row into the same number of rows."""
     if len(gates) in (1, rows):
         return gates
-    return gates.repeat_interleave(repeats_of(len(gates), rows, name), dim=0)
+    return gates[:, None].expand(-1, repeats_of(len(gates), rows, name), -1).flatten(0, 1)
 
 
 def repeats_of(known: int, rows: int, name: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,89 +18,141 @@ TOGETHER_ENTRIES = 2**14
 memory that one after the other saves"""
 
 
+class Weights:
+    """Room for merged weights in the model's own precision and format: `matrices` (layers, out, in·kh·kw), and each as
+    a parameter of the model."""
+
+    def __init__(self, originals: Sequence[Tensor]):
+        first = originals[0]
+        self.channels_last = are_channels_last(originals)
+        self.matrices = torch.empty(len(originals), len(first), first[0].numel(), dtype=first.dtype,
+                                    device=first.device)
+        self.parameters = [nn.Parameter(_shaped(matrix, original, self.channels_last), requires_grad=False)
+                           for matrix, original in zip(self.matrices, originals)]
+
+    def fits(self, originals: Sequence[Tensor]) -> bool:
+        """Whether it is where the originals are now, and as they are."""
+        return (self.matrices.device == originals[0].device and self.matrices.dtype == originals[0].dtype
+                and self.channels_last == are_channels_last(originals))
+
+
 class MergedStack:
     """Slots of layers of one stack, all or the first of them, shown during calls of one module.
 
-    `weights` (slots, out, in·kh·kw).
+    `weights` are the ones that are shown, `spare` those that are made for a step to come.
     """
 
     def __init__(self, stack: Stack, slots: Sequence[Slot]):
         self.stack = stack
         self.slots = tuple(sorted(slots, key=lambda slot: slot.layers[0].number))
         self.loras = stack.loras
-        self.weights: Tensor | None = None
+        self.weights: Weights | None = None
+        self.spare: Weights | None = None
         self._made_for: tuple | None = None
+
+    def own(self, gates: Gates) -> tuple[float, ...]:
+        """Of these gates, the same in all rows, those that decide the merged weights."""
+        return tuple(gates.uniform[k] for k in self.loras)
 
     def stale(self, gates: Gates) -> list[Slot]:
         """The slots whose merged weight is that of other gates, or of values that the host's parameter had before."""
-        own = tuple(gates.uniform[k] for k in self.loras)
+        own = self.own(gates)
         if own == self._made_for:
             return [slot for slot in self.slots if not slot.follows_host()]
         return list(self.slots) if any(own) else []
 
-    def make_room(self) -> None:
-        """Takes memory for the merged weights, in the model's own precision and format, where there is none yet; what
-        is in it is not right until it is written."""
-        self._made_for = None
-        originals = [slot.target.weight() for slot in self.slots]
-        first, last = originals[0], are_channels_last(originals)
-        if (self.weights is not None and self.weights.device == first.device and self.weights.dtype == first.dtype
-                and are_channels_last([self.slots[0].merged]) == last):
-            return
-        self.release()
-        out, width = len(first), first[0].numel()
-        self.weights = torch.empty(len(originals), out, width, dtype=first.dtype, device=first.device)
-        for slot, original, one in zip(self.slots, originals, self.weights):
-            slot.merged = nn.Parameter(_shaped(one, original, last), requires_grad=False)
+    def originals(self) -> list[nn.Parameter]:
+        """The host's own weights."""
+        return [slot.target.weight() for slot in self.slots]
 
-    def write(self, stale: Sequence[Slot], gates: Gates) -> None:
+    def make_room(self) -> None:
+        """Takes memory for the merged weights, where there is none yet; what is in it is not right until it is written.
+        """
+        self._made_for = None
+        originals = self.originals()
+        if self.weights is None or not self.weights.fits(originals):
+            self.release()
+            self._show(Weights(originals))
+
+    def _show(self, weights: Weights) -> None:
+        self.weights = weights
+        for slot, parameter in zip(self.slots, weights.parameters):
+            slot.merged = parameter
+
+    def write(self, stale: Sequence[Slot], gates: Gates, ranks: Tensor) -> None:
         """Merges anew: `together` all in one product, into the originals that lie in the merged weights already; else
-        the slots that are stale, one after the other."""
-        last = are_channels_last([self.slots[0].merged])
-        copy = self.stack.on(self.weights.device, self.weights.dtype, last)
-        if not self.together:
-            for slot in stale:
-                down, up = copy.of_layer[slot.layers[0].number]
-                own = self.stack.gates[0, slot.layers[0].number]
-                add_times(_matrix(slot.target.weight(), last), (up * own).to(up.dtype), down.t(),
-                          out=_matrix(slot.merged, last))
+        the slots that are stale, one after the other. ranks: g (1, layers, ranks) of the stack."""
+        if self.together:
+            self.add_all(self.weights, ranks)
         else:
-            numbers = [slot.layers[0].number for slot in self.slots]
-            chosen = slice(len(numbers)) if numbers == list(range(len(numbers))) else numbers
-            self._add_all(copy.down[chosen], copy.up[chosen], self.stack.gates[0, chosen])
-        for slot in stale:
+            self._write_each(stale, ranks)
+        self.mark_made(stale, gates)
+
+    def mark_made(self, slots: Sequence[Slot], gates: Gates) -> None:
+        """The weights of these slots are now those of the gates, and of the host's own weights as they are."""
+        for slot in slots:
             slot.mark_current()
-        self._made_for = tuple(gates.uniform[k] for k in self.loras)
+        self._made_for = self.own(gates)
 
     @property
     def together(self) -> bool:
         """Whether one product for all is quicker: on a GPU, and on a CPU of small weights."""
-        return is_gpu(self.weights.device) or self.weights[0].numel() <= TOGETHER_ENTRIES
+        matrices = self.weights.matrices
+        return is_gpu(matrices.device) or matrices[0].numel() <= TOGETHER_ENTRIES
 
-    def _add_all(self, down: Tensor, up: Tensor, gates: Tensor) -> None:
+    def _write_each(self, slots: Sequence[Slot], ranks: Tensor) -> None:
+        matrices, last = self.weights.matrices, self.weights.channels_last
+        copy = self.stack.on(matrices.device, matrices.dtype, last)
+        for slot in slots:
+            number = slot.layers[0].number
+            down, up = copy.of_layer[number]
+            add_times(_matrix(slot.target.weight(), last), (up * ranks[0, number]).to(up.dtype), down.t(),
+                      out=_matrix(slot.merged, last))
+
+    def add_all(self, weights: Weights, ranks: Tensor) -> None:
+        """Adds U·diag(g)·D of every layer to what lies in the weights; ranks: g (1, layers, ranks) of the stack."""
+        matrices = weights.matrices
+        copy = self.stack.on(matrices.device, matrices.dtype, weights.channels_last)
+        numbers = [slot.layers[0].number for slot in self.slots]
+        chosen = slice(len(numbers)) if numbers == list(range(len(numbers))) else numbers
+        down, up, gates = copy.down[chosen], copy.up[chosen], ranks[0, chosen]
         if up.shape[1] <= down.shape[2]:  # the smaller factor is multiplied by g, in single precision
             up = torch.mul(up, gates[:, None, :], out=torch.empty_like(up))
         else:
             down = torch.mul(down, gates[:, :, None], out=torch.empty_like(down))
-        self.weights.baddbmm_(up, down)
+        matrices.baddbmm_(up, down)
+
+    def show_spare(self, gates: Gates) -> None:
+        """What was made for these gates is shown from now on; what was shown till now is the next spare."""
+        before = self.weights
+        self._show(self.spare)
+        self.spare = before
+        self.mark_made(self.slots, gates)
 
     def release(self) -> None:
-        self.weights = self._made_for = None
+        self.weights = self.spare = self._made_for = None
         for slot in self.slots:
             slot.release()
 
 
 @torch.no_grad()
-def write_merged(stale: Sequence[tuple[MergedStack, Sequence[Slot]]], gates: Gates) -> None:
-    """Makes the merged weights of these slots for gates that are the same in all rows, spread before (`GateTable`)."""
+def write_merged(stale: Sequence[tuple[MergedStack, Sequence[Slot]]], gates: Gates,
+                 ranks: Mapping[Stack, Tensor]) -> None:
+    """Makes the merged weights of these slots for gates that are the same in all rows; ranks: those of each rank, by
+    stack (`GateTable.of`)."""
     for merged, _ in stale:
         merged.make_room()
-    slots = [slot for merged, _ in stale if merged.together for slot in merged.slots]
-    if slots:
-        torch._foreach_copy_([slot.merged for slot in slots], [slot.target.weight() for slot in slots])
+    copy_originals([(merged, merged.weights) for merged, _ in stale if merged.together])
     for merged, slots in stale:
-        with unrounded(merged.weights.device):
-            merged.write(slots, gates)
+        with unrounded(merged.weights.matrices.device):
+            merged.write(slots, gates, ranks[merged.stack])
+
+
+def copy_originals(found: Sequence[tuple[MergedStack, Weights]]) -> None:
+    """Copies the host's own weights of all these stacks in one go."""
+    if found:
+        torch._foreach_copy_([parameter for _, weights in found for parameter in weights.parameters],
+                             [original for merged, _ in found for original in merged.originals()])
 
 
 def _shaped(matrix: Tensor, like: Tensor, channels_last: bool) -> Tensor:

@@ -62,14 +62,16 @@ class Mixer:
         self.memory_limit = memory_limit
         self.keeps = False
         """whether merged weights and factors stay on a GPU after a pass"""
+        self.merges_ahead = False
+        """whether the next step's merged weights are made while a step runs; they take memory twice"""
         self.notes: list[str] = []
         """what of the last choice was not the usual"""
         self._prime = prime
         self._primed_for = primed_for
         self._device = device
         self._levels = levels_of(layers)
-        self._layers = build_layers(layers, loras, blocks, varying, untouched, combination,
-                                    Room(KEPT_BYTES if memory_limit is None else memory_limit))
+        self._room = Room(KEPT_BYTES if memory_limit is None else memory_limit)
+        self._layers = build_layers(layers, loras, blocks, varying, untouched, combination, self._room)
         self._stacks = build_stacks(self._layers, self._levels)
         self._table = GateTable(self._stacks)
         self._slots: dict[tuple[int, str], Slot] = {}
@@ -87,6 +89,8 @@ class Mixer:
         """rows of the last call of the root"""
         self._gates: Gates | None = None
         """of the call that runs"""
+        self._coming: Gates | None = None
+        """of the next step, where it is known and begun ahead"""
         self._spread: Gates | None = None
         """those that lie before the layers"""
 
@@ -121,6 +125,18 @@ class Mixer:
         else:
             self._merged_names = set()
         self._merged_names |= {layer.name for layer in self._layers if not layer.target.can_branch}
+        self._make_room()
+
+    def _make_room(self) -> None:
+        """A limit is for merged weights and for what is kept to make them, together."""
+        if self.memory_limit is not None:
+            weights = [slot.target.weight() for slot in self._slots.values()
+                       if slot.layers[0].name in self._merged_names]
+            merged = sum(weight.numel() * weight.element_size() for weight in weights)
+            self._room.limit = max(self.memory_limit - merged, 0)
+            if self._room.used > self._room.limit:
+                for layer in self._layers:
+                    layer.release()
 
     def _cheapest(self, mergeable: Sequence[Layer], work: Workload) -> set[str]:
         device = self._where()
@@ -134,9 +150,10 @@ class Mixer:
                               "with more GPU memory; the others branched")
         return chosen
 
-    def set_gates(self, rows: Sequence[Sequence[float]]) -> None:
+    def set_gates(self, rows: Sequence[Sequence[float]], coming: Sequence[float] | None = None) -> None:
         """One gate per LoRA and per factor that varies (`layer_factors.varying_factors`), for each row of the coming
-        calls in order, or one row for all rows of all calls."""
+        calls in order, or one row for all rows of all calls. coming: those of all rows of the next step, where known.
+        """
         rows = [tuple(float(gate) for gate in row) for row in rows]
         if not rows or any(len(row) != self.count for row in rows):
             raise ValueError(f"expected rows of {self.count} gates, got {rows!r}")
@@ -145,6 +162,7 @@ class Mixer:
         if len(set(rows)) == 1:
             rows = rows[:1]
         self._cursor = 0
+        self._coming = Gates([tuple(coming)]) if coming is not None and self.merges_ahead else None
         if rows != self._rows:
             self._rows = rows
             self._use(rows[:1] if len(rows) == 1 else [])
@@ -172,7 +190,7 @@ class Mixer:
         for slot in slots:
             by_module.setdefault(id(slot.target.bracket), []).append(slot)
         before = {bracket.key: bracket for bracket in self._brackets}
-        found = [before.pop(frozenset(map(id, own)), None) or Bracket(own) for own in by_module.values()]
+        found = [before.pop(frozenset(map(id, own)), None) or Bracket(own, self._table) for own in by_module.values()]
         for bracket in before.values():
             bracket.release()
         return found
@@ -195,7 +213,7 @@ class Mixer:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._rows, self._gates, self._spread = [], None, None
+        self._rows, self._gates, self._spread, self._coming = [], None, None, None
         device = self._where()
         if device is not None and is_gpu(device) and not self.keeps:
             self.release()
@@ -248,8 +266,24 @@ class Mixer:
                     raise
                 self._branch_instead()
                 self._refresh(bracket)
+            if self._coming is not None and module is self.root:
+                self._merge_ahead(bracket)
             bracket.present(self._gates)
         return present
+
+    def _merge_ahead(self, bracket: Bracket) -> None:
+        coming, self._coming = self._coming, None
+        device = bracket.device()
+        if device is None:
+            return
+        try:
+            bracket.merge_ahead(coming, device)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            bracket.forget_ahead()
+            self.merges_ahead = False
+            self.notes.append("out of GPU memory to merge ahead: each step merged its own weights")
 
     def _refresh(self, bracket: Bracket) -> None:
         device = bracket.device()
@@ -296,14 +330,14 @@ class Mixer:
         """Bytes of merged weights: what the recipe says, or else a share of a GPU's whole memory, by the model and the
         LoRAs alone: what else is free at the moment must not change the picture."""
         if self.memory_limit is not None:
-            return self.memory_limit
+            return self.memory_limit / (2 if self.merges_ahead else 1)
         if device is None or not is_gpu(device):
             return math.inf
         if any(layer.target.bracket is not self.root for layer in self._layers):
             return 0  # parts of the model come to the GPU one by one, for there is no room for more
         model = sum(weight.numel() * weight.element_size() for weight in self.root.parameters())
         factors = sum(stack.nbytes for stack in self._stacks)
-        return MERGED_SHARE * max(total_memory(device) - model - factors, 0)
+        return MERGED_SHARE * max(total_memory(device) - model - factors, 0) / (2 if self.merges_ahead else 1)
 
     def _require_closed(self) -> None:
         if self._handles:

@@ -51,10 +51,12 @@ class Mixture:
                     mixer.set_gates([gates])
             yield
 
-    def keep(self, keeps: bool) -> None:
-        """Whether merged weights and factors stay on a GPU after a pass."""
+    def keep(self, keeps: bool, ahead: bool = False) -> None:
+        """Whether merged weights and factors stay on a GPU after a pass; ahead: whether the UNet's merged weights of
+        the next step are made while a step runs."""
         for mixer in (self.unet, *self.text_encoders):
             mixer.keeps = keeps
+        self.unet.merges_ahead = ahead
 
     def release(self) -> None:
         """Takes everything back and lets go of all merged weights."""

@@ -7,6 +7,7 @@ A linear layer is a convolution with a 1 × 1 kernel over channels that lie toge
 
 from __future__ import annotations
 
+import functools
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -28,12 +29,27 @@ def add_times(y: torch.Tensor, x: torch.Tensor, w: torch.Tensor, out: torch.Tens
     """Writes y + x·wᵀ into `out` (which may be y): y, out (p, m), x (p, n), w (m, n). Without gradients."""
     if convolves(x, w):
         return torch.add(y, times(x, w), out=out)
-    return torch.addmm(y, x, w.t(), out=out)
+    return y.addmm_(x, w.t()) if out is y else torch.addmm(y, x, w.t(), out=out)
 
 
 def unrounded(device: torch.device) -> AbstractContextManager:
-    """Products are not rounded to half, as a host's autocast would. Of older torch only these devices have one."""
-    return torch.autocast(device.type, enabled=False) if device.type in ("cpu", "cuda") else nullcontext()
+    """Products are not rounded to half, as a host's autocast would: on every type of device that has one in this torch.
+
+    TF32 is left as the host has it, which computes its own LoRAs so: like half precision it rounds factors to 10 bits,
+    and so a delta by less than half precision rounds the larger weight it is added to, or TF32 itself in each call of
+    the layer. Half-precision values pass through it unrounded.
+    """
+    return torch.autocast(device.type, enabled=False) if _has_autocast(device.type) else nullcontext()
+
+
+@functools.cache
+def _has_autocast(device_type: str) -> bool:
+    """Found by trying, once: torch 2.1 cannot be asked, and tells of a device without by errors of several types."""
+    try:
+        with torch.autocast(device_type, enabled=False):
+            return True
+    except Exception:  # a backend's own module may raise anything; what it cannot enter, it cannot have switched on
+        return False
 
 
 def convolves(x: torch.Tensor, w: torch.Tensor) -> bool:

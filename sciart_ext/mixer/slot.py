@@ -22,22 +22,33 @@ class Slot:
         self.merged: nn.Parameter | None = None
         self._holder = target.module._parameters
         self._name = target.parameter
-        self._source: weakref.ref | None = None
-        self._state: tuple | None = None
+        self._source: tuple | None = None
+        self._remembered: tuple | None = None
 
     def follows_host(self) -> bool:
         """Whether the host's parameter still has the values that the merged weight was made from."""
-        weight = self._holder[self._name]
-        return (self._source is not None and self._source() is weight
-                and self._state == (weight._version, weight.data_ptr(), weight.dtype))
+        return self._is(self._source)
 
     def mark_current(self) -> None:
         """The merged weight is that of the values the host's parameter has now."""
-        weight = self._holder[self._name]
-        self._source, self._state = weakref.ref(weight), (weight._version, weight.data_ptr(), weight.dtype)
+        self._source = self._now()
 
-    def mark_stale(self) -> None:
-        self._source = self._state = None
+    def remember(self) -> None:
+        """A weight to come is made from the values that the host's parameter has now."""
+        self._remembered = self._now()
+
+    def is_as_remembered(self) -> bool:
+        """Whether it still has them."""
+        return self._is(self._remembered)
+
+    def _now(self) -> tuple:
+        weight = self._holder[self._name]
+        return weakref.ref(weight), weight._version, weight.data_ptr(), weight.dtype
+
+    def _is(self, source: tuple | None) -> bool:
+        weight = self._holder[self._name]
+        return (source is not None and source[0]() is weight
+                and source[1:] == (weight._version, weight.data_ptr(), weight.dtype))
 
     @property
     def nbytes(self) -> int:
@@ -54,8 +65,7 @@ class Slot:
             self.original = None
 
     def release(self) -> None:
-        self.merged = None
-        self.mark_stale()
+        self.merged = self._source = self._remembered = None
 
 
 def are_channels_last(weights: Sequence[torch.Tensor]) -> bool:

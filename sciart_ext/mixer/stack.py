@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -18,7 +18,22 @@ from ..errors import SciArtError
 from ..memory import unless_too_large
 from .fit import Factors
 from .gates import Gates, sent
-from .layer import Layer
+
+
+class Stacked(Protocol):
+    """A layer as its stack sees it: the thin factors of its LoRAs, by the index of their gate, and what multiplies each
+    gate; and where the stack says that it is."""
+
+    factors: dict[int, Factors]
+    strengths: dict[int, float]
+    stack: Stack | None
+    number: int
+
+    @property
+    def ranks(self) -> int: ...
+
+    @property
+    def kernel_size(self) -> tuple[int, int]: ...
 
 
 class Thin(NamedTuple):
@@ -42,7 +57,7 @@ class Stack:
     The same LoRAs reach them, `loras`. The layers' own factors become views of it, so that nothing is in memory twice.
     """
 
-    def __init__(self, layers: Sequence[Layer]):
+    def __init__(self, layers: Sequence[Stacked]):
         self.layers = tuple(layers)
         self.ranks = layers[0].ranks
         self.down, self.up = _stacked(layers)
@@ -96,7 +111,7 @@ class Stack:
     def _copy(self, device: torch.device, dtype: torch.dtype, channels_last: bool) -> Copy:
         down, up = (factor.to(device).to(dtype) for factor in (self.down, self.up))
         if channels_last:
-            kernel = self.layers[0].target.module.kernel_size
+            kernel = self.layers[0].kernel_size
             down = down.unflatten(2, (-1, *kernel)).movedim(2, -1).flatten(2)
         elif device.type == "cpu" and torch.promote_types(self.dtype, dtype) == dtype:
             self.down, self.up = down, up  # nothing is lost by it: held once
@@ -108,7 +123,7 @@ class Stack:
         """Those of the next call."""
         self.gates, self._by_layer = gates, None
 
-    def gates_of(self, layer: Layer) -> Tensor | None:
+    def gates_of(self, layer: Stacked) -> Tensor | None:
         """g (rows or 1, ranks) of one layer."""
         if self._by_layer is None and self.gates is not None:
             self._by_layer = self.gates.unbind(1)
@@ -131,16 +146,21 @@ class GateTable:
 
     def spread(self, gates: Gates, device: torch.device) -> None:
         """Puts g = λ·s before every stack."""
+        for stack, ranks in self.of(gates, device).items():
+            stack.take_gates(ranks)
+
+    def of(self, gates: Gates, device: torch.device) -> dict[Stack, Tensor | None]:
+        """g = λ·s of each stack: (rows or 1, layers, ranks), float32; None where all are 0."""
         if not self.stacks:
-            return
+            return {}
         if self._on is None or self._on[0] != device:
             self._on = (device, *unless_too_large(functools.partial(self._sent, device),
                                                   functools.partial(_too_large, self.stacks)))
         _, owners, strengths = self._on
         table = gates.on(device).index_select(1, owners).mul_(strengths)
         sizes = [len(stack.layers) * stack.ranks for stack in self.stacks]
-        for stack, part in zip(self.stacks, table.split(sizes, 1)):
-            stack.take_gates(part.unflatten(1, (len(stack.layers), stack.ranks)) if gates.acts(stack.loras) else None)
+        return {stack: part.unflatten(1, (len(stack.layers), stack.ranks)) if gates.acts(stack.loras) else None
+                for stack, part in zip(self.stacks, table.split(sizes, 1))}
 
     def _sent(self, device: torch.device) -> tuple[Tensor, Tensor]:
         return sent(self._owners, device), sent(self._strengths, device)
@@ -156,7 +176,7 @@ def _too_large(stacks: Sequence[Stack]) -> SciArtError:
                                 "the model; accepted: fewer LoRAs, LoRAs of lower rank, or a smaller picture")
 
 
-def _stacked(layers: Sequence[Layer]) -> tuple[Tensor, Tensor]:
+def _stacked(layers: Sequence[Stacked]) -> tuple[Tensor, Tensor]:
     """down and up of all layers; matrices are laid one after the other without a copy of each layer's between."""
     first = [item for layer in layers for item in layer.factors.values()]
     dtype = first[0].down.dtype

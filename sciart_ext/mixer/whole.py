@@ -5,12 +5,13 @@ model's own weight, and let go of at once: at each rebuild of a merged weight, o
 
     y + Σ_k g_k · (ΔW_k x)
 
-whose gradient computes it once more rather than keeping it.
+whose gradient computes it once more rather than keeping it. What the file holds of it lies where the layer is computed,
+as far as there is room (`PlacedWholes`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,7 +20,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..lora.dense import Dense, Difference
-from .product import times, unrounded
+from .gates import pinned, sent
+from .kept import Kept, Room
+from .product import add_times, times, unrounded
 
 
 class Whole(NamedTuple):
@@ -28,10 +31,21 @@ class Whole(NamedTuple):
     delta: Dense
     channels: int | None = None
 
-    def to(self, device: torch.device) -> Whole:
-        """The same on another device. Differences stay in the file's memory until they are added: they are as large as
-        the model."""
-        return self if isinstance(self.delta, Difference) else Whole(self.delta.to(device), self.channels)
+    @property
+    def nbytes(self) -> int:
+        """Of what the file holds of it."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.delta.tensors)
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Whole:
+        """The same with all its tensors changed."""
+        return Whole(self.delta.each(change), self.channels)
+
+    def on(self, device: torch.device, dtype: torch.dtype) -> Whole:
+        """The same on a device, cast there to the precision in which ΔW is computed: not differences, which are as
+        large as the weight."""
+        if isinstance(self.delta, Difference) and len(self.delta.shape) > 1:
+            return self.each(lambda tensor: sent(tensor, device))
+        return self.each(lambda tensor: sent(tensor, device).to(dtype))
 
     @torch.no_grad()
     def of(self, weight: Tensor) -> Tensor:
@@ -41,6 +55,51 @@ class Whole(NamedTuple):
                 return self.delta.of(weight)
             delta = self.delta.of(weight[:, :self.channels])
             return F.pad(delta, (0, 0, 0, 0, 0, weight.shape[1] - self.channels))
+
+
+class PlacedWholes:
+    """The deltas without thin factors of one layer where it is computed: kept there as far as there is room, else sent
+    whenever they are needed, from pinned memory, so that nothing waits for it. What lies in main memory stays there."""
+
+    def __init__(self, wholes: Mapping[int, Whole], room: Room):
+        self._wholes = wholes
+        self._kept: Kept = Kept(room)
+        self._ready: dict[tuple[int, torch.dtype], Whole] = {}
+        self._source: tuple[Tensor, int, Tensor] | None = None
+
+    def on(self, k: int, device: torch.device, dtype: torch.dtype) -> Whole:
+        """One of them, for a weight of this precision."""
+        dtype = self._wholes[k].delta.wide(dtype)
+        if (k, dtype) not in self._ready:
+            delta, channels = self._wholes[k]
+            self._ready[k, dtype] = Whole(delta.ready(dtype), channels)
+        ready = self._ready[k, dtype]
+        if device.type == "cpu":
+            return ready
+        key = (k, device, dtype)
+        placed = self._kept.get(key, lambda: ready.on(device, dtype))
+        if key not in self._kept:
+            self._ready[k, dtype] = ready.each(pinned)
+        return placed
+
+    def copy_of(self, weight: Tensor, device: torch.device) -> Tensor:
+        """A weight that the host keeps elsewhere, on the device."""
+        if device.type == "cpu" or weight.device == device:
+            return weight.to(device)
+        key = ("copy", device)
+        if self._source is None or self._source[0] is not weight or self._source[1] != weight._version:
+            self._source = (weight, weight._version, weight)
+            if key in self._kept:
+                self._kept.drop(key)
+        placed = self._kept.get(key, lambda: sent(self._source[2].detach(), device))
+        if key not in self._kept:
+            self._source = (*self._source[:2], pinned(self._source[2].detach()))
+        return placed
+
+    def release(self) -> None:
+        """Lets go of what does not lie in main memory."""
+        self._kept.drop_all()
+        self._source = None
 
 
 def weighted_sum(wholes: Sequence[Whole], gates: Sequence[float], weight: Tensor) -> Tensor | None:
@@ -54,48 +113,58 @@ def weighted_sum(wholes: Sequence[Whole], gates: Sequence[float], weight: Tensor
 
 
 def add_whole_branch(module: nn.Module, weight: Tensor, wholes: Sequence[Whole], x: Tensor, y: Tensor,
-                     gates: Tensor) -> Tensor:
-    """y + Σ g·(ΔW x) of a linear layer or a convolution; gates (rows or 1, wholes) of x's rows, on the CPU.
+                     rows: Sequence[tuple[float, ...]], strengths: Tensor | None) -> Tensor:
+    """y + Σ g·(ΔW x) of a linear layer or a convolution, into y itself where no gradient is wanted.
 
-    Where all rows share their gates it is one product; else each LoRA's product is of its own rows alone.
+    rows: one number per delta, for each row of x or one for all; strengths: the same (rows, wholes) beside y, None
+    where it is one for all. These need one product; else each delta has one, of the rows from its first to its last.
     """
-    if len(gates) == 1:
-        told = gates[0].tolist()
-        if not any(told):
+    if strengths is None:
+        if not any(rows[0]):
             return y
-        return y + _product(module, x.to(y.dtype), lambda: weighted_sum(wholes, told, weight))
-    for whole, own in zip(wholes, gates.unbind(1)):
-        rows = own.nonzero().flatten()
-        if len(rows):
-            strength, rows = own[rows].to(y).view(-1, *[1] * (y.dim() - 1)), rows.to(y.device)
-            change = _product(module, x[rows].to(y.dtype), lambda whole=whole: whole.of(weight))
-            y = y.index_add(0, rows, change * strength)
+        return _add_product(module, x, y, lambda: weighted_sum(wholes, rows[0], weight), None)
+    for number, whole in enumerate(wholes):
+        acting = [row for row, own in enumerate(rows) if own[number]]
+        if acting:
+            span = slice(acting[0], acting[-1] + 1)
+            added = _add_product(module, x[span], y[span], lambda whole=whole: whole.of(weight),
+                                 strengths[span, number].to(y.dtype).view(-1, *[1] * (y.dim() - 1)))
+            y = torch.cat([y[:span.start], added, y[span.stop:]]) if _wants_gradient(x, y) else y
     return y
 
 
 def add_bias_branch(module: nn.Module, bias: Tensor | None, wholes: Sequence[Whole], y: Tensor,
-                    gates: Tensor) -> Tensor:
-    """y + Σ g·Δb, whether the layer has a bias of its own or not."""
-    return y + _by_channel(module, y, _vectors(wholes, bias, y, gates))
+                    rows: Sequence[tuple[float, ...]], strengths: Tensor | None) -> Tensor:
+    """y + Σ g·Δb, whether the layer has a bias of its own or not; rows, strengths: as in `add_whole_branch`."""
+    vectors = _vectors(wholes, bias, y, rows, strengths)
+    return y if vectors is None else y + _by_channel(module, y, vectors)
 
 
 def add_norm_branch(module: nn.Module, weight: Tensor, wholes: Sequence[Whole], x: Tensor, y: Tensor,
-                    gates: Tensor) -> Tensor:
+                    rows: Sequence[tuple[float, ...]], strengths: Tensor | None) -> Tensor:
     """y + norm(x)·Σ g·Δw of a group or layer norm."""
+    vectors = _vectors(wholes, weight, y, rows, strengths)
+    if vectors is None:
+        return y
     x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     if isinstance(module, nn.GroupNorm):
         normed = F.group_norm(x, module.num_groups, eps=module.eps)
     else:
         normed = F.layer_norm(x, module.normalized_shape, eps=module.eps)
-    return y + normed.to(y.dtype) * _by_channel(module, y, _vectors(wholes, weight, y, gates))
+    return torch.addcmul(y, normed.to(y.dtype), _by_channel(module, y, vectors))
 
 
-def _vectors(wholes: Sequence[Whole], vector: Tensor | None, y: Tensor, gates: Tensor) -> Tensor:
-    """Σ g·Δ for each row of gates, (rows, channels)."""
+def _vectors(wholes: Sequence[Whole], vector: Tensor | None, y: Tensor, rows: Sequence[tuple[float, ...]],
+             strengths: Tensor | None) -> Tensor | None:
+    """Σ g·Δ for each row, (rows or 1, channels); None where all is 0."""
     if vector is None:  # a layer without bias is one whose bias is zero
         vector = y.new_zeros(wholes[0].delta.shape[0])
+    if strengths is None:
+        total = weighted_sum(wholes, rows[0], vector)
+        return None if total is None else total.view(1, -1).to(y.dtype)
     deltas = torch.stack([whole.of(vector).flatten() for whole in wholes])
-    return (gates.to(deltas) @ deltas).to(y.dtype)
+    with unrounded(y.device):
+        return (strengths.to(deltas.dtype) @ deltas).to(y.dtype)
 
 
 def _by_channel(module: nn.Module, y: Tensor, values: Tensor) -> Tensor:
@@ -105,12 +174,26 @@ def _by_channel(module: nn.Module, y: Tensor, values: Tensor) -> Tensor:
     return values.view(len(values), *[1] * (y.dim() - 2), values.shape[1])
 
 
-def _product(module: nn.Module, x: Tensor, delta: Callable[[], Tensor]) -> Tensor:
-    """ΔW x, with the layer's own stride, padding and padding mode."""
+def _add_product(module: nn.Module, x: Tensor, y: Tensor, delta: Callable[[], Tensor], gates: Tensor | None) -> Tensor:
+    """y + g·(ΔW x), with the layer's own stride, padding and padding mode; into y where no gradient is wanted."""
     def multiply(x: Tensor) -> Tensor:
         matrix = delta().to(x.dtype)
         return module._conv_forward(x, matrix, None) if isinstance(module, nn.Conv2d) else times(x, matrix)
 
-    if torch.is_grad_enabled() and x.requires_grad:
-        return checkpoint(multiply, x, use_reentrant=False, preserve_rng_state=False)
-    return multiply(x)
+    x = x if x.dtype == y.dtype else x.to(y.dtype)
+    if _wants_gradient(x, y):
+        change = checkpoint(multiply, x, use_reentrant=False, preserve_rng_state=False) if x.requires_grad else (
+            multiply(x))
+        return y + (change if gates is None else change * gates)
+    if gates is not None:
+        return y.addcmul_(multiply(x), gates)
+    if isinstance(module, nn.Conv2d) or not y.is_contiguous():
+        return y.add_(multiply(x))
+    flat = y.view(-1, y.shape[-1])
+    add_times(flat, x.reshape(-1, x.shape[-1]), delta().to(y.dtype), out=flat)
+    return y
+
+
+def _wants_gradient(x: Tensor, y: Tensor) -> bool:
+    """Whether one is to reach x or y."""
+    return torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)

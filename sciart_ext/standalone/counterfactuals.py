@@ -117,10 +117,10 @@ def _run_batch(pipe, recipe: Recipe, settings: Settings, mixture: Mixture, plan:
     seen: list[Tensor] = []
     words = WordMaps(pipe.unet, diffusers_unet_layers(pipe.unet), columns) if columns else None
     rows = SetRows(pipe, mixture.unet, plans, joined, settings.cfg_scale, size, words)
-    latents, _ = sample(pipe, recipe, settings, rows, len(batch), on_step, lambda now: seen.append(now.float().cpu()))
+    latents, _ = sample(pipe, recipe, settings, rows, len(batch), on_step, lambda now: seen.append(now.float()))
     pictures = [np.asarray(picture.convert("RGB")) for picture in decode(pipe, latents)]
     told = words.maps().cpu() if words is not None else [None] * len(batch)
-    return {one: Run(*found) for one, *found in zip(batch, torch.stack(seen, 1), pictures, told)}
+    return {one: Run(*found) for one, *found in zip(batch, torch.stack(seen, 1).cpu(), pictures, told)}
 
 
 def _joined(rows: Sequence[PromptRow]) -> PromptRow:

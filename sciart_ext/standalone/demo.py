@@ -19,6 +19,7 @@ from ..influence.report import Report
 from ..influence.subsets import ask
 from ..presets import PresetStore, resolve
 from ..recipe import Recipe, parse_recipe
+from ..whole_file import write_text
 from ..world import MODEL
 from ..world.oracle import Oracle
 from . import prepare
@@ -51,7 +52,6 @@ def make_demo(out: Path, steps: int | None = None) -> tuple[Path, Report]:
     from .infotext import save_png
     from .models import load_pipeline
 
-    out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)  # its layers are too small to share, and threads that wait for each other slow it down
     pipe, oracle = load_pipeline(MODEL, device="cpu"), Oracle.load()
     recipe, txt2img = preset()
@@ -73,8 +73,7 @@ def make_demo(out: Path, steps: int | None = None) -> tuple[Path, Report]:
         print(f"{prompt}: {len(pictures)} pictures, {time.perf_counter() - started:.1f} s", flush=True)
     save_report(reports[0], out / "influence")
     page = out / "index.html"
-    page.write_text(demo_page(settings, dict(zip(SCENES, scenes)), recipe, changing, strengths(scenes), reports),
-                    encoding="utf-8")
+    write_text(page, demo_page(settings, dict(zip(SCENES, scenes)), recipe, changing, strengths(scenes), reports))
     return page, reports[0]
 
 

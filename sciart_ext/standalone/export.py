@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import SciArtError
+from ..whole_file import write_text, written_whole
 
 _RESNET = {"norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0",
            "conv2": "out_layers.3", "conv_shortcut": "skip_connection"}
@@ -34,16 +35,15 @@ def export_webui(model: Path, models_dir: Path, name: str) -> list[Path]:
     if not (model / "model_index.json").is_file():
         raise SciArtError("model", f"{model}: not a diffusers model; there is no model_index.json in it")
     checkpoints, loras = models_dir / "Stable-diffusion", models_dir / "Lora"
-    for folder in (checkpoints, loras):
-        folder.mkdir(parents=True, exist_ok=True)
     text = _write_text_folder(model, checkpoints / f"{name}-text")
     written = [checkpoints / f"{name}.safetensors", checkpoints / f"{name}.yaml"]
-    save_file(dict(ldm_tensors(model)), written[0])
+    with written_whole(written[0]) as temporary:
+        save_file(dict(ldm_tensors(model)), temporary)
     # JSON is YAML too
-    written[1].write_text(json.dumps(ldm_config(model, text), indent=1), encoding="utf-8")
+    write_text(written[1], json.dumps(ldm_config(model, text), indent=1))
     for path in sorted((model / "loras").glob("*.safetensors")):
         written.append(loras / f"{name}-{path.name}")
-        shutil.copyfile(path, written[-1])
+        _copy(path, written[-1])
     return written
 
 
@@ -133,13 +133,17 @@ def ldm_config(model: Path, text: Path) -> dict:
 
 def _write_text_folder(model: Path, folder: Path) -> Path:
     """What the WebUI's transformers reads in place of a hub's model: configuration and vocabulary, no weights."""
-    folder.mkdir(parents=True, exist_ok=True)
     config = {**_config(model, "text_encoder"), "architectures": ["CLIPTextModel"], "model_type": "clip_text_model"}
-    (folder / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
-    (folder / "tokenizer_config.json").write_text(json.dumps(_TOKENIZER, indent=1), encoding="utf-8")
+    write_text(folder / "config.json", json.dumps(config, indent=1))
+    write_text(folder / "tokenizer_config.json", json.dumps(_TOKENIZER, indent=1))
     for file in ("vocab.json", "merges.txt"):
-        shutil.copyfile(model / "tokenizer" / file, folder / file)
+        _copy(model / "tokenizer" / file, folder / file)
     return folder
+
+
+def _copy(source: Path, path: Path) -> None:
+    with written_whole(path) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def _inside(part: str, rest: str) -> str:

@@ -99,7 +99,7 @@ def sample(pipe, recipe: Recipe, settings: Settings, rows: Rows, images: int = 1
            on_step: Callable[[int, int], None] | None = None, watch: Callable[[Tensor], None] | None = None,
            ) -> tuple[Tensor, Guide | None]:
     """Latents (images, c, h, w) of images that all begin with the seed's noise and add the same on their way, and what
-    guided them. on_step, watch: `denoise`'s. Raises `SciArtError` where rows beside the mixture's do not fit in memory.
+    guided them. on_step, watch: `denoise`'s. Raises `SciArtError` where it does not fit in memory.
     """
     scheduler = make_scheduler(settings.sampler, settings.scheduler, pipe.scheduler.config, [settings.seed] * images)
     width, height = (side // pipe.vae_scale_factor for side in rows.size)
@@ -114,7 +114,7 @@ def sample(pipe, recipe: Recipe, settings: Settings, rows: Rows, images: int = 1
                  else None)
         fusion = guide or fusion_of(rows.plan, recipe.composition)
         sampling = functools.partial(denoise, scheduler, rows, noise, generators, fusion, on_step, watch)
-        return unless_too_large(sampling, functools.partial(rows.too_many, noise)) if fusion else sampling(), guide
+        return unless_too_large(sampling, functools.partial(rows.too_many, noise)), guide
 
 
 def check_settings(pipe, settings: Settings) -> tuple[int, int]:

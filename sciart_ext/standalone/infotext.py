@@ -9,6 +9,8 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from ..whole_file import written_whole
+
 _PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 
 
@@ -29,12 +31,12 @@ def parse_infotext(text: str) -> dict[str, str]:
 
 
 def save_png(image: Image.Image, path: Path, text: str) -> Path:
-    """Saves a picture with its infotext."""
+    """Saves a picture with its infotext; by another ending than a PNG's in that format, without it."""
     info = PngInfo()
     info.add_text("parameters", text)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, pnginfo=info)
+    kind = Image.registered_extensions().get(Path(path).suffix.lower(), "PNG")
+    with written_whole(path) as temporary:
+        image.save(temporary, kind, pnginfo=info)
     return path
 
 

@@ -35,7 +35,17 @@ def load_pipeline(path: Path, config: Path | None = None, device: str | None = N
         raise SciArtError("model", f"{path.name} is a {type(pipe).__name__}; accepted: Stable Diffusion 1, 2 and XL")
     pipe.unet.requires_grad_(False)  # guidance asks for gradients of the latent alone
     pipe.set_progress_bar_config(disable=True)
+    if device == "cpu":
+        _unmap(pipe)
     return pipe.to(device)
+
+
+def _unmap(pipe) -> None:
+    """Weights that may still be parts of a mapped file get memory of their own, as they do on every other device: a
+    mapped file cannot be replaced on Windows, and one that is cut short meanwhile ends the program."""
+    for part in pipe.components.values():
+        for tensor in (*part.parameters(), *part.buffers()) if isinstance(part, torch.nn.Module) else ():
+            tensor.data = tensor.data.clone()
 
 
 def _load_folder(path: Path, dtype: torch.dtype):

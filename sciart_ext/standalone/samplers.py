@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
+import diffusers
+from diffusers.schedulers.scheduling_dpmsolver_sde import BrownianTreeNoiseSampler
 from torch import Tensor
 
 from ..errors import SciArtError, did_you_mean
@@ -37,8 +39,6 @@ def make_scheduler(sampler: str, schedule: str, config: dict, seed: int | list[i
     seed: for samplers that draw noise of their own; a list: of each picture of a batch. The schedule may also stand at
     the end of the sampler's name, as in `DPM++ 2M Karras`.
     """
-    import diffusers
-
     sampler, schedule = _split(sampler, schedule)
     class_name, settings, automatic = SAMPLERS[sampler]
     schedule = automatic if schedule == "Automatic" else schedule.lower()
@@ -53,6 +53,17 @@ def make_scheduler(sampler: str, schedule: str, config: dict, seed: int | list[i
             raise SciArtError("sampler", 'DPM++ SDE needs torchsde; pip install "sciart[standalone]"')
         settings["noise_sampler_seed"] = seed
     return getattr(diffusers, class_name).from_config(config, **settings)
+
+
+def start(scheduler, steps: int, latents: Tensor) -> None:
+    """Sets the scheduler's steps, on the CPU, where asking for them keeps no device waiting. Noise of the scheduler's
+    own is drawn on the CPU too, as the host draws it: the same whatever device the latents are on."""
+    scheduler.set_timesteps(steps)
+    if hasattr(scheduler, "noise_sampler"):
+        sigmas = scheduler.sigmas[scheduler.sigmas > 0]
+        drawn = BrownianTreeNoiseSampler(latents.cpu(), sigmas.min().item(), sigmas.max().item(),
+                                         scheduler.noise_sampler_seed)
+        scheduler.noise_sampler = lambda sigma, sigma_next: drawn(sigma, sigma_next).to(latents.device)
 
 
 @contextmanager

@@ -7,24 +7,22 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ..compose.fusion import Fusion, fused
 from ..errors import SciArtError
 from ..guidance.guide import Guide
-from ..memory import rows_that_fit, too_many_rows
+from ..memory import rows_that_fit, too_many_rows, unless_too_large
 from ..mixer.mixer import Mixer
+from ..mixer.refusal import too_large
 from ..plan import PassPlan, Row
 from ..schedule import step_progress
-from .samplers import alpha_at, sampler_step
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-    from .prompts import Embeddings
+from .prompts import Embeddings
+from .samplers import alpha_at, sampler_step, start
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,13 @@ class PromptRow:
 
     row: Row
     embeddings: Embeddings
+
+
+class Time(NamedTuple):
+    """One of the model's training times, as a number and as a tensor () where the UNet is."""
+
+    number: float
+    tensor: Tensor
 
 
 class Rows:
@@ -55,6 +60,7 @@ class Rows:
         """those of the plan's first pair in the end"""
         self.cfg_scale = cfg_scale
         self.size = size
+        self._time_ids = _time_ids(size, rows[0].embeddings)
 
     @property
     def differ(self) -> bool:
@@ -67,7 +73,7 @@ class Rows:
         with self.mixer:
             yield
 
-    def call(self, inputs: Tensor, time: Tensor, progress: float, rows: Sequence[PromptRow]) -> Tensor:
+    def call(self, inputs: Tensor, time: Time, progress: float, rows: Sequence[PromptRow]) -> Tensor:
         """inputs (images, c, h, w), as the scheduler scales them → predictions (rows, images, c, h, w)."""
         images = len(inputs)
         self.mixer.set_gates([self.gates(progress, row.row, image) for row in rows for image in range(images)])
@@ -75,18 +81,16 @@ class Rows:
         added = None
         if rows[0].embeddings.pooled is not None:
             pooled = torch.cat([row.embeddings.pooled.expand(images, -1) for row in rows])
-            width, height = self.size
-            sizes = torch.tensor([[height, width, 0, 0, height, width]], dtype=pooled.dtype, device=pooled.device)
-            added = {"text_embeds": pooled, "time_ids": sizes.expand(len(pooled), -1)}
+            added = {"text_embeds": pooled, "time_ids": self._time_ids.expand(len(pooled), -1)}
         called = inputs.repeat(len(rows), 1, 1, 1)
-        return self.unet(called, time, encoder_hidden_states=text, added_cond_kwargs=added).sample.unflatten(
+        return self.unet(called, time.tensor, encoder_hidden_states=text, added_cond_kwargs=added).sample.unflatten(
             0, (len(rows), images))
 
     def gates(self, progress: float, row: Row, image: int) -> tuple[float, ...]:
         """One gate per LoRA in this row of this image."""
         return self.plan.gates(progress, row)
 
-    def predict(self, inputs: Tensor, time: Tensor, progress: float, fusion: Fusion | None) -> Tensor:
+    def predict(self, inputs: Tensor, time: Time, progress: float, fusion: Fusion | None) -> Tensor:
         """The prediction (images, c, h, w) after fusion and classifier-free guidance."""
         fusing = fusion is not None and fusion.is_fusing(progress)
         rows = [*self.cond, *self.uncond] if fusing else [self.cond[0], *self.uncond[-1:]]
@@ -101,16 +105,16 @@ class Rows:
         weights = fusion.weights(cond, progress, functools.partial(self._noise, inputs, time))
         return self._with_cfg(*fused(cond, uncond, weights))
 
-    def _noise(self, inputs: Tensor, time: Tensor, predictions: Tensor) -> Tensor:
+    def _noise(self, inputs: Tensor, time: Time, predictions: Tensor) -> Tensor:
         """Predicted noise of the model's predictions (images, pairs, c, h, w), up to a factor."""
         if self.prediction_type != "v_prediction":
             return predictions
-        alpha = alpha_at(self.alphas, float(time))
+        alpha = alpha_at(self.alphas, time.number)
         return alpha**0.5 * predictions + (1 - alpha) ** 0.5 * inputs.unsqueeze(1)
 
     def denoised(self, inputs: Tensor, time: int, progress: float) -> Tensor:
         """What the plain row alone makes of variance preserving latents at a training time: they without noise."""
-        at = torch.tensor(time, device=inputs.device)
+        at = Time(time, torch.full((), time, device=inputs.device))
         found = self.call(inputs, at, progress, [self.plain, *self.uncond[:1]])
         prediction, alpha = self._with_cfg(found[0], found[-1]), float(self.alphas[time])
         if self.prediction_type == "v_prediction":
@@ -118,13 +122,17 @@ class Rows:
         return (inputs - (1 - alpha) ** 0.5 * prediction) / alpha**0.5
 
     @torch.no_grad()
-    def too_many(self, inputs: Tensor) -> SciArtError:
-        """The refusal of all rows of these inputs (images, c, h, w), which have not fitted; finds out what would."""
-        images, time, most = len(inputs), torch.tensor(0, device=inputs.device), self.mixer.rows_called
-        fitting = rows_that_fit(lambda rows: self.call(inputs[:1].expand(rows, -1, -1, -1), time, 0.0, self.cond[:1]),
-                                most)
+    def too_many(self, inputs: Tensor) -> SciArtError | None:
+        """The refusal of these inputs (images, c, h, w), which have not fitted; finds out what would."""
+        images, time, most = len(inputs), Time(0, torch.tensor(0, device=inputs.device)), self.mixer.rows_called
+
+        def call(rows: int) -> Tensor:
+            return self.call(inputs[:1], time, 0.0, self.cond[:1] * rows)
+
+        if not self.plan.own:
+            return too_large(self.mixer, call, images)
         each, merged = len(self.cond) + len(self.uncond), 2 if self.uncond else 1
-        return too_many_rows(most, fitting, images, each, [(images * merged, "compose merge")])
+        return too_many_rows(most, rows_that_fit(call, most), images, each, [(images * merged, "compose merge")])
 
     def _with_cfg(self, cond: Tensor, uncond: Tensor) -> Tensor:
         return uncond + self.cfg_scale * (cond - uncond) if self.uncond else cond
@@ -140,29 +148,31 @@ def denoise(scheduler, rows: Rows, noise: Tensor, generators: Sequence[torch.Gen
     """
     steps = rows.plan.steps
     guide = fusion if isinstance(fusion, Guide) else None
-    scheduler.set_timesteps(steps, device=noise.device)
+    start(scheduler, steps, noise)
+    there = scheduler.timesteps.to(noise.device)
     latents = noise * scheduler.init_noise_sigma
     takes = inspect.signature(scheduler.step).parameters
     options = {"generator": list(generators)} if "generator" in takes else {}
     if watch is not None:
         watch(latents)
-    for evaluation, time in enumerate(scheduler.timesteps):
+    for evaluation, now in enumerate(scheduler.timesteps):
+        time = Time(float(now), there[evaluation])
         step = sampler_step(evaluation, scheduler.order)
         progress = step_progress(step, steps)
-        inputs = scheduler.scale_model_input(latents, time)
+        inputs = scheduler.scale_model_input(latents, now)
         if guide is not None:
-            guide.look_ahead(inputs, round(float(time)), rows.alphas, rows.denoised)
+            guide.look_ahead(inputs, round(time.number), rows.alphas, rows.denoised)
             if evaluation == step * scheduler.order:
                 times = guide.times(step, steps)
                 call = functools.partial(rows.call, time=time, progress=progress, rows=[rows.plain])
                 updated = guide.update(inputs, progress, times, call)
                 if times:
-                    latents = latents + (updated - inputs) / scheduler.scale_model_input(torch.ones_like(latents), time)
+                    latents = latents + (updated - inputs) / scheduler.scale_model_input(torch.ones_like(latents), now)
                     inputs = updated
             if evaluation + 1 == len(scheduler.timesteps):
                 guide.watch(progress)
         prediction = rows.predict(inputs, time, progress, fusion)
-        latents = scheduler.step(prediction, time, latents, **options).prev_sample
+        latents = scheduler.step(prediction, now, latents, **options).prev_sample
         last = evaluation + 1 == len(scheduler.timesteps)
         if last or sampler_step(evaluation + 1, scheduler.order) > step:
             if watch is not None:
@@ -172,9 +182,18 @@ def denoise(scheduler, rows: Rows, noise: Tensor, generators: Sequence[torch.Gen
     return latents
 
 
-@torch.no_grad()
 def decode(pipe, latents: Tensor) -> list[Image.Image]:
-    """The pictures of latents (images, c, h, w). SDXL's autoencoder overflows in half precision: it says so itself."""
+    """The pictures of latents (images, c, h, w). Raises `SciArtError` where one does not fit in memory."""
+    def refusal() -> SciArtError | None:
+        return None if len(latents) > 1 else SciArtError(
+            "width", "out of memory in the autoencoder, after the last step; accepted: a smaller picture")
+
+    return unless_too_large(functools.partial(_decoded, pipe, latents), refusal)
+
+
+@torch.no_grad()
+def _decoded(pipe, latents: Tensor) -> list[Image.Image]:
+    """SDXL's autoencoder overflows in half precision: it says so itself."""
     vae = pipe.vae
     dtype = vae.dtype
     upcast = dtype == torch.float16 and vae.config.force_upcast
@@ -186,3 +205,13 @@ def decode(pipe, latents: Tensor) -> list[Image.Image]:
         if upcast:
             vae.to(dtype)
     return pipe.image_processor.postprocess(decoded, output_type="pil")
+
+
+def _time_ids(size: tuple[int, int], embeddings: Embeddings) -> Tensor | None:
+    """What SDXL is told of the picture's size (1, 6): the original's, where it was cut, the target's; no other model
+    is told any."""
+    if embeddings.pooled is None:
+        return None
+    width, height = size
+    return torch.tensor([[height, width, 0, 0, height, width]], dtype=embeddings.pooled.dtype,
+                        device=embeddings.pooled.device)

@@ -10,7 +10,7 @@ from pathlib import Path
 import gradio as gr
 
 from ..errors import SciArtError
-from ..presets import PresetStore
+from ..presets import PresetStore, write_json
 from .notices import notice
 
 FILE = "sciart-presets.json"
@@ -70,11 +70,11 @@ class PresetsActions:
         """(file of one's own presets, status)."""
         try:
             own = [self.store.read(preset) for preset in self.store.names()]
+            data = {preset.name: preset.data for preset in own if not preset.builtin}
+            path = Path(tempfile.mkdtemp(prefix="sciart-")) / FILE
+            write_json(path, data)
         except SciArtError as error:
             return gr.update(), notice(error)
-        data = {preset.name: preset.data for preset in own if not preset.builtin}
-        path = Path(tempfile.mkdtemp(prefix="sciart-")) / FILE
-        path.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
         return gr.update(value=str(path), visible=True), notice(f"{len(data)} presets")
 
     def imported(self, upload) -> tuple:

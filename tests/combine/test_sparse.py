@@ -134,12 +134,16 @@ def test_random_entries_are_as_many_as_the_density_says_and_leave_the_mean():
     assert float(combine("dare-linear", deltas, (1.0,), density=0.3).mean()) == pytest.approx(1.0, abs=0.02)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (8, 8), (7, 9, 3)])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (8, 8), (19, 27)])
 def test_masks_come_back_from_their_bits(shape):
-    mask = torch.rand(shape, generator=torch.Generator().manual_seed(1)) < 0.5
-    packed = masks.pack(mask)
-    assert packed.numel() == -(-mask.numel() // 8)
-    assert torch.equal(masks.unpack(packed, shape, torch.device("cpu")), mask)
+    two = torch.rand((2, *shape), generator=torch.Generator().manual_seed(1)) < 0.5
+    packed = torch.stack([masks.pack(mask) for mask in two])
+    assert packed[0].numel() == -(-two[0].numel() // 8)
+    bits = masks.Bits(packed, masks.PLACES, shape)
+    assert torch.equal(bits.whole(), two)
+    for start in range(0, shape[0], 8):
+        rows = slice(start, min(start + 8, shape[0]))
+        assert torch.equal(bits.rows(rows), two[:, rows])
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -42,8 +42,13 @@ def test_a_failed_run_leaves_no_trace(host: HostServer, before, where, given) ->
     host.post("/probe/reset")
     host.post("/probe/fault", {"where": where, "at": 1 if where == "text_encoder" else 2})
     failed = host.txt2img(**with_recipe(given))
-    assert failed.status == 500
-    assert "probe" in failed.text
+    if where == "oom":
+        assert failed.status == 422
+        assert failed.json["detail"]["field"] in ("execution", "compose")
+        assert "out of memory: 2 rows at once do not fit" in failed.json["detail"]["message"]
+    else:
+        assert failed.status == 500
+        assert "probe" in failed.text
 
 
 @pytest.mark.parametrize("given", RECIPES[:2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ pytest.importorskip("transformers")
 
 from random_model import write_random_model
 
+from sciart_ext.errors import SciArtError
 from sciart_ext.influence.analysis import analyse
 from sciart_ext.influence.shapley import exact_shares
 from sciart_ext.influence.subsets import Question, ask
@@ -105,6 +107,25 @@ def test_batches_of_another_size_give_the_same(tiny):
     whole, split = made(tiny), made(tiny, at_once=3)
     for one in range(8):
         assert np.abs(whole[one].picture.astype(int) - split[one].picture).max() <= 2
+
+
+@pytest.mark.parametrize("recipe", [{}, {"compose": "composite"}], ids=["merge", "composite"])
+def test_pictures_that_do_not_fit_at_once_are_made_fewer_at_a_time_and_one_that_does_not_is_refused(tiny, recipe):
+    settings = replace(SETTINGS, steps=1, width=64, height=64)
+    whole = made(tiny, [0, 3, 7], settings=settings, recipe=recipe)
+
+    def made_with(room):
+        def check(module, args):
+            if len(args[0]) > room:
+                torch.empty(1 << 55, dtype=torch.uint8)
+        with tiny[0].unet.conv_in.register_forward_pre_hook(check):
+            return made(tiny, [0, 3, 7], settings=settings, recipe=recipe)
+
+    each = 6 if recipe else 2
+    for one, run in made_with(each).items():
+        assert np.abs(run.picture.astype(int) - whole[one].picture).max() <= 2
+    with pytest.raises(SciArtError, match=f"out of memory: {each} rows at once do not fit, 1 would; accepted: "):
+        made_with(1)
 
 
 def test_it_tells_its_progress_and_goes_on_where_it_was_cancelled(tiny):

@@ -35,9 +35,9 @@ def rebuilt(monkeypatch):
     """The names of the layers that have been merged since it was cleared."""
     names, write = [], MergedStack.write
 
-    def counted(stack, stale, gates):
+    def counted(stack, stale, gates, ranks):
         names.extend(slot.layers[0].name for slot in stale)
-        write(stack, stale, gates)
+        write(stack, stale, gates, ranks)
 
     monkeypatch.setattr(MergedStack, "write", counted)
     return names

@@ -52,6 +52,16 @@ def test_a_second_question_reads_no_file_again(files):
     assert all("error" in card for card in cards.told(files, None, "", FOREVER))
 
 
+def test_a_file_that_is_gone_is_told_and_hides_no_other(files):
+    cards = Cards()
+    files["b1"].unlink()
+    told = {card["name"]: card for card in cards.told(files, None, "", FOREVER)}
+    assert told["b1"]["error"] == "b1.safetensors: no such file" and told["b1"]["bytes"] == 0
+    assert [name for name in told if "error" in told[name]] == ["A none", "b1"]
+    files["b1"].write_bytes(files["b0"].read_bytes())
+    assert "error" not in {card["name"]: card for card in cards.told(files, None, "", FOREVER)}["b1"]
+
+
 def test_a_file_that_has_changed_is_read_again(files):
     cards = Cards()
     before = cards.told(files, None, "", FOREVER)

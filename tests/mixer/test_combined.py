@@ -26,9 +26,11 @@ from sciart_ext.combine.orthogonal import Product, order_of
 from sciart_ext.combine.settings import Combination, CombiningSettings
 from sciart_ext.combine.sparse import SparseCombination
 from sciart_ext.lora.blocks import group_of
-from sciart_ext.mixer import combined as combined_module
+from sciart_ext.mixer import orthogonal_layer
+from sciart_ext.mixer.gates import Gates
 from sciart_ext.mixer.mixer import Mixer
 from sciart_ext.mixer.mixture import Part, bind
+from sciart_ext.mixer.sparse_layer import SparseLayer
 from sciart_ext.mixer.targets import clip_layers, diffusers_unet_layers, open_clip_layers
 from sciart_ext.recipe import LoraEntry
 
@@ -151,14 +153,14 @@ def test_gradients_are_those_of_the_dense_model(bench, snapshot, method, rows):
 
 def test_a_gradient_does_not_hold_the_deltas_of_all_layers(bench, monkeypatch):
     """They are made again on the way back."""
-    made, original = [], combined_module.SparseLayer.delta
+    made, original = [], SparseLayer.delta
 
-    def delta(layer, gates, weight):
-        result = original(layer, gates, weight)
+    def delta(layer, *given):
+        result = original(layer, *given)
         made.append(weakref.ref(result))
         return result
 
-    monkeypatch.setattr(combined_module.SparseLayer, "delta", delta)
+    monkeypatch.setattr(SparseLayer, "delta", delta)
     loras, (x, text) = [bench.lora("ff.net", seed=1)], bench.inputs(1)
     with bench.mixer(loras, "branch", combination=combination("ties"), memory_limit=0) as mixer:
         mixer.set_gates([[0.5]])
@@ -171,20 +173,19 @@ def test_a_gradient_does_not_hold_the_deltas_of_all_layers(bench, monkeypatch):
 
 def test_a_hosts_autocast_does_not_round_the_combination(bench):
     layer = bench.mixer(three_loras(bench), combination=combination("ties"))._layers[0]
-    weights = torch.tensor([GATES])
     results = []
     for enabled in (False, True):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
-            original = layer.target.weight().detach().flatten(1)
+            original = layer.target.weight().detach()
             results.append(torch.empty_like(original))
-            layer.write_merged(original, results[-1], weights)
+            layer.write_merged(original, results[-1], Gates([GATES]))
     assert torch.equal(*results)
 
 
 @pytest.mark.parametrize("limit", [None, 20_000, 0])
 def test_combinations_of_rows_are_kept_while_they_are_used_as_far_as_there_is_room(bench, snapshot, monkeypatch, limit):
-    made, original = [], SparseCombination.__call__
-    monkeypatch.setattr(SparseCombination, "__call__", lambda *given: made.append(1) or original(*given))
+    made, original = [], SparseCombination.blocks
+    monkeypatch.setattr(SparseCombination, "blocks", lambda *given: made.append(1) or original(*given))
     loras, (x, text) = three_loras(bench), bench.inputs(len(ROWS))
     with bench.mixer(loras, "branch", combination=combination("ties"), memory_limit=limit) as mixer:
         counts, outputs = [], []
@@ -193,12 +194,11 @@ def test_combinations_of_rows_are_kept_while_they_are_used_as_far_as_there_is_ro
             outputs.append(bench(x, text))
             counts.append(len(made))
             made.clear()
-        kept = [tensor for layer in mixer._layers for tensor in layer._kept._deltas.values()]
-        held = sum(tensor.numel() * tensor.element_size() for tensor in kept)
-        assert held == mixer._layers[0]._kept._room.used <= (limit if limit is not None else 2**30)
+        room, held = mixer._layers[0]._room, sum(layer._joined.nbytes for layer in mixer._layers)
+        assert held == room.used <= (limit if limit is not None else 2**30)
         mixer.release()
-    assert torch.equal(outputs[0], outputs[2]) and not any(layer._kept._deltas for layer in mixer._layers)
-    assert mixer._layers[0]._kept._room.used == 0 and counts[0] > 0
+    assert torch.equal(outputs[0], outputs[2]) and not any(layer._joined.nbytes for layer in mixer._layers)
+    assert room.used == 0 and counts[0] > 0
     if limit is None:
         assert counts[1:3] == [0, 0] and 0 <= counts[3] < counts[0] and held > 20_000
     else:
@@ -208,7 +208,7 @@ def test_combinations_of_rows_are_kept_while_they_are_used_as_far_as_there_is_ro
 @pytest.mark.parametrize("method", METHODS)
 def test_what_the_files_decide_is_not_found_again_when_gates_change(bench, method, monkeypatch):
     found = []
-    for module, name in ((masks, "largest"), (masks, "at_random"), (combined_module, "orthogonal")):
+    for module, name in ((masks, "largest"), (masks, "at_random"), (orthogonal_layer, "orthogonal")):
         original = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *given, of=original: found.append(1) or of(*given))
     loras, (x, text) = three_loras(bench), bench.inputs()
@@ -225,14 +225,15 @@ def test_orders_that_are_kept_are_few(bench):
     loras = [bench.lora("attn1.to_q", seed=seed) for seed in range(1, 5)]
     mixer = bench.mixer(loras, "merge", combination=combination("orthogonal"))
     layer = mixer._layers[0]
+    here = torch.device("cpu"), torch.float32
     for i in range(20):
-        layer.in_order(tuple(sorted(range(4), key=lambda k: (k * 7 + i * 3) % 5 + k / 10 * (i % 3))))
+        layer.in_order(tuple(sorted(range(4), key=lambda k: (k * 7 + i * 3) % 5 + k / 10 * (i % 3))), *here)
     for a in range(4):
         for b in range(4):
             for c in range(4):
                 if len({a, b, c}) == 3:
-                    layer.in_order((a, b, c))
-    assert len(layer._by_order) == combined_module.ORDERS_KEPT
+                    layer.in_order((a, b, c), *here)
+    assert len(layer._by_order) == orthogonal_layer.ORDERS_KEPT
 
 
 def test_sparse_layers_are_merged_wherever_memory_allows(bench):

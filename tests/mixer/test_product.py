@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+from contextlib import contextmanager
+
 import pytest
 import torch
 
 from sciart_ext.mixer import product
-from sciart_ext.mixer.product import add_times, times
+from sciart_ext.mixer.product import add_times, times, unrounded
 
 RANKS = [1, 8, 96]
 SHAPES = [(6,), (3, 5), (2, 3, 5)]
@@ -67,3 +70,58 @@ def test_each_route_is_the_one_it_is_taken_for(route):
     with torch.profiler.profile() as profile:
         times(random(4, 160), random(96, 160))
     assert any("conv" in event.key for event in profile.key_averages()) == (route == "convolved")
+
+
+DEVICE_TYPES = ["cpu", "cuda", "mps", "xpu", "hpu", "xla", "ipu", "mtia", "vulkan", "meta", "privateuseone"]
+
+
+@pytest.mark.parametrize("kind", DEVICE_TYPES)
+def test_a_hosts_autocast_is_off_on_every_type_of_device_that_has_one_and_others_raise_nothing(kind):
+    device = torch.device(kind)
+    if not has_autocast(kind):
+        with unrounded(device):
+            return
+    with switched_on(kind):
+        with unrounded(device):
+            assert not is_on(kind)
+        assert is_on(kind)
+    assert not is_on(kind)
+
+
+def has_autocast(kind):
+    """As torch itself says; older ones, which cannot be asked, have it on these."""
+    asked = getattr(torch.amp, "is_autocast_available", {"cpu", "cuda"}.__contains__)
+    return asked(kind) and kind != "privateuseone"  # of which torch says yes without a backend behind it
+
+
+def is_on(kind):
+    return torch.is_autocast_enabled(kind) if hasattr(torch.amp, "is_autocast_available") else {
+        "cpu": torch.is_autocast_cpu_enabled, "cuda": torch.is_autocast_enabled}[kind]()
+
+
+@contextmanager
+def switched_on(kind):
+    """Without the device: torch.autocast itself would not switch it on."""
+    switch = functools.partial(torch.set_autocast_enabled, kind) if hasattr(torch.amp, "is_autocast_available") else {
+        "cpu": torch.set_autocast_cpu_enabled, "cuda": torch.set_autocast_enabled}[kind]
+    switch(True)
+    try:
+        yield
+    finally:
+        switch(False)
+
+
+def test_a_hosts_tf32_costs_a_merge_less_than_half_precision_rounds_the_weight():
+    """The reason why it is left on: as a host has it, who computes its own LoRAs so."""
+    weight = 0.05 * random(320, 768)
+    up, down = 0.005 * random(320, 32), random(32, 768)
+    exact = weight.double() + up.double() @ down.double()
+    assert 0.4 < (exact - weight).std() / weight.std() < 0.8  # more than LoRAs change a weight by
+    merged = weight.double() + as_tf32(up).double() @ as_tf32(down).double()
+    assert (merged - exact).std() < (exact.half().double() - exact).std()
+
+
+def as_tf32(x):
+    """float32 with 10 bits of mantissa, rounded to the nearest."""
+    bits = x.view(torch.int32)
+    return (((bits + 0xFFF + ((bits >> 13) & 1)) >> 13) << 13).view(torch.float32)

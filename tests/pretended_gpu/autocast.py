@@ -42,5 +42,6 @@ def _casting(name: str, dtype: torch.dtype | None):
             return tensor.to(to) if tensor.device.type == "gpu" and tensor.dtype in FLOATS else tensor
 
         with torch._C._ExcludeDispatchKeyGuard(below):
-            return operator(*with_tensors(args, cast), **dict(zip(kwargs, with_tensors(list(kwargs.values()), cast))))
+            return operator(*with_tensors(args, cast), **{key: with_tensors(value, cast)
+                                                          for key, value in kwargs.items()})
     return run

@@ -8,10 +8,12 @@ from unittest import mock
 
 import torch
 from torch import nn
-from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
+from torch.utils import _python_dispatch  # torch 2.1 has not all of it
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from . import backend, pinned
 from .counts import Counts, engine_line, foreach_launches, stored_bytes
+from .functions import Functions
 from .leaves import tensors_in, with_tensors
 from .memory import Memory
 from .operators import COPIES, GATHERING, INDEXED, NO_KERNEL, OVERWRITING, WAITING, argument, is_view, name_of, writes
@@ -30,7 +32,7 @@ class PretendedGpu(TorchDispatchMode):
         self.memory = Memory(total_memory, limit)
         self.counts = Counts()
         self._counting = [self.counts]
-        self._patches: ExitStack | None = None
+        self._entered: ExitStack | None = None
 
     @contextmanager
     def counting(self) -> Iterator[Counts]:
@@ -47,26 +49,25 @@ class PretendedGpu(TorchDispatchMode):
             raise RuntimeError("one pretended GPU at a time")
         backend.set_up()
         with ExitStack() as stack:
-            for owner, name, stand_in in ((torch, "tensor", _factory(torch.tensor)),
-                                          (torch, "as_tensor", _factory(torch.as_tensor)),
-                                          (torch.Tensor, "is_pinned", pinned.is_pinned),
-                                          (torch.Tensor, "pin_memory", pinned.pin_memory)):
-                stack.enter_context(mock.patch.object(owner, name, stand_in))
+            stack.enter_context(Functions())
             stack.enter_context(mock.patch.object(Elsewhere, "gpu", self))
             # gradients in this thread: torch starts those of devices at its first gradient, perhaps before set_up
             stack.enter_context(torch.autograd.set_multithreading_enabled(False))
             super().__enter__()
-            self._patches = stack.pop_all()
+            self._entered = stack.pop_all()
         return self
 
     def __exit__(self, *exception) -> None:
         super().__exit__(*exception)
-        self._patches.close()
+        self._entered.close()
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing here is compiled, and keeping the compiler out of it takes time at every operator
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        tensors = tensors_in((args, list(kwargs.values())))
-        if _goes_to(kwargs) == backend.NAME or any(isinstance(tensor, Elsewhere) for tensor in tensors):
+        if Elsewhere in types or _goes_to(kwargs) == backend.NAME:
             return self.run(func, args, kwargs)
         if kwargs.get("pin_memory"):
             return pinned.pin(func(*args, **{**kwargs, "pin_memory": False}))
@@ -75,14 +76,16 @@ class PretendedGpu(TorchDispatchMode):
     def run(self, func, args: tuple, kwargs: dict) -> object:
         """The operator on the CPU tensors that hold the numbers, and its results where they belong."""
         name, to = name_of(func), _goes_to(kwargs)
-        tensors = tensors_in((args, list(kwargs.values())))
+        tensors = tensors_in(args) + tensors_in(kwargs.values())
         _refuse_mixed(name, args, tensors)
-        options = dict(zip(kwargs, with_tensors(list(kwargs.values()), _here)))
+        options = {key: with_tensors(value, _here) for key, value in kwargs.items()}
+        if to is not None:
+            options["device"] = "cpu"
         if options.get("pin_memory"):
             options["pin_memory"] = False
-        found = self.compute(func, with_tensors(args, _here), options)
+        found = func(*with_tensors(args, _here), **options)
         results = tensors_in([found])
-        self._count(func, name, args, kwargs, results)
+        self._count(func, name, args, kwargs, tensors, results)
         if to == "cpu" or (to is None and not any(isinstance(one, Elsewhere) for one in tensors)):
             if name == "_to_copy" and kwargs.get("non_blocking"):  # torch copies into pinned memory then
                 pinned.pin(found)
@@ -91,14 +94,10 @@ class PretendedGpu(TorchDispatchMode):
             return args[0]  # the CPU's, copied into
         for result in results:
             self.memory.allocated(result.untyped_storage())
-        found = with_tensors((found,), Elsewhere)[0]
-        return return_and_correct_aliasing(func, args, kwargs, found) if tensors else found
-
-    def compute(self, func, args: tuple, options: dict) -> object:
-        """The operator on what holds the numbers."""
-        if options.get("device") is not None:
-            options["device"] = "cpu"
-        return func(*args, **options)
+        found = with_tensors(found, Elsewhere)
+        if not (is_view(func) or writes(func)):
+            return found
+        return _python_dispatch.return_and_correct_aliasing(func, args, kwargs, found)
 
     def waited(self, name: str) -> None:
         """The host waits for the device."""
@@ -106,7 +105,8 @@ class PretendedGpu(TorchDispatchMode):
         for counts in self._counting:
             counts.waits[name, line] += 1
 
-    def _count(self, func, name: str, args: tuple, kwargs: dict, results: list[torch.Tensor]) -> None:
+    def _count(self, func, name: str, args: tuple, kwargs: dict, tensors: list[torch.Tensor],
+               results: list[torch.Tensor]) -> None:
         if name in COPIES:
             crossing = list(_crossing(func, name, args, kwargs, results))
             for source, _, waits in crossing:
@@ -129,7 +129,7 @@ class PretendedGpu(TorchDispatchMode):
         kernels, launches = 1, 1
         if name.startswith("_foreach_"):
             kernels, launches = _foreach(args, results)
-        moved_bytes = _bytes(name, args, kwargs, results)
+        moved_bytes = _bytes(name, args, kwargs, tensors, results)
         for counts in self._counting:
             counts.kernels[name] += kernels
             counts.launches += launches
@@ -144,19 +144,6 @@ class PretendedGpu(TorchDispatchMode):
 def moved(module: nn.Module) -> nn.Module:
     """The module with its parameters and buffers on the pretended GPU."""
     return module.to(backend.NAME)
-
-
-def _factory(plain):
-    """torch.tensor or torch.as_tensor, which work below the dispatcher: a CPU tensor that is then copied."""
-    def make(data, *, dtype: torch.dtype | None = None, device: object = None, pin_memory: bool = False, **options):
-        if isinstance(data, Elsewhere):
-            device, data = data.device if device is None else device, data.detach()
-            made = data.to(device, data.dtype if dtype is None else dtype)
-        else:
-            made = plain(data, dtype=dtype, device="cpu", **options)
-            made = made if device is None else made.to(device)
-        return pinned.pin(made) if pin_memory else made
-    return make
 
 
 def _here(tensor: torch.Tensor) -> torch.Tensor:
@@ -213,9 +200,9 @@ def _foreach(args: tuple, results: list[torch.Tensor]) -> tuple[int, int]:
     return (len(lists[0]), len(lists[0])) if launches is None else (1, launches)
 
 
-def _bytes(name: str, args: tuple, kwargs: dict, results: list[torch.Tensor]) -> int:
+def _bytes(name: str, args: tuple, kwargs: dict, tensors: list[torch.Tensor], results: list[torch.Tensor]) -> int:
     """Read and written by a kernel."""
-    only_written = []
+    only_written = tensors_in([kwargs.get("out")])
     written = results
     if name.startswith("_foreach_") and not results:
         written = args[0]
@@ -224,8 +211,7 @@ def _bytes(name: str, args: tuple, kwargs: dict, results: list[torch.Tensor]) ->
     if name == "_foreach_copy_":
         only_written += args[0]
     unread = {id(one) for one in only_written}
-    given = tensors_in((args, [value for key, value in kwargs.items() if key != "out"]))  # `out` may be read too
-    read = {id(one): one for one in given if id(one) not in unread}
+    read = {id(one): one for one in tensors if id(one) not in unread}
     total = sum(map(stored_bytes, read.values())) + sum(map(stored_bytes, written))
     if name in GATHERING:
         total += stored_bytes(results[0]) - stored_bytes(args[0])

@@ -21,8 +21,10 @@ def tensors_in(values: Iterable) -> list[torch.Tensor]:
     return found
 
 
-def with_tensors(values: list | tuple, change: Callable[[torch.Tensor], object]) -> list | tuple:
-    """The same with `change(tensor)` in place of each tensor."""
-    changed = [change(value) if isinstance(value, torch.Tensor) else
-               with_tensors(value, change) if isinstance(value, (list, tuple)) else value for value in values]
-    return changed if isinstance(values, list) else tuple(changed)
+def with_tensors(value: object, change: Callable[[torch.Tensor], object]) -> object:
+    """The value with `change(tensor)` in place of each tensor in it."""
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)([with_tensors(one, change) for one in value])
+    return value

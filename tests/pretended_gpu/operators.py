@@ -26,6 +26,7 @@ OVERWRITING = {"copy_", "fill_", "zero_", "normal_", "uniform_", "random_", "ber
 """They write their first argument without reading it."""
 
 
+@functools.cache
 def name_of(func) -> str:
     """`add_` of aten.add_.Tensor."""
     return func.__name__.split(".")[0]

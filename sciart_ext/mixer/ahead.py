@@ -1,0 +1,74 @@
+"""The merged weights of the next step, made on a stream of their own while this step runs.
+
+They take the memory of merged weights once more. Streams are CUDA's; on other devices the weights are made early, which
+gains nothing, but is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+
+from .gates import Gates
+from .merged import MergedStack, Weights, copy_originals
+from .product import unrounded
+from .stack import GateTable
+
+
+class Ahead:
+    """What is made ahead for the stacks of one module."""
+
+    def __init__(self, stacks: Sequence[MergedStack], table: GateTable):
+        self._stacks = stacks
+        self._table = table
+        self._stream: torch.cuda.Stream | None = None
+        self._made: tuple[tuple[float, ...], list[MergedStack]] | None = None
+
+    @torch.no_grad()
+    def make(self, gates: Gates, device: torch.device) -> None:
+        """Begins with the stacks whose gates, the same in all rows, will have changed; what is shown now stays."""
+        self.forget()
+        changing = [stack for stack in self._stacks if stack.weights is not None and stack.stale(gates)]
+        for stack in changing:
+            originals = stack.originals()
+            if stack.spare is None or not stack.spare.fits(originals):
+                stack.spare = Weights(originals)
+        with self._apart(device), unrounded(device):
+            ranks = self._table.of(gates, device)
+            copy_originals([(stack, stack.spare) for stack in changing])
+            for stack in changing:
+                stack.add_all(stack.spare, ranks[stack.stack])
+        for stack in changing:
+            for slot in stack.slots:
+                slot.remember()
+        self._made = (gates.uniform, changing)
+
+    def take(self, gates: Gates) -> None:
+        """Shows what was made for these gates, where the host's own weights are still those it was made from."""
+        if self._made is None or self._made[0] != gates.uniform:
+            return
+        _, stacks = self._made
+        self.forget()
+        for stack in stacks:
+            if all(slot.is_as_remembered() for slot in stack.slots):
+                stack.show_spare(gates)
+
+    def forget(self) -> None:
+        """Nothing is taken of what was made; the device is done with it before its memory is used again."""
+        self._made = None
+        if self._stream is not None:
+            torch.cuda.current_stream(self._stream.device).wait_stream(self._stream)
+
+    @contextmanager
+    def _apart(self, device: torch.device) -> Iterator[None]:
+        """What is launched in it runs beside the model, once all that was launched before is done."""
+        if device.type != "cuda":
+            yield
+            return
+        if self._stream is None:
+            self._stream = torch.cuda.Stream(device)
+        self._stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(self._stream):
+            yield
