@@ -44,17 +44,18 @@ class Ddim:
         betas = torch.linspace(0.00085**0.5, 0.012**0.5, TRAINED_TIMES, dtype=torch.float64) ** 2
         self.alphas_cumprod = (1 - betas).cumprod(0).float()
         self.config = SimpleNamespace(prediction_type="epsilon")
-        self.timesteps: list[int] = []
+        self.timesteps = torch.empty(0)
 
-    def set_timesteps(self, steps: int, device: torch.device) -> None:
-        self.timesteps = [TRAINED_TIMES - 1 - number * (TRAINED_TIMES // steps) for number in range(steps)]
+    def set_timesteps(self, steps: int) -> None:
+        self.timesteps = TRAINED_TIMES - 1 - torch.arange(steps) * (TRAINED_TIMES // steps)
 
-    def scale_model_input(self, latents: Tensor, time: int) -> Tensor:
+    def scale_model_input(self, latents: Tensor, time: Tensor) -> Tensor:
         return latents
 
-    def step(self, noise: Tensor, time: int, latents: Tensor) -> SimpleNamespace:
-        before = time - TRAINED_TIMES // len(self.timesteps)
-        alpha, following = (float(self.alphas_cumprod[max(one, 0)]) for one in (time, before))
+    def step(self, noise: Tensor, time: Tensor, latents: Tensor) -> SimpleNamespace:
+        now = int(time)
+        before = now - TRAINED_TIMES // len(self.timesteps)
+        alpha, following = (float(self.alphas_cumprod[max(one, 0)]) for one in (now, before))
         clean = (latents - (1 - alpha) ** 0.5 * noise) / alpha**0.5
         return SimpleNamespace(prev_sample=following**0.5 * clean + (1 - following) ** 0.5 * noise)
 
@@ -79,9 +80,8 @@ def _rows(bench: Bench, picture: Picture, mixer: Mixer) -> Rows:
     prompts = [PromptRow(row, SimpleNamespace(tokens=text[None], pooled=None))
                for row, text in zip(plan.encoded_rows(), bench.text.repeat(2, 1, 1))]
 
-    def unet(x: Tensor, time: int | Tensor, encoder_hidden_states: Tensor, added_cond_kwargs: None) -> SimpleNamespace:
-        times = torch.as_tensor(time, device=x.device).expand(len(x))
-        return SimpleNamespace(sample=bench.evaluate(x, times, encoder_hidden_states))
+    def unet(x: Tensor, time: Tensor, encoder_hidden_states: Tensor, added_cond_kwargs: None) -> SimpleNamespace:
+        return SimpleNamespace(sample=bench.evaluate(x, time.expand(len(x)), encoder_hidden_states))
 
     pipe = SimpleNamespace(unet=unet, scheduler=Ddim())
     return Rows(pipe, mixer, plan, prompts, CFG, (8 * bench.latent,) * 2)

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch.overrides import TorchFunctionMode
 
 from . import backend
+from .call import Call
 from .device import PretendedGpu
 from .leaves import with_tensors
-from .operators import is_view, name_of, writes
 
 
 class HollowGpu(PretendedGpu):
@@ -26,31 +26,30 @@ class HollowGpu(PretendedGpu):
 
     def __enter__(self) -> HollowGpu:
         super().__enter__()
-        self._patches.enter_context(_Flash())
+        self._entered.enter_context(_Flash())
         return self
 
-    def compute(self, func, args: tuple, options: dict) -> object:
-        name = name_of(func)
-        to = None if options.get("device") is None else torch.device(options["device"]).type
+    def compute(self, func, call: Call, args: list, options: dict) -> object:
+        name = call.operator.name
         if name == "_local_scalar_dense":
             return True if args[0].dtype == torch.bool else (1.0 if args[0].is_floating_point() else 1)
         if name in ("is_nonzero", "equal"):
             return True
-        if name == "_to_copy" and to == "cpu" and args[0].is_meta:
+        if name == "_to_copy" and call.to == "cpu":
             return torch.ones((), dtype=options.get("dtype") or args[0].dtype).expand(args[0].shape)
         if name == "copy_" and not args[0].is_meta:
             return args[0]
-        if to is not None:
-            options["device"] = "meta" if to == backend.NAME else "cpu"
-        if is_view(func) or writes(func) or to == "cpu":
+        if call.to is not None:
+            options["device"] = "meta"
+        if call.operator.is_view or call.operator.writes:
             return func(*args, **options)
         return self._once(func, args, options)
 
-    def _once(self, func, args: tuple, options: dict) -> object:
+    def _once(self, func, args: list, options: dict) -> object:
         """The results' shapes are found once for arguments of the same: in Python, which takes most of the time."""
         key = (func, _told(args), _told(list(options.items())))
         if key not in self._found:
-            self._found[key] = with_tensors((func(*args, **options),), _outline)[0]
+            self._found[key] = with_tensors(func(*args, **options), _outline)
         return _made(self._found[key])
 
 
