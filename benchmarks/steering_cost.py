@@ -30,7 +30,8 @@ from sciart_ext.standalone.sampling import PromptRow, Rows, denoise
 
 from .mixing import memory
 from .mixing.allocator import in_fresh_process
-from .mixing.engine import TEXT_WIDTHS, WIDTHS, random_lora, random_unet
+from .mixing.engine import TEXT_WIDTHS, WIDTHS, random_unet
+from .random_weights import random_lora
 
 SUBJECTS = ("rocket", "robot", "submarine")
 CFG = 6.0

@@ -8,10 +8,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from .layer_factors import Factor, LayerFactors, varying_factors
-from .recipe import LoraEntry, Recipe, _Weighted
 from .schedule import step_progress
+
+if TYPE_CHECKING:
+    from .recipe import LoraEntry, Recipe, _Weighted
 
 
 @dataclass(frozen=True)
@@ -178,6 +181,8 @@ def compile_plan(recipe: Recipe, steps: int, hires_steps: int = 0) -> Plan:
     first = PassPlan(loras, loras, te_weights, steps, recipe.compose, turns, period)
     if not hires_steps:
         return Plan(first)
+    from .recipe import _Weighted
+
     end = step_progress(steps - 1, steps)
     stays = recipe.guidance.hires if recipe.compose == "contrastive" else recipe.composition.hires
     compose = recipe.compose if stays else "merge"

@@ -20,7 +20,7 @@ from sciart_ext.mixer.targets import diffusers_unet_layers
 
 from ..mixing import memory
 from ..mixing.allocator import in_fresh_process
-from ..mixing.engine import LORA_LAYER
+from ..random_weights import LORA_LAYER
 
 RANK, ALPHA, LORAS = 32, 16.0, 3
 NULL = 1e-6

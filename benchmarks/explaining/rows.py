@@ -25,7 +25,8 @@ from sciart_ext.standalone.sampling import PromptRow, denoise
 
 from ..mixing import memory
 from ..mixing.allocator import in_fresh_process
-from ..mixing.engine import TEXT_WIDTHS, WIDTHS, random_lora, random_unet
+from ..mixing.engine import TEXT_WIDTHS, WIDTHS, random_unet
+from ..random_weights import random_lora
 
 NAMES = ("one", "two", "three")
 CFG = 6.0

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
 from sciart_ext.lora.file import LoraFile
-from sciart_ext.lora.low_rank import LowRank
 from sciart_ext.mixer.cost import Workload
 from sciart_ext.mixer.mixer import Mixer
-from sciart_ext.mixer.targets import Target, diffusers_unet_layers
+from sciart_ext.mixer.targets import diffusers_unet_layers
 
+from ..random_weights import filled, random_lora
 from . import memory
 from .allocator import in_fresh_process
 from .variants import COUNTS, LIMIT_MB, NONE, Variant, memory_variants
 
-RANK, ALPHA = 32, 16.0
 WIDTHS = {"sd15": (320, 640, 1280, 1280), "reduced": (64, 128, 256, 256)}
 TEXT_WIDTHS = {"sd15": 768, "reduced": 128}
-LORA_LAYER = re.compile(r"(proj_in|proj_out|to_[qkv]|to_out_0|net_0_proj|net_2)$")
 
 
 @dataclass
@@ -163,33 +159,6 @@ def random_unet(
     with torch.device("meta"):
         unet = UNet2DConditionModel(sample_size=64, block_out_channels=widths, cross_attention_dim=text_width)
     return filled(unet, dtype, device)
-
-
-def filled(unet: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Module:
-    """A UNet made on the meta device, with random weights such that what passes through keeps its size."""
-    unet = unet.to(dtype).to_empty(device=device).eval().requires_grad_(False)
-    generator = torch.Generator(device).manual_seed(5)
-    for name, weight in unet.named_parameters():
-        if weight.dim() > 1:
-            weight.uniform_(-1, 1, generator=generator).mul_(math.sqrt(3 / weight[0].numel()))
-        else:
-            weight.fill_(float(name.endswith("weight")))
-    return unet
-
-
-def random_lora(name: str, layers: dict[str, Target], seed: int, base: str = "SD1") -> LoraFile:
-    """A rank-32 LoRA in float16 on the layers that LoRAs usually have: those of the transformers."""
-    generator = torch.Generator().manual_seed(seed)
-    deltas = {}
-    for layer, target in layers.items():
-        if LORA_LAYER.search(layer):
-            weight = target.weight()
-            down = torch.randn(RANK, *weight.shape[1:], generator=generator) / math.sqrt(weight[0].numel())
-            up = torch.randn(len(weight), RANK, *[1] * (weight.dim() - 2), generator=generator) / math.sqrt(
-                RANK
-            )
-            deltas[layer] = LowRank(down.half(), (0.25 * RANK / ALPHA * up).half(), ALPHA / RANK)
-    return LoraFile(name, Path(f"{name}.safetensors"), "LoRA", base, deltas)
 
 
 def _rest(work: Workload) -> tuple[int, int, int]:

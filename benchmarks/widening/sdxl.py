@@ -24,7 +24,7 @@ from sciart_ext.mixer.targets import diffusers_unet_layers
 
 from ..mixing import memory
 from ..mixing.allocator import in_fresh_process
-from ..mixing.engine import RANK, filled, random_lora
+from ..random_weights import RANK, filled, random_lora
 
 NAMES = ("bench-a", "bench-b", "bench-c")
 ROWS, SIDE, TEXT = 2, 32, 77

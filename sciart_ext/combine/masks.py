@@ -22,12 +22,12 @@ def largest(delta: Tensor, density: float) -> Tensor:
     model's entries together. On a CPU NumPy's partition finds the limit 15 times as fast as torch's topk or kthvalue;
     on a GPU topk is quick.
     """
-    import numpy as np
-
     sizes = delta.abs()
     count = max(int(density * delta.numel()), 1)
     if delta.device.type != "cpu":
         return sizes >= sizes.flatten().topk(count, sorted=False).values.min()
+    import numpy as np
+
     least = delta.numel() - count
     return sizes >= float(np.partition(sizes.flatten().numpy(), least)[least])
 
@@ -44,10 +44,10 @@ def at_random(shape: Sequence[int], density: float, seed: int, layer: str, lora:
 
 def pack(mask: Tensor) -> Tensor:
     """Eight entries in a byte, in main memory, wherever the mask is."""
-    import numpy as np
-
     flat = mask.flatten()
     if mask.device.type == "cpu":
+        import numpy as np
+
         return torch.from_numpy(np.packbits(flat.numpy(), bitorder="little"))
     eights = F.pad(flat, (0, -flat.numel() % 8)).view(torch.uint8).view(-1, 8)
     return (eights << PLACES.to(mask.device)).sum(1, dtype=torch.uint8).cpu()
@@ -74,11 +74,11 @@ class Bits(NamedTuple):
 
     def rows(self, rows: slice) -> Tensor:
         """Bool (LoRAs, rows, in); they begin at a multiple of eight."""
-        import numpy as np
-
         start, count = rows.start * self.shape[1], (rows.stop - rows.start) * self.shape[1]
         packed = self.packed[:, start // 8:-(-(start + count) // 8)]
         if packed.device.type == "cpu":
+            import numpy as np
+
             bits = torch.from_numpy(np.unpackbits(packed.numpy(), axis=1, count=count, bitorder="little"))
         else:
             bits = (packed[:, :, None] >> self.places).bitwise_and_(1).flatten(1)[:, :count]

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .fusion import Fusion, Weights
-from .settings import CompositionSettings
+
+if TYPE_CHECKING:
+    from .settings import CompositionSettings
 
 
 class ByDistance(Fusion):

@@ -9,8 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .mask_picture import mask_values
-
 
 def region_mask(region: Sequence[float] | str, size: tuple[int, int], feather: float = 0.0) -> Tensor:
     """How much of each cell (h, w) the region has, 0 to 1.
@@ -18,6 +16,8 @@ def region_mask(region: Sequence[float] | str, size: tuple[int, int], feather: f
     region: a box or a compact mask picture, which is spread over the whole picture; feather: `feathered`'s.
     """
     if isinstance(region, str):
+        from .mask_picture import mask_values
+
         given = torch.from_numpy(mask_values(region).copy())[None, None]
         shrunk = F.adaptive_avg_pool2d(given, tuple(map(min, size, given.shape[-2:])))
         mask = F.interpolate(shrunk, size, mode="bilinear")[0, 0]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from ..plan import PassPlan
+from typing import TYPE_CHECKING
+
 from .by_distance import ByDistance
 from .by_region import ByRegion
 from .fusion import Average, Fusion
-from .settings import CompositionSettings
+
+if TYPE_CHECKING:
+    from ..plan import PassPlan
+    from .settings import CompositionSettings
 
 
 def fusion_of(plan: PassPlan, settings: CompositionSettings) -> Fusion | None:

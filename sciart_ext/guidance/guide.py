@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -22,16 +23,18 @@ from ..compose.fusion import Fusion, Weights
 from ..errors import SciArtError
 from ..memory import unless_too_large
 from ..mixer.gates import sent
-from ..schedule import step_progress
+from ..schedule import step_progress, weight_at
 from .alike import told_apart
 from .attention import AttentionMaps
 from .look_ahead import layouts
 from .loss import contrastive_loss, pairs_of
 from .masks import fusion_weights, masks_from_attention, resized, told_by_boxes, with_boxes, within_boxes
 from .offload import in_main_memory
-from .settings import GuidanceSettings
-from .sheet import Seen
-from .words import Subject, Words
+
+if TYPE_CHECKING:
+    from .settings import GuidanceSettings
+    from .sheet import Seen
+    from .words import Subject, Words
 
 LOSS_SCALES = (2.0**12, 2.0**6, 1.0)
 """powers of two: in single precision they change nothing"""
@@ -74,7 +77,8 @@ class Guide(Fusion):
 
     def _opacities(self, alike: Tensor, progress: float) -> Tensor:
         """Of each image's subjects, as `alike`, on its device."""
-        opacity, crowded = self.settings.opacities_at(progress)
+        opacity, crowded = (weight_at(tuple(map(tuple, points)), "linear", progress)
+                            for points in (self.settings.opacity, self.settings.opacity_crowded))
         if len(self.boxes) > 2:
             return torch.full(alike.shape, crowded, device=alike.device)
         return torch.full(alike.shape, opacity, device=alike.device).masked_fill(alike, crowded)
@@ -157,6 +161,8 @@ class Guide(Fusion):
 
     def seen(self) -> list[Seen]:
         """Of each image, what is to be shown; empty where nothing is."""
+        from .sheet import Seen
+
         if self.last is None:
             return []
         return [Seen(*image) for image in zip(self.first, self.last, self.masks)]

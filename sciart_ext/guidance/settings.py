@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from ..errors import SciArtError
-from ..schedule import check_number, check_points, weight_at
+from ..schedule import check_number, check_points
 from ..schema import Field, Strict, check_bool, validator
 
 
@@ -50,11 +50,6 @@ class GuidanceSettings(Strict):
         for _, share in points:
             check_number(share, "", 0.0, 1.0)
         return [list(point) for point in points]
-
-    def opacities_at(self, progress: float) -> tuple[float, float]:
-        """`opacity` and `opacity_crowded` at `progress`, linear between their points."""
-        return tuple(weight_at(tuple((p, share) for p, share in points), "linear", progress)
-                     for points in (self.opacity, self.opacity_crowded))
 
     @validator("refine", pre=True)
     def _times(cls, value):

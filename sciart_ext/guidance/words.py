@@ -6,13 +6,16 @@ import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..errors import SciArtError, did_you_mean
 from ..mixer.gates import sent
-from ..plan import PassPlan, Row
+
+if TYPE_CHECKING:
+    from ..plan import PassPlan, Row
 
 CHUNK = 77
 """columns of the text embedding per chunk of the prompt: begin mark, 75 tokens, end mark"""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
 
 from ..errors import SciArtError
-from ..lora.file import LoraFile
 from ..lora.kinds import BIAS, Delta
 from ..lora.low_rank import LowRank
 from .targets import Target
 from .whole import Whole
+
+if TYPE_CHECKING:
+    from ..lora.file import LoraFile
 
 FACTORED_RANK = 64
 """up to which rank a delta that has exact thin factors is carried out by them, where they are smaller than it"""

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from ..combine.settings import Combination
 from ..errors import SciArtError
-from ..lora.file import LoraFile
-from ..recipe import LoraEntry
 from .cost import ENCODING
 from .fit import check_fit
 from .mixer import Mixer
 from .targets import Target
+
+if TYPE_CHECKING:
+    from ..combine.settings import Combination
+    from ..lora.file import LoraFile
+    from ..recipe import LoraEntry
 
 
 @dataclass(frozen=True)

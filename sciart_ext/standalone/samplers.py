@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
-import diffusers
-from diffusers.schedulers.scheduling_dpmsolver_sde import BrownianTreeNoiseSampler
 from torch import Tensor
 
 from ..errors import SciArtError, did_you_mean
@@ -39,6 +37,8 @@ def make_scheduler(sampler: str, schedule: str, config: dict, seed: int | list[i
     seed: for samplers that draw noise of their own; a list: of each picture of a batch. The schedule may also stand at
     the end of the sampler's name, as in `DPM++ 2M Karras`.
     """
+    import diffusers
+
     sampler, schedule = _split(sampler, schedule)
     class_name, settings, automatic = SAMPLERS[sampler]
     schedule = automatic if schedule == "Automatic" else schedule.lower()
@@ -60,6 +60,8 @@ def start(scheduler, steps: int, latents: Tensor) -> None:
     own is drawn on the CPU too, as the host draws it: the same whatever device the latents are on."""
     scheduler.set_timesteps(steps)
     if hasattr(scheduler, "noise_sampler"):
+        from diffusers.schedulers.scheduling_dpmsolver_sde import BrownianTreeNoiseSampler
+
         sigmas = scheduler.sigmas[scheduler.sigmas > 0]
         drawn = BrownianTreeNoiseSampler(latents.cpu(), sigmas.min().item(), sigmas.max().item(),
                                          scheduler.noise_sampler_seed)

@@ -7,10 +7,9 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from ..compose.fusion import Fusion, fused
@@ -21,8 +20,12 @@ from ..mixer.mixer import Mixer
 from ..mixer.refusal import too_large
 from ..plan import PassPlan, Row
 from ..schedule import step_progress
-from .prompts import Embeddings
 from .samplers import alpha_at, sampler_step, start
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from .prompts import Embeddings
 
 
 @dataclass(frozen=True)

@@ -73,14 +73,16 @@ def kernels_and_launches(call: Call, results: Sequence[torch.Tensor]) -> tuple[i
 def bytes_moved(call: Call, results: Sequence[torch.Tensor]) -> int:
     """Read and written by an operator that runs on the device."""
     name, args = call.operator.name, call.args
-    only_written = tensors_in([call.kwargs["out"]]) if "out" in call.kwargs else []
+    given, only_written = call.tensors, []
+    if "out" in call.kwargs:  # it may be among the arguments too, and is read then
+        given = tensors_in((args, [value for key, value in call.kwargs.items() if key != "out"]))
     if name in OVERWRITING:
-        only_written = [*only_written, args[0]]
+        only_written = [args[0]]
     elif name == "_foreach_copy_":
         only_written = args[0]
     written = args[0] if not results and name.startswith("_foreach_") else results
     unread = {id(one) for one in only_written}
-    read = {id(one): one for one in call.tensors if id(one) not in unread}
+    read = {id(one): one for one in given if id(one) not in unread}
     total = sum(map(stored_bytes, read.values())) + sum(map(stored_bytes, written))
     return total + stored_bytes(results[0]) - stored_bytes(args[0]) if name in GATHERING else total
 

@@ -79,11 +79,9 @@ class PretendedGpu(TorchDispatchMode):
         call = Call.of(func, args, kwargs)
         call.refuse_mixed()
         options = {name: with_tensors(value, _here) for name, value in kwargs.items()}
-        if call.to is not None:
-            options["device"] = "cpu"
         if options.get("pin_memory"):
             options["pin_memory"] = False
-        found = func(*[with_tensors(value, _here) for value in args], **options)
+        found = self.compute(func, call, [with_tensors(value, _here) for value in args], options)
         if call.operator.is_view:
             return _python_dispatch.return_and_correct_aliasing(func, args, kwargs, with_tensors(found, Elsewhere))
         results = tensors_in((found,))
@@ -99,6 +97,12 @@ class PretendedGpu(TorchDispatchMode):
         if isinstance(args[0], torch.Tensor) and not isinstance(args[0], Elsewhere):
             return args[0]  # the CPU's, copied into
         return _python_dispatch.return_and_correct_aliasing(func, args, kwargs, with_tensors(found, Elsewhere))
+
+    def compute(self, func, call: Call, args: list, options: dict) -> object:
+        """The operator's results, on what holds the numbers of its arguments."""
+        if call.to is not None:
+            options["device"] = "cpu"
+        return func(*args, **options)
 
     def waited(self, name: str) -> None:
         """The host waits for the device."""
