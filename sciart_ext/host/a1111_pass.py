@@ -15,8 +15,9 @@ from ..errors import SciArtError, UnknownRowsError
 from ..evaluations import EvaluationPattern, progress_of_sigma
 from ..guidance.words import mixed_prompt, subjects_in
 from ..influence.word_maps import WordMaps, columns_of
-from ..memory import too_large, unless_too_large
+from ..memory import unless_too_large
 from ..mixer.cost import Workload
+from ..mixer.refusal import too_large
 from ..plan import Row
 from ..schedule import step_progress
 from .a1111_controlnet import check_rows_are_whole, told_apart

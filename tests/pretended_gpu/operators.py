@@ -4,6 +4,7 @@ devices."""
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 
 import torch
 
@@ -26,30 +27,33 @@ OVERWRITING = {"copy_", "fill_", "zero_", "normal_", "uniform_", "random_", "ber
 """They write their first argument without reading it."""
 
 
-@functools.cache
-def name_of(func) -> str:
-    """`add_` of aten.add_.Tensor."""
-    return func.__name__.split(".")[0]
+@dataclass(frozen=True)
+class Operator:
+    """What there is to know of one before it is called."""
+
+    name: str
+    """`add_` of aten.add_.Tensor"""
+    is_view: bool
+    """whether its results lie in its arguments' memory, or nothing but an argument's shape changes"""
+    writes: bool
+    """whether it writes one of its arguments"""
+    runs: bool
+    """whether it is a kernel, if it has a result or writes one"""
+    arguments: dict[str, tuple[int, object]]
+    """their places and defaults by name"""
+
+    def argument(self, name: str, args: tuple, kwargs: dict) -> object:
+        """The argument of this name as it was given, or its default; None where there is none of this name."""
+        place, default = self.arguments.get(name, (len(args), None))
+        return kwargs.get(name, args[place] if place < len(args) else default)
 
 
 @functools.cache
-def is_view(func) -> bool:
-    """Whether its results lie in its arguments' memory, or nothing but an argument's shape changes."""
-    aliases = [value.alias_info for value in func._schema.returns if value.alias_info is not None]
-    return any(not alias.is_write for alias in aliases) or torch.Tag.inplace_view in func.tags
-
-
-@functools.cache
-def writes(func) -> bool:
-    """Whether it writes one of its arguments."""
-    return any(argument.alias_info is not None and argument.alias_info.is_write for argument in func._schema.arguments)
-
-
-def argument(func, name: str, args: tuple, kwargs: dict) -> object:
-    """The argument of this name as it was given, or its default; None where there is none of this name."""
-    for position, known in enumerate(func._schema.arguments):
-        if known.name == name:
-            if name in kwargs:
-                return kwargs[name]
-            return args[position] if position < len(args) else known.default_value
-    return None
+def known(func) -> Operator:
+    """Of an operator as torch's dispatcher hands it over."""
+    schema, name = func._schema, func.__name__.split(".")[0]
+    aliases = [value.alias_info for value in schema.returns if value.alias_info is not None]
+    is_view = any(not alias.is_write for alias in aliases) or torch.Tag.inplace_view in func.tags
+    writes = any(value.alias_info is not None and value.alias_info.is_write for value in schema.arguments)
+    arguments = {value.name: (place, value.default_value) for place, value in enumerate(schema.arguments)}
+    return Operator(name, is_view, writes, not is_view and name not in NO_KERNEL, arguments)

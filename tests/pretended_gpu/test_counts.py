@@ -7,7 +7,7 @@ import torch
 
 from sciart_ext.compose.fusion import Average, fused
 
-from .counts import BLOCK, foreach_launches
+from .costs import BLOCK, foreach_launches
 from .marks import needs_pretended_gpu
 
 pytestmark = needs_pretended_gpu
