@@ -2,56 +2,55 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-
-pytest.importorskip("diffusers")
-pytest.importorskip("transformers")
-
-from sciart_ext.recipe import parse_recipe
-from sciart_ext.standalone.generate import Settings, generate, load_loras
-from sciart_ext.standalone.models import load_pipeline
-from sciart_ext.world import MODEL
 
 from . import PretendedGpu
 from .marks import needs_pretended_gpu
+from .painting import SETTINGS, moved_pipeline, painted
 
 pytestmark = [needs_pretended_gpu, pytest.mark.usefixtures("one_thread")]
 
-LORAS = [{"name": "child", "weight": 0.6}, {"name": "watercolor", "weight": 0.6, "apply_to": "cond"}]
-PLAIN = {"loras": [LORAS[0]]}
-HALVES = [{**LORAS[0], "region": [0, 0, 0.5, 1]}, {"name": "science", "weight": 0.6, "region": [0.5, 0, 1, 1]}]
+ALIKE = [{"name": "child", "weight": 0.6}]
+DIFFER = [*ALIKE, {"name": "watercolor", "weight": 0.6, "apply_to": "cond"}]
+HALVES = [{**ALIKE[0], "region": [0, 0, 0.5, 1]}, {"name": "science", "weight": 0.6, "region": [0.5, 0, 1, 1]}]
+SUBJECTS = [{**HALVES[0], "subject": "rocket"}, {**HALVES[1], "subject": "robot"}]
+
+RECIPES = {
+    "merged": {"loras": ALIKE, "execution": "merge"}, "branched": {"loras": ALIKE, "execution": "branch"},
+    "rows that differ": {"loras": DIFFER}, "composite": {"loras": DIFFER, "compose": "composite"},
+    "spatial": {"loras": DIFFER, "compose": "spatial"}, "regions": {"loras": HALVES, "compose": "regions"},
+    "steered, after its updates": {"loras": SUBJECTS, "compose": "contrastive", "guidance": {"until": 0}},
+}
+COMBINED = {f"{method}, {rows}": {"loras": loras, "combine": method} for method in ("ties", "orthogonal")
+            for rows, loras in (("alike", [*ALIKE, {"name": "watercolor", "weight": 0.6}]), ("rows differ", DIFFER))}
 
 
 @pytest.fixture(scope="module")
-def gpu():
-    with PretendedGpu() as gpu:
-        yield gpu
+def pipe():
+    return moved_pipeline()
 
 
-@pytest.fixture(scope="module")
-def pipe(gpu):
-    return load_pipeline(MODEL, device="cpu").to("gpu")
-
-
-def waits_of_a_step(gpu, pipe, recipe, sampler="Euler"):
+def waits_of_a_step(pipe, recipe, sampler="Euler", every=1):
     """Those of the third of four steps, for the first ones prepare what the others use."""
-    settings = Settings("a rocket and a robot", steps=4, seed=5, cfg_scale=3, width=64, height=64, sampler=sampler)
-    recipe, seen = parse_recipe(recipe), []
-    generate(pipe, recipe, settings, load_loras(recipe, MODEL / "loras"),
-             on_step=lambda step, steps: seen.append(gpu.counts.waits.copy()))
+    seen = []
+    with PretendedGpu() as gpu:
+        painted(pipe, recipe, replace(SETTINGS, steps=4, sampler=sampler), every,
+                on_step=lambda step, steps: seen.append(gpu.counts.waits.copy()))
     return seen[2] - seen[1]
 
 
 @pytest.mark.parametrize("sampler", ["Euler", "DPM++ 2M", "Heun", "DDIM"])
-def test_no_step_of_a_sampler_without_noise_waits(gpu, pipe, sampler):
-    assert not waits_of_a_step(gpu, pipe, PLAIN, sampler)
+def test_no_step_of_a_sampler_without_noise_waits(pipe, sampler):
+    assert not waits_of_a_step(pipe, RECIPES["merged"], sampler)
 
 
-@pytest.mark.parametrize("recipe", [
-    {"execution": "merge"}, {"execution": "branch"}, {"loras": LORAS}, {"loras": LORAS, "compose": "composite"},
-    {"loras": LORAS, "compose": "spatial"}, {"loras": HALVES, "compose": "regions"}, {"combine": "ties"},
-    {"loras": LORAS, "combine": "ties"}, {"loras": LORAS, "combine": "orthogonal"}],
-    ids=lambda recipe: " ".join([*(str(value) for key, value in recipe.items() if key != "loras"),
-                                 *(["rows differ"] if "loras" in recipe else [])]))
-def test_no_step_waits_while_the_gates_stay(gpu, pipe, recipe):
-    assert not waits_of_a_step(gpu, pipe, {**PLAIN, **recipe})
+@pytest.mark.parametrize("name", RECIPES)
+def test_no_step_waits_while_the_gates_stay(pipe, name):
+    assert not waits_of_a_step(pipe, RECIPES[name])
+
+
+@pytest.mark.parametrize("name", COMBINED)
+def test_no_step_of_combined_loras_waits_while_the_gates_stay(pipe, name):
+    assert not waits_of_a_step(pipe, COMBINED[name], every=5)
