@@ -147,7 +147,7 @@ def test_a_failing_write_leaves_the_old_file(store, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(SciArtError, match="^mine.json: cannot be written: disk full"):
+    with pytest.raises(SciArtError, match=r"^mine\.json: cannot be written: disk full"):
         store.save("mine", {**OWN, "title": "Other"})
     monkeypatch.undo()
     assert store.read("mine").data["title"] == "Mine"

@@ -33,7 +33,8 @@ def distance_weights(noise: Tensor, patch: int, temperature: float) -> Tensor:
     """
     similar = patch_cosines(noise[:, 1:], noise[:, :1], patch)
     shares = ((1 - similar) / temperature).softmax(1)
-    whole = shares.repeat_interleave(patch, -2).repeat_interleave(patch, -1)
+    whole = shares[..., :, None, :, None].expand(*shares.shape[:-1], patch, -1, patch)  # repeat_interleave waits
+    whole = whole.reshape(*shares.shape[:-2], patch * shares.shape[-2], patch * shares.shape[-1])
     return whole[..., :noise.shape[-2], :noise.shape[-1]]
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..guidance.masks import fusion_weights
+from ..mixer.gates import sent
 from .fusion import Fusion, Weights
 from .region import region_mask
 
@@ -22,11 +23,12 @@ class ByRegion(Fusion):
     def __init__(self, regions: Sequence[Sequence[float] | str], feather: float = 0.0):
         self.regions = regions
         self.feather = feather
-        self._of_size = functools.lru_cache(maxsize=2)(self._masks)
+        self._made = functools.lru_cache(maxsize=2)(self._weights)
 
     def weights(self, cond: Tensor, progress: float, noise: Callable[[Tensor], Tensor]) -> Weights:
-        weights = fusion_weights(self._of_size(tuple(cond.shape[-2:])))[None]
-        return Weights(weights, weights)
+        return self._made(tuple(cond.shape[-2:]), cond.device, cond.dtype)
 
-    def _masks(self, size: tuple[int, int]) -> Tensor:
-        return torch.stack([region_mask(region, size, self.feather) for region in self.regions])
+    def _weights(self, size: tuple[int, int], device: torch.device, dtype: torch.dtype) -> Weights:
+        masks = torch.stack([region_mask(region, size, self.feather) for region in self.regions])
+        weights = sent(fusion_weights(masks)[None].to(dtype), device)
+        return Weights(weights, weights)

@@ -41,6 +41,7 @@ class AttentionMaps:
     """
 
     def __init__(self, root: nn.Module, layers: Mapping[str, Target], level: int = LEVEL):
+        self.root = root
         self._layers = _attending(root, layers, level)
         self._handles: list = []
         self._grid: tuple[int, int] = (0, 0)

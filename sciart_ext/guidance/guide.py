@@ -21,12 +21,14 @@ from torch import Tensor
 from ..compose.fusion import Fusion, Weights
 from ..errors import SciArtError
 from ..memory import unless_too_large
+from ..mixer.gates import sent
 from ..schedule import step_progress
 from .alike import told_apart
 from .attention import AttentionMaps
 from .look_ahead import layouts
 from .loss import contrastive_loss
 from .masks import fusion_weights, masks_from_attention, resized, told_by_boxes, with_boxes, within_boxes
+from .offload import in_main_memory
 from .settings import GuidanceSettings
 from .sheet import Seen
 from .words import Subject, Words
@@ -49,7 +51,8 @@ class Guide(Fusion):
         self.maps = maps
         self.boxes = boxes
         self.alike = torch.tensor([[subject.mention is not None for subject in subjects]])
-        """which subjects are like another: bool (1, subjects) by their words, (images, subjects) once they are seen"""
+        """which subjects are like another: bool (1, subjects) by their words, (images, subjects) once they are seen; on
+        the CPU, where it is known without waiting whether they have rows of their own"""
         self.by_image = by_image
         self.words: list[Words] = []
         """of each image; where the prompt changes on the way, of the prompt now"""
@@ -62,15 +65,18 @@ class Guide(Fusion):
         self.last: Tensor | None = None
         """attention of the evaluation that was watched"""
         self._watching = False
+        self._alike_there: tuple[Tensor, Tensor] | None = None
 
     def is_fusing(self, progress: float) -> bool:
         """Whether the subjects' own rows count at this progress; where not, the mixture's alone is needed."""
-        return self.settings.masks and bool((self._opacities(progress) > 0).any())
+        return self.settings.masks and bool((self._opacities(self.alike, progress) > 0).any())
 
-    def _opacities(self, progress: float) -> Tensor:
-        """Of each image's subjects, as `alike`."""
+    def _opacities(self, alike: Tensor, progress: float) -> Tensor:
+        """Of each image's subjects, as `alike`, on its device."""
         opacity, crowded = self.settings.opacities_at(progress)
-        return torch.where(self.alike | (len(self.boxes) > 2), crowded, opacity)
+        if len(self.boxes) > 2:
+            return torch.full(alike.shape, crowded, device=alike.device)
+        return torch.full(alike.shape, opacity, device=alike.device).masked_fill(alike, crowded)
 
     def times(self, step: int, steps: int) -> int:
         """How many updates come before this step (0-based) of so many."""
@@ -97,33 +103,42 @@ class Guide(Fusion):
 
         return self._by_words(of, self.maps.maps(), self.first)
 
+    @property
+    def must_look_ahead(self) -> bool:
+        """Whether the masks are wanted and not known yet."""
+        return self.masks is None and bool(self.settings.masks or self.settings.strength)
+
     def look_ahead(self, latents: Tensor, start: int, alphas: Tensor, predict: Callable[[Tensor, int, float], Tensor],
                    ) -> None:
-        """Finds the masks where they are wanted and not known yet. Arguments: `layouts`'; predict calls the model with
-        the plain row of every image first: the prompt without any subject's LoRA."""
-        if self.masks is not None or not (self.settings.masks or self.settings.strength):
+        """Finds the masks, where it must. Arguments: `layouts`'; predict calls the model with the plain row of every
+        image first: the prompt without any subject's LoRA.
+
+        The only wait is for the attention: where the subjects are is decided in main memory, by many small steps.
+        """
+        if not self.must_look_ahead:
             return
 
         def recorded(latents: Tensor, time: int, progress: float) -> tuple[Tensor, Tensor]:
             self.maps.record(len(latents))
             return predict(latents, time, progress), self.maps.maps()
 
-        size = tuple(latents.shape[-2:])
+        size, device = tuple(latents.shape[-2:]), latents.device
         whole = self.settings.regions == "whole"
         if all(self.boxes) and whole:
-            blank = torch.zeros(len(latents), len(self.boxes), *size, device=latents.device)
-            self.masks = with_boxes(blank.bool(), self.boxes)
+            blank = torch.zeros(len(latents), len(self.boxes), *size, dtype=torch.bool)
+            self.masks = sent(with_boxes(blank, self.boxes), device)
             self.first = self.masks.float()
             return
         attention = self._by_words(lambda maps, words: words.plain_means(maps),
-                                   layouts(latents, start, alphas, recorded))
+                                   layouts(latents, start, alphas, recorded)).cpu()
         sought = [box is None for box in self.boxes]
         attention[:, sought], alike = told_apart(attention[:, sought])
         self.alike = self.alike.repeat(len(latents), 1)
-        self.alike[:, sought] |= alike.cpu()
-        self.first = told_by_boxes(attention, self.boxes, whole)
-        masks = masks_from_attention(attention if whole else self.first, self.settings.mask_threshold)
-        self.masks = (with_boxes if whole else within_boxes)(resized(masks, size), self.boxes)
+        self.alike[:, sought] |= alike
+        first = told_by_boxes(attention, self.boxes, whole)
+        masks = masks_from_attention(attention if whole else first, self.settings.mask_threshold)
+        self.masks = sent((with_boxes if whole else within_boxes)(resized(masks, size), self.boxes), device)
+        self.first = sent(first, device)
 
     def watch(self, progress: float) -> None:
         """Keeps the mixture's attention of the next evaluation, which is at this progress, as `last`, where it is to be
@@ -153,29 +168,35 @@ class Guide(Fusion):
         groups: dict[int, list[int]] = {}
         for image, words in enumerate(self.words):
             groups.setdefault(id(words), []).append(image)
-        found = torch.cat([function(maps[chosen], self.words[chosen[0]], *(one[chosen] for one in more))
-                           for chosen in groups.values()])
-        order = [image for chosen in groups.values() for image in chosen]
-        return found[torch.tensor(order).argsort()]
+        if len(groups) == 1:
+            return function(maps, self.words[0], *more)
+        found: dict[int, Tensor] = {}
+        for chosen in groups.values():
+            own, *others = (torch.stack([one[image] for image in chosen]) for one in (maps, *more))
+            found.update(zip(chosen, function(own, self.words[chosen[0]], *others)))
+        return torch.stack([found[image] for image in range(len(self.words))])
 
     def gradient(self, inputs: Tensor, predict: Callable[[Tensor], object]) -> tuple[Tensor, Tensor]:
-        """Losses (images,) and their gradient with respect to the model's input (images, c, h, w).
+        """Losses (images,), noted in `losses` too, and their gradient by the model's input (images, c, h, w).
 
         predict: calls the model with the plain row of every image. The loss is scaled on its way through the model,
-        where half precision would lose small gradients (arXiv 1710.03740); by less where large ones overflow.
+        where half precision would lose small gradients (arXiv 1710.03740); by less where large ones overflow. Whether
+        they did must be known before the next step, so each try waits for the device once, for that and the losses.
         """
         for scale in LOSS_SCALES:
             self.maps.record(len(inputs))
-            saving = torch.autograd.graph.save_on_cpu() if self.settings.offload else nullcontext()
+            saving = in_main_memory(self.maps.root.parameters()) if self.settings.offload else nullcontext()
             with torch.enable_grad(), saving:
                 inputs = inputs.detach().requires_grad_()
                 with self.maps.stopping():
                     predict(inputs)
                 loss = self.loss()
                 gradient = torch.autograd.grad(loss.sum() * scale, inputs)[0] / scale
-            if gradient.isfinite().all():
+            *losses, is_finite = torch.cat([loss.detach(), gradient.isfinite().all().to(loss)[None]]).tolist()
+            if is_finite:
+                self.losses.append(losses)
                 return loss.detach(), gradient
-        raise RuntimeError(f"SciArt: the loss is {loss.tolist()}, its gradient not finite; try `--no-half`, or "
+        raise RuntimeError(f"SciArt: the loss is {losses}, its gradient not finite; try `--no-half`, or "
                            "guidance.strength 0")
 
     def update(self, inputs: Tensor, progress: float, times: int, predict: Callable[[Tensor], object]) -> Tensor:
@@ -183,10 +204,9 @@ class Guide(Fusion):
         for _ in range(times):
             loss, gradient = unless_too_large(functools.partial(self.gradient, inputs, predict),
                                               functools.partial(self._too_large, inputs.device.type))
-            self.losses.append(loss.tolist())
-            going = loss > self.settings.target
-            if not going.any():
+            if not (torch.tensor(self.losses[-1], dtype=loss.dtype) > self.settings.target).any():
                 break
+            going = loss > self.settings.target
             inputs = inputs - self.step_size(progress) * gradient * going.view(-1, 1, 1, 1)
         return inputs
 
@@ -200,5 +220,7 @@ class Guide(Fusion):
     def weights(self, cond: Tensor, progress: float, noise: Callable[[Tensor], Tensor]) -> Weights:
         if self.masks is None:
             raise RuntimeError("SciArt: the look ahead, which finds the masks, has not been")
-        weights = fusion_weights(self.masks, self._opacities(progress))
+        if self._alike_there is None or self._alike_there[0] is not self.alike:
+            self._alike_there = self.alike, sent(self.alike, self.masks.device)
+        weights = fusion_weights(self.masks, self._opacities(self._alike_there[1], progress))
         return Weights(weights, weights)

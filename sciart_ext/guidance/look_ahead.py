@@ -18,7 +18,8 @@ def layouts(latents: Tensor, start: int, alphas: Tensor,
             predict: Callable[[Tensor, int, float], tuple[Tensor, Tensor]]) -> Tensor:
     """Mean of the attention maps on the way of a coarse DDIM run (arXiv 2010.02502, equation 12, η = 0).
 
-    latents (images, c, h, w): variance preserving, at the training time `start`; alphas: cumulative, by training time.
+    latents (images, c, h, w): variance preserving, at the training time `start`; alphas: cumulative, by training time,
+    on the CPU.
     predict(latents, time, progress) → (denoised latents after classifier-free guidance, attention maps).
     """
     count = max(math.ceil(EVALUATIONS * (start + 1) / len(alphas)), 2)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ..mixer.gates import sent
 
 NONE = -1e4
 """a similarity whose exponential is 0; infinity would make gradients NaN"""
@@ -13,8 +17,8 @@ NONE = -1e4
 def contrastive_loss(maps: Tensor, groups: Tensor, temperature: float = 0.5) -> Tensor:
     """How much maps of different subjects resemble each other, and maps of one subject do not.
 
-    maps: (images, n, pixels), not negative; groups: (n,), which subject each map belongs to. Per image (images,) the
-    mean over all pairs (j, j+) of one group of
+    maps: (images, n, pixels), not negative; groups: (n,), which subject each map belongs to, on the CPU. Per image
+    (images,) the mean over all pairs (j, j+) of one group of
 
         −log exp(sim(j, j+)/τ) / (exp(sim(j, j+)/τ) + Σ exp(sim(j, j−)/τ))
 
@@ -22,16 +26,23 @@ def contrastive_loss(maps: Tensor, groups: Tensor, temperature: float = 0.5) -> 
     none; with one group only there is nothing to tell apart and the loss is 0. Raises ValueError where no group has two
     maps.
     """
-    same = groups[:, None] == groups[None]
-    positive = same & ~torch.eye(len(groups), dtype=torch.bool, device=groups.device)
-    pairs = int(positive.sum())
-    if not pairs:
-        raise ValueError("no subject has two maps, so there are no positive pairs")
+    same, positive, pairs = _pairs(tuple(groups.tolist()), maps.device)
     similarity = cosines(maps) / temperature
-    same, positive = same.to(similarity.device), positive.to(similarity.device)
     others = similarity.masked_fill(same, NONE).logsumexp(-1, keepdim=True)
     losses = F.softplus(others - similarity)  # −log e^p / (e^p + Σ e^n), p the positive pair
     return (losses * positive).sum((-2, -1)) / pairs
+
+
+@functools.lru_cache(maxsize=8)
+def _pairs(groups: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor, int]:
+    """bool (n, n) on the device: maps of one group, and those of them that are two; and how many these are."""
+    numbers = torch.tensor(groups)
+    same = numbers[:, None] == numbers[None]
+    positive = same & ~torch.eye(len(groups), dtype=torch.bool)
+    pairs = int(positive.sum())
+    if not pairs:
+        raise ValueError("no subject has two maps, so there are no positive pairs")
+    return sent(same, device), sent(positive, device), pairs
 
 
 def cosines(maps: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SciArtError, did_you_mean
+from ..mixer.gates import sent
 from ..plan import PassPlan, Row
 
 CHUNK = 77
@@ -132,14 +134,21 @@ class Words:
 
     plain: tuple[tuple[int, ...], ...]
     mixed: tuple[tuple[int, ...], ...]
+    _indices: dict[tuple, list[Tensor]] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
 
     def plain_means(self, maps: Tensor) -> Tensor:
         """Plain rows' maps (images, h, w, tokens) → (images, subjects, h, w): each subject's mean over its words."""
-        return torch.stack([maps[..., list(columns)].mean(-1) for columns in self.plain], 1)
+        return self._means(maps, self.plain)
 
     def mixed_means(self, maps: Tensor) -> Tensor:
         """The same of the mixture's rows."""
-        return torch.stack([maps[..., list(columns)].mean(-1) for columns in self.mixed], 1)
+        return self._means(maps, self.mixed)
+
+    def _means(self, maps: Tensor, subjects: tuple[tuple[int, ...], ...]) -> Tensor:
+        key = subjects, maps.device
+        if key not in self._indices:
+            self._indices[key] = [sent(torch.tensor(columns), maps.device) for columns in subjects]
+        return torch.stack([maps[..., columns].mean(-1) for columns in self._indices[key]], 1)
 
 
 def words_of(plan: PassPlan, prompt: str, mixed: str, tokens: Callable[[str], Sequence[int]],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from ..compose.fusion import Fusion, fused
 from ..errors import SciArtError
 from ..memory import rows_that_fit, too_many_rows
+from ..mixer.gates import sent
 from ..plan import Pair, PassPlan, Row
 from .a1111_prompts import Conditioning, EncodedRows
 
@@ -58,6 +60,7 @@ class FusedPass:
         self.fusion = fusion
         self.progress = 0.0
         self.now: Evaluation | None = None
+        self._rows_on = functools.lru_cache(maxsize=1)(self._row_numbers)
 
     def follow(self, before: FusedPass) -> None:
         """Goes on where the refiner took over."""
@@ -84,14 +87,19 @@ class FusedPass:
         self.fusion.evaluated()
         if not self.fusion.is_fusing(self.progress):
             return original(x_out, conds_list, uncond, cond_scale)
-        images, rows, pairs = len(conds_list), self.plan.rows(), self.plan.pairs()
+        images = len(conds_list)
         found = torch.cat([x_out[:-images].unflatten(0, (images, -1)), x_out[-images:].unsqueeze(1)], 1)
-        told, without = (found[:, [rows.index(row) for row in one]] for one in
-                         ([pair.cond for pair in pairs], [pair.uncond for pair in pairs]))
+        told, without = (found[:, numbers] for numbers in self._rows_on(found.device))
         cond, without = fused(told, without, self.fusion.weights(told, self.progress, self._noise))
         if self.denoiser.need_last_noise_uncond:  # CFG++ goes on from this one
             self.denoiser.last_noise_uncond = without
         return without + (cond - without) * cond_scale
+
+    def _row_numbers(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Of each pair, the number of its row with the prompt, and of the one without."""
+        rows, pairs = self.plan.rows(), self.plan.pairs()
+        return (sent(torch.tensor([rows.index(pair.cond) for pair in pairs]), device),
+                sent(torch.tensor([rows.index(pair.uncond) for pair in pairs]), device))
 
     def too_many(self, now: Evaluation, rows: int, set_gates: SetGates) -> SciArtError:
         """The refusal of an evaluation that has not fitted in memory with so many rows in a call; finds out what would.

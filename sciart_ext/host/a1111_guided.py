@@ -54,7 +54,7 @@ class GuidedPass(FusedPass):
         maps = stack.enter_context(AttentionMaps(unet.root, unet.layers))
         self.guide = Guide(settings, maps, subjects, [plan.loras[k].region for k in plan.subjects], by_image=True)
         super().__init__(sampler, plan, encoded, self.guide)
-        self.alphas = shared.sd_model.alphas_cumprod
+        self.alphas = shared.sd_model.alphas_cumprod.float().cpu()
         self.sigmas = ((1 - self.alphas) / self.alphas).sqrt()
         tokens = Tokens(shared.sd_model)
         self.schedules = [self._scheduled(prompt, mixed_prompt(subjects, prompt)) for prompt in encoded.prompts]
@@ -82,8 +82,10 @@ class GuidedPass(FusedPass):
         """
         now = self.now
         scale = 1.0 if self.is_vp else (now.sigma.square() + 1).sqrt().view(-1, 1, 1, 1)
-        start = int(now.sigma[0]) if self.is_vp else int((self.sigmas - now.sigma[0].item()).abs().argmin())
-        self.guide.look_ahead(now.x / scale, start, self.alphas, functools.partial(self._denoised, now, set_gates))
+        if self.guide.must_look_ahead:
+            level = now.sigma[0].item()
+            start = int(level) if self.is_vp else int((self.sigmas - level).abs().argmin())
+            self.guide.look_ahead(now.x / scale, start, self.alphas, functools.partial(self._denoised, now, set_gates))
         times = self.guide.times(step, steps)
         if times:
             plain = self._model(self.encoded.plain, now.sigma, now.image_cond)

@@ -15,8 +15,9 @@ from ..errors import SciArtError, UnknownRowsError
 from ..evaluations import EvaluationPattern, progress_of_sigma
 from ..guidance.words import mixed_prompt, subjects_in
 from ..influence.word_maps import WordMaps, columns_of
-from ..memory import too_large, unless_too_large
+from ..memory import unless_too_large
 from ..mixer.cost import Workload
+from ..mixer.refusal import too_large
 from ..plan import Row
 from ..schedule import step_progress
 from .a1111_controlnet import check_rows_are_whole, told_apart
@@ -50,6 +51,8 @@ class Pass:
         self._mixer = None
         self._fused: FusedPass | None = None
         self._now: Evaluation | None = None
+        self._levels: tuple[torch.Tensor, float, float] | None = None
+        """the model's noise levels, the least and the largest of them"""
 
     def __enter__(self) -> Pass:
         try:
@@ -223,9 +226,11 @@ class Pass:
         return evaluation == 0 or self.pattern.step(evaluation) > self.pattern.step(evaluation - 1)
 
     def _progress(self, denoiser, sigma: torch.Tensor) -> float:
-        if self.sampler.funcname == "sample_dpm_adaptive":
+        if self.sampler.funcname == "sample_dpm_adaptive":  # which waits for each of its steps to know the next one's
             sigmas = denoiser.inner_model.sigmas
-            return progress_of_sigma(float(sigma.max()), float(sigmas[0]), float(sigmas[-1]))
+            if self._levels is None or self._levels[0] is not sigmas:
+                self._levels = sigmas, float(sigmas[0]), float(sigmas[-1])
+            return progress_of_sigma(float(sigma.max()), *self._levels[1:])
         return step_progress(self.pattern.step(denoiser.step), self.steps)
 
 

@@ -29,7 +29,7 @@ class Watched:
     batches: int = 1
     stop: Callable[[], bool] = lambda: False
     latents: list[Tensor] = field(default_factory=list)
-    """of the first pass: before each step and after the last, (images, c, h, w), float32"""
+    """of the first pass: before each step and after the last, (images, c, h, w), float32, where they were made"""
     word_maps: list[WordMaps] = field(default_factory=list)
     """of each model that took part"""
     pictures: list[np.ndarray] = field(default_factory=list)
@@ -45,11 +45,11 @@ class Watched:
 
     def see(self, latents: Tensor) -> None:
         """Keeps latents of the first pass."""
-        self.latents.append(latents.detach().float().cpu())
+        self.latents.append(latents.detach().to(torch.float32, copy=True))
 
     def trajectories(self) -> Tensor:
         """(images, steps + 1, c, h, w)."""
-        return torch.stack(self.latents, 1)
+        return torch.stack(self.latents, 1).cpu()
 
     def attention(self) -> Sequence[Tensor | None]:
         """(words, h, w) of each image; None where no words were asked for."""

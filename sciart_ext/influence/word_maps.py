@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import SciArtError, did_you_mean
 from ..guidance.attention import AttentionMaps, attention_levels
 from ..guidance.words import mentions_of
+from ..mixer.gates import sent
 from ..mixer.targets import Target
 
 MAX_WORDS = 8
@@ -26,6 +28,7 @@ class WordMaps:
     def __init__(self, root: nn.Module, layers: Mapping[str, Target], columns: Sequence[Sequence[int]]):
         self._levels = [AttentionMaps(root, layers, level) for level in attention_levels(layers)]
         self._columns = [list(one) for one in columns]
+        self._columns_on = functools.lru_cache(maxsize=2)(self._indices)
         self._stack = ExitStack()
         self._sum: Tensor | float = 0.0
         self._rows: Sequence[Sequence[int]] = []
@@ -48,11 +51,18 @@ class WordMaps:
 
     def add(self) -> None:
         """Takes what that call has shown: each word's mean over its tokens, heads and layers, at the finest grid."""
-        seen = [torch.stack([maps.maps()[list(rows)].mean(0) for rows in self._rows]) for maps in self._levels]
-        found = [torch.stack([maps[..., columns].mean(-1) for columns in self._columns], 1) for maps in seen]
+        seen = [self._of_images(maps.maps()) for maps in self._levels]
+        found = [torch.stack([maps[..., columns].mean(-1) for columns in self._columns_on(maps.device)], 1)
+                 for maps in seen]
         size = found[0].shape[-2:]
         self._sum = self._sum + sum(nn.functional.interpolate(one, size, mode="bilinear") for one in found) / len(found)
         self.calls += 1
+
+    def _of_images(self, maps: Tensor) -> Tensor:
+        return torch.stack([torch.stack([maps[row] for row in rows]).mean(0) for rows in self._rows])
+
+    def _indices(self, device: torch.device) -> list[Tensor]:
+        return [sent(torch.tensor(columns), device) for columns in self._columns]
 
     def maps(self) -> Tensor:
         """(images, words, h, w), float32: means over the calls."""

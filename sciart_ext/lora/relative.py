@@ -52,10 +52,10 @@ class Decomposed(Dense):
     def of(self, weight: Tensor) -> Tensor:
         dtype = self.wide(weight.dtype)
         base = weight.to(dtype)
-        changed = base + self.inner.of(weight).to(dtype)
+        changed = self.inner.of(weight).to(dtype).add_(base)
         others = [dim for dim in range(weight.dim()) if dim != self.axis]
-        norms = torch.linalg.vector_norm(changed, dim=others, keepdim=True) + torch.finfo(dtype).eps
-        return changed * (_along(self.magnitude.to(dtype), self.axis, weight) / norms) - base
+        norms = torch.linalg.vector_norm(changed, dim=others, keepdim=True).add_(torch.finfo(dtype).eps)
+        return changed.mul_(_along(self.magnitude.to(dtype), self.axis, weight) / norms).sub_(base)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +113,7 @@ class Rotation(Dense):
 
     def ready(self, dtype: torch.dtype) -> Rotation:
         """With the blocks R themselves."""
-        return self if self.direct else replace(self, blocks=self.rotations(dtype), direct=True)
+        return self if self.direct else replace(self, blocks=self.rotations(dtype).contiguous(), direct=True)
 
     def rotations(self, dtype: torch.dtype) -> Tensor:
         """R of each block, (…, n, n)."""

@@ -54,7 +54,7 @@ def sent(values: Tensor, device: torch.device) -> Tensor:
     that memory until the device has read it."""
     if device.type == "cpu":
         return values
-    return pinned(values).to(device, non_blocking=True)
+    return pinned(values).to(device, non_blocking=can_pin())
 
 
 def pinned(values: Tensor) -> Tensor:

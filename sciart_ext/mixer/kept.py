@@ -52,6 +52,10 @@ class Kept(Generic[T]):
             self._room.used += made.nbytes
         return made
 
+    def held(self) -> list[T]:
+        """All that is kept."""
+        return list(self._held.values())
+
     def __contains__(self, key: Hashable) -> bool:
         return key in self._held
 

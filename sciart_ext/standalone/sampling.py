@@ -16,8 +16,9 @@ from torch import Tensor
 from ..compose.fusion import Fusion, fused
 from ..errors import SciArtError
 from ..guidance.guide import Guide
-from ..memory import rows_that_fit, too_large, too_many_rows, unless_too_large
+from ..memory import rows_that_fit, too_many_rows, unless_too_large
 from ..mixer.mixer import Mixer
+from ..mixer.refusal import too_large
 from ..plan import PassPlan, Row
 from ..schedule import step_progress
 from .prompts import Embeddings

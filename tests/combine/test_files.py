@@ -285,6 +285,6 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(writing, "save_file", fail)
-    with pytest.raises(SciArtError, match="^out.safetensors: cannot be written: disk full"):
+    with pytest.raises(SciArtError, match=r"^out\.safetensors: cannot be written: disk full"):
         write_combined(combined, out)
     assert out.read_bytes() == b"before" and sorted(os.listdir(tmp_path)) == ["a.safetensors", "out.safetensors"]

@@ -77,6 +77,30 @@ def test_a_gradient_that_no_scale_mends_is_an_error(monkeypatch):
         gradient_in(torch.float32)
 
 
+def test_images_of_other_prompts_have_each_the_loss_of_its_own_words():
+    pipe = load_pipeline(MODEL, device="cpu")
+    plan = compile_plan(parse_recipe(RECIPE), 20).first
+    prompts = [PROMPT, "a robot and a rocket in space", PROMPT]
+    text = torch.cat([encode(pipe, prompt, 1).tokens for prompt in prompts]).detach()
+    noise, first = torch.cat([NOISE, NOISE[:1]]), torch.rand(3, 2, 8, 8, generator=torch.Generator().manual_seed(1))
+
+    def gradient(chosen):
+        with ExitStack() as stack:
+            guides = [enter_guide(stack, pipe, plan, prompts[image], parse_recipe(RECIPE).guidance)
+                      for image in chosen]
+            guide = guides[0]
+            words = {prompts[image]: one.words[0] for image, one in zip(chosen, guides)}
+            guide.words, guide.first = [words[prompts[image]] for image in chosen], first[chosen]
+            return guide.gradient(noise[chosen], lambda inputs: pipe.unet(inputs, 999, text[chosen]))
+
+    together = gradient([0, 1, 2])
+    assert len({round(loss, 4) for loss in together[0].tolist()}) == 3
+    for image in range(3):
+        loss, found = gradient([image])
+        assert torch.allclose(together[0][image], loss[0], rtol=1e-5)
+        assert torch.allclose(together[1][image], found[0], atol=1e-6 * found.abs().max().item() + 1e-7, rtol=1e-3)
+
+
 def test_offloading_changes_nothing(exact):
     assert torch.equal(gradient_in(torch.float32, offload=True)[1], exact[1])
 
