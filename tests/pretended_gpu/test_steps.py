@@ -1,63 +1,36 @@
-"""What a step of the standalone costs on a GPU: nothing in it waits for the device while its gates stay."""
+"""What a step of the standalone costs on a GPU: nothing in it waits for the device while its gates stay, and an update
+of the guidance once."""
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
 
-pytest.importorskip("diffusers")
-pytest.importorskip("transformers")
+import pytest
 
 from sciart_ext.recipe import parse_recipe
 from sciart_ext.standalone.counterfactuals import run_sets
-from sciart_ext.standalone.generate import Settings, generate, load_loras
-from sciart_ext.standalone.models import load_pipeline
+from sciart_ext.standalone.generate import load_loras
 from sciart_ext.world import MODEL
 
-from . import PretendedGpu
 from .marks import needs_pretended_gpu
+from .painting import SETTINGS, moved_pipeline, painted
 
 pytestmark = [needs_pretended_gpu, pytest.mark.usefixtures("one_thread")]
 
-LORAS = [{"name": "child", "weight": 0.6}, {"name": "watercolor", "weight": 0.6, "apply_to": "cond"}]
-PLAIN = {"loras": [LORAS[0]]}
+STEPS = replace(SETTINGS, steps=4, sampler="Euler")
+ALIKE = [{"name": "child", "weight": 0.6}]
+DIFFER = [*ALIKE, {"name": "watercolor", "weight": 0.6, "apply_to": "cond"}]
+HALVES = [{**ALIKE[0], "region": [0, 0, 0.5, 1]}, {"name": "science", "weight": 0.6, "region": [0.5, 0, 1, 1]}]
 SUBJECTS = [{"name": "red-striped-rocket", "weight": 0.8, "subject": "rocket"},
             {"name": "yellow-visor-robot", "weight": 0.8, "subject": "robot"}, {"name": "science", "weight": 0.5}]
-HALVES = [{**LORAS[0], "region": [0, 0, 0.5, 1]}, {"name": "science", "weight": 0.6, "region": [0.5, 0, 1, 1]}]
 
-
-@pytest.fixture(scope="module")
-def gpu():
-    with PretendedGpu() as gpu:
-        yield gpu
-
-
-@pytest.fixture(scope="module")
-def pipe(gpu):
-    return load_pipeline(MODEL, device="cpu").to("gpu")
-
-
-def waits_of_a_step(gpu, pipe, recipe, sampler="Euler"):
-    """Those of the third of four steps, for the first ones prepare what the others use."""
-    settings = Settings("a rocket and a robot", steps=4, seed=5, cfg_scale=3, width=64, height=64, sampler=sampler)
-    recipe, seen = parse_recipe(recipe), []
-    generate(pipe, recipe, settings, load_loras(recipe, MODEL / "loras"),
-             on_step=lambda step, steps: seen.append(gpu.counts.waits.copy()))
-    return seen[2] - seen[1]
-
-
-@pytest.mark.parametrize("sampler", ["Euler", "DPM++ 2M", "Heun", "DDIM"])
-def test_no_step_of_a_sampler_without_noise_waits(gpu, pipe, sampler):
-    assert not waits_of_a_step(gpu, pipe, PLAIN, sampler)
-
-
-@pytest.mark.parametrize("recipe", [
-    {"execution": "merge"}, {"execution": "branch"}, {"loras": LORAS}, {"loras": LORAS, "compose": "composite"},
-    {"loras": LORAS, "compose": "spatial"}, {"loras": HALVES, "compose": "regions"}, {"combine": "ties"},
-    {"loras": LORAS, "combine": "ties"}, {"loras": LORAS, "combine": "orthogonal"}],
-    ids=lambda recipe: " ".join([*(str(value) for key, value in recipe.items() if key != "loras"),
-                                 *(["rows differ"] if "loras" in recipe else [])]))
-def test_no_step_waits_while_the_gates_stay(gpu, pipe, recipe):
-    assert not waits_of_a_step(gpu, pipe, {**PLAIN, **recipe})
+RECIPES = {
+    "merged": {"loras": ALIKE, "execution": "merge"}, "branched": {"loras": ALIKE, "execution": "branch"},
+    "rows that differ": {"loras": DIFFER}, "composite": {"loras": DIFFER, "compose": "composite"},
+    "spatial": {"loras": DIFFER, "compose": "spatial"}, "regions": {"loras": HALVES, "compose": "regions"},
+}
+COMBINED = {f"{method}, {rows}": {"loras": loras, "combine": method} for method in ("ties", "orthogonal")
+            for rows, loras in (("alike", [*ALIKE, {"name": "watercolor", "weight": 0.6}]), ("rows differ", DIFFER))}
 
 
 def steered(boxes=(None, None), **guidance):
@@ -65,12 +38,49 @@ def steered(boxes=(None, None), **guidance):
     return {"loras": [*loras, SUBJECTS[2]], "compose": "contrastive", "guidance": guidance}
 
 
-@pytest.mark.parametrize("recipe", [
-    steered(until=0), steered(until=0, masks=False),
-    steered([[0, 0, 0.5, 1], None], until=0, regions="attention", opacity="0.7")],
-    ids=["masks", "mixture alone", "attention in a box"])
-def test_no_steered_step_without_update_waits(gpu, pipe, recipe):
-    assert not waits_of_a_step(gpu, pipe, recipe)
+STEERED = {
+    "masks": steered(until=0), "mixture alone": steered(until=0, masks=False),
+    "attention in a box": steered([[0, 0, 0.5, 1], None], until=0, regions="attention", opacity="0.7"),
+}
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return moved_pipeline()
+
+
+def waits_after_steps(gpu, pipe, recipe, settings=STEPS, every=1):
+    """Of a picture, at the end of each step."""
+    seen = []
+    with gpu.counting() as counts:
+        painted(pipe, recipe, settings, every, on_step=lambda *_: seen.append(counts.waits.copy()))
+    return seen
+
+
+def waits_of_a_step(gpu, *what, **how):
+    """Those of the third of four steps, for the first ones prepare what the others use."""
+    seen = waits_after_steps(gpu, *what, **how)
+    return seen[2] - seen[1]
+
+
+@pytest.mark.parametrize("sampler", ["Euler", "DPM++ 2M", "Heun", "DDIM"])
+def test_no_step_of_a_sampler_without_noise_waits(gpu, pipe, sampler):
+    assert not waits_of_a_step(gpu, pipe, RECIPES["merged"], replace(STEPS, sampler=sampler))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_no_step_waits_while_the_gates_stay(gpu, pipe, name):
+    assert not waits_of_a_step(gpu, pipe, RECIPES[name])
+
+
+@pytest.mark.parametrize("name", COMBINED)
+def test_no_step_of_combined_loras_waits_while_the_gates_stay(gpu, pipe, name):
+    assert not waits_of_a_step(gpu, pipe, COMBINED[name], every=5)
+
+
+@pytest.mark.parametrize("name", STEERED)
+def test_no_steered_step_without_update_waits(gpu, pipe, name):
+    assert not waits_of_a_step(gpu, pipe, STEERED[name])
 
 
 @pytest.mark.parametrize(("updates", "offload"), [(1, False), (3, True)])
@@ -83,33 +93,24 @@ def test_a_step_waits_once_for_each_update_for_what_its_loss_is_and_whether_its_
 
 def test_the_look_ahead_waits_once(gpu, pipe):
     def of_first_step(**guidance):
-        settings = Settings("a rocket and a robot", steps=2, seed=5, cfg_scale=3, width=64, height=64)
-        recipe, seen = parse_recipe(steered(until=0, **guidance)), []
-        loras = load_loras(recipe, MODEL / "loras")
-        with gpu.counting() as counts:
-            generate(pipe, recipe, settings, loras, on_step=lambda *_: seen.append(counts.waits.copy()))
-        return seen[0]
+        return waits_after_steps(gpu, pipe, steered(until=0, strength=0, **guidance), replace(STEPS, steps=2))[0]
 
-    without = of_first_step(strength=0, masks=False)
-    assert sum((of_first_step(strength=0) - without).values()) == 1
+    assert sum((of_first_step() - of_first_step(masks=False)).values()) == 1
 
 
 def test_what_a_gradient_needs_later_is_not_on_the_device_meanwhile(gpu, pipe):
     def peak(offload):
-        settings = Settings("a rocket and a robot", steps=1, seed=5, cfg_scale=3, width=128, height=128)
-        recipe = parse_recipe(steered([[0, 0, 0.5, 1], [0.5, 0, 1, 1]], masks=False, offload=offload))
-        loras = load_loras(recipe, MODEL / "loras")
         gpu.memory.peak = gpu.memory.live
-        generate(pipe, recipe, settings, loras)
+        painted(pipe, steered([[0, 0, 0.5, 1], [0.5, 0, 1, 1]], masks=False, offload=offload),
+                replace(STEPS, steps=1, width=128, height=128))
         return gpu.memory.peak
 
     assert peak(True) < peak(False)
 
 
 def test_no_step_of_a_batch_of_sets_waits_though_its_words_and_latents_are_watched(gpu, pipe):
-    settings = Settings("a rocket and a robot", steps=4, seed=5, cfg_scale=3, width=64, height=64,
-                        sampler="Euler")
-    recipe, seen = parse_recipe({"loras": LORAS}), []
-    run_sets(pipe, recipe, settings, load_loras(recipe, MODEL / "loras"), range(4), {}, words=["rocket", "robot"],
-             on_step=lambda step, steps: seen.append(gpu.counts.waits.copy()))
+    recipe, seen = parse_recipe({"loras": DIFFER}), []
+    with gpu.counting() as counts:
+        run_sets(pipe, recipe, STEPS, load_loras(recipe, MODEL / "loras"), range(4), {}, words=["rocket", "robot"],
+                 on_step=lambda *_: seen.append(counts.waits.copy()))
     assert not seen[2] - seen[1]
