@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,9 @@ class Scene:
 
 SCENES = {"sd15": Scene(SD15, 512), "sdxl": Scene(SDXL, 1024)}
 """by the names that options and results use"""
+SMALL = {"sd15": Scene(replace(SD15.narrowed(32, 32), depths=(0, 0, 1, 0)), 128),
+         "sdxl": Scene(replace(SDXL.narrowed(32, 32), depths=(0, 0, 1), middle_depth=1), 128)}
+"""the same with few and narrow layers, for a short look"""
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ from sciart_ext.mixer.targets import Target
 from tests.lora_kinds import MATRICES, bias_delta, delta_of_kind, norm_delta
 
 from ..random_weights import filled, random_lora
-from .bench import LORAS, PLAIN, Bench, Variant, work
+from .bench import LORAS, PLAIN, SMALL, Bench, Variant, work
 from .layers import LAYERS, NORMS, Sample
 from .picture import Picture, make
 from .stand_ins import combination
-from .unet import SD15, UNet
+from .unet import UNet
 
 TOLERANCES = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
 """of an output's largest number"""
@@ -43,18 +43,19 @@ class Wrong(Exception):
     """A check that does not hold."""
 
 
-def all_checks(device: torch.device, held: Callable[[], int]) -> Iterator[tuple[str, Callable[[], None]]]:
+def all_checks(device: torch.device, held: Callable[[], int], dtypes: Sequence[torch.dtype] = tuple(TOLERANCES),
+               ) -> Iterator[tuple[str, Callable[[], None]]]:
     """(name, check) of each; a check raises `Wrong`. held: the bytes that something holds on the device."""
     for kind in LAYERS:
-        for dtype in TOLERANCES:
+        for dtype in dtypes:
             yield f"{kind}, {dtype}", partial(_check_layer, device, kind, dtype, partial(delta_of_kind, "thin factors"))
     for delta in MATRICES:
         for kind in ("linear", "3 × 3"):
-            for dtype in TOLERANCES:
+            for dtype in dtypes:
                 check = partial(_check_layer, device, kind, dtype, partial(delta_of_kind, delta), loras=1)
                 yield f"{delta}, {kind}, {dtype}", check
     for kind in (*LAYERS, *NORMS):
-        for dtype in TOLERANCES:
+        for dtype in dtypes:
             yield f"bias, {kind}, {dtype}", partial(_check_vector, device, kind, dtype, bias=True)
             if kind in NORMS:
                 yield f"weight, {kind}, {dtype}", partial(_check_vector, device, kind, dtype, bias=False)
@@ -177,8 +178,8 @@ class _Layer:
 
 def _unet_bench(device: torch.device, dtype: torch.dtype) -> Bench:
     with torch.device("meta"):
-        unet = UNet(SD15.narrowed(32, 32))
-    bench = Bench(filled(unet, dtype, torch.device("cpu")).to(device), [], 16)
+        unet = UNet(SMALL["sd15"].topology)
+    bench = Bench(filled(unet, dtype, torch.device("cpu")).to(device), [], SMALL["sd15"].latent)
     bench.loras = [random_lora(str(k), bench.layers, k, rank=4, dtype=torch.float32) for k in range(LORAS)]
     return bench
 
@@ -235,11 +236,12 @@ def in_full_precision() -> Iterator[None]:
 
 
 @torch.no_grad()
-def run(device: torch.device, held: Callable[[], int], report: Callable[[str], None]) -> dict:
-    """All checks: how many passed, what failed and why, and what was not run for lack of a package."""
+def run(device: torch.device, held: Callable[[], int], quick: bool, report: Callable[[str], None]) -> dict:
+    """All checks: how many passed, what failed and why, and what was not run for lack of a package. quick: of layers in
+    half precision alone."""
     passed, failed, not_run = 0, {}, {}
     with in_full_precision():
-        for name, check in all_checks(device, held):
+        for name, check in all_checks(device, held, (torch.float16,) if quick else tuple(TOLERANCES)):
             try:
                 check()
                 passed += 1

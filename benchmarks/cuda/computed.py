@@ -15,7 +15,7 @@ import torch
 
 from tests.pretended_gpu.hollow import HollowGpu
 
-from .bench import SCENES, VARIANTS, Bench
+from .bench import VARIANTS, Bench, Scene, Variant
 from .counted import hollow_bench
 from .picture import Picture, make
 
@@ -32,13 +32,13 @@ STEPS = 2
 """after which the peak is that of a whole picture: all later steps do the same"""
 
 
-def compute(name: str, report: Callable[[str, object], None]) -> None:
+def compute(name: str, scene: Scene, report: Callable[[str, object], None]) -> None:
     """Reports, of a scene with three LoRAs, GiB: `unet`, `beside` (text encoders and VAE), `files` (LoRAs' factors),
     `plain` (the peak of a picture without them, all included), and of each variant the peak, what it is over the plain
     one, what of it stays afterwards, and whether the card is enough, also with --medvram."""
     card = CARDS[name]
     with HollowGpu(total_memory=card * GIB, limit=2**50) as gpu, torch.no_grad():
-        bench = hollow_bench(SCENES[name], RANK)
+        bench = hollow_bench(scene, RANK)
         unet = sum(weight.numel() * weight.element_size() for weight in bench.unet.parameters())
         report("unet", _gib(unet))
         report("beside", _gib(BESIDE[name]))
@@ -56,7 +56,7 @@ def compute(name: str, report: Callable[[str, object], None]) -> None:
                            **_verdict(peak, name)})
 
 
-def _stepping(bench: Bench, variant) -> Callable[[], None]:
+def _stepping(bench: Bench, variant: Variant) -> Callable[[], None]:
     def run() -> None:
         with bench.acting(variant, STEPS) as step:
             for number in range(STEPS):

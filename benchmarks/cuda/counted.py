@@ -21,7 +21,7 @@ from tests.pretended_gpu import Counts, PretendedGpu, moved
 from tests.pretended_gpu.hollow import HollowGpu
 
 from ..random_weights import RANK, filled, lora_of, random_lora
-from .bench import END, LORAS, PLAIN, START, VARIANTS, Bench, Scene, Variant
+from .bench import END, LORAS, PLAIN, SMALL, START, VARIANTS, Bench, Scene, Variant
 from .picture import Picture, make
 from .stand_ins import combination
 from .unet import SD15, UNet
@@ -70,14 +70,13 @@ def count_calls(scene: Scene, report: Callable[[str, object], None]) -> None:
 
 
 def count_layers(quick: bool, report: Callable[[str, object], None]) -> None:
-    """Reports kernels and waits per layer of a change of gates, merged: of each way to combine three LoRAs of rank 4,
-    and of one LoRA of each kind. quick: on the layers of one block rather than on all."""
+    """Reports, of a change of gates where all is merged, kernels and waits per layer: of each way to combine three
+    LoRAs of rank 4, and of one LoRA of each kind, on the layers before the output blocks. quick: of a smaller model."""
     with PretendedGpu() as gpu, torch.no_grad():
         with torch.device("meta"):
-            unet = UNet(NARROW)
+            unet = UNet(SMALL["sd15"].topology if quick else NARROW)
         bench = Bench(moved(filled(unet, torch.float16, torch.device("cpu"))), [], NARROW_LATENT)
-        blocks = ("unet_middle_",) if quick else ("unet_input_", "unet_middle_")
-        layers = {name: target for name, target in bench.layers.items() if name.startswith(blocks)}
+        layers = {name: target for name, target in bench.layers.items() if "_output_" not in name}
         files = [random_lora(str(k), layers, k, rank=4) for k in range(LORAS)]
         plain = _counting(gpu, bench.call)
         report("combine_per_layer", {method: _per_layer(gpu, bench, plain, files, combination(method))

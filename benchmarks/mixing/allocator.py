@@ -12,7 +12,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 
 KEEPING = {
@@ -30,10 +30,10 @@ def restart_with(environment: dict[str, str]) -> None:
         os.execve(sys.executable, sys.orig_argv, {**os.environ, **environment})
 
 
-def in_fresh_process(function: Callable, *arguments):
+def in_fresh_process(function: Callable, *arguments, environment: Mapping[str, str] = RETURNING):
     """What the function gives where nothing else has used memory before, and what is freed is given back."""
-    kept = {name: os.environ.get(name) for name in RETURNING}
-    os.environ.update(RETURNING)
+    kept = {name: os.environ.get(name) for name in environment}
+    os.environ.update(environment)
     try:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             return pool.submit(function, *arguments).result()

@@ -105,6 +105,7 @@ def test_offloading_changes_nothing(exact):
     assert torch.equal(gradient_in(torch.float32, offload=True)[1], exact[1])
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_offloading_takes_less_of_the_devices_memory_and_changes_nothing():
     def measured(offload):

@@ -23,7 +23,7 @@ from sciart_ext.mixer.mixer import Mixer
 from sciart_ext.mixer.targets import diffusers_unet_layers
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-DEVICES = ["cpu", pytest.param("cuda", marks=needs_cuda)]
+DEVICES = ["cpu", pytest.param("cuda", marks=[needs_cuda, pytest.mark.cuda])]
 DTYPES = {torch.float32: 2e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 EXECUTIONS = ["merge", "branch"]
 
