@@ -47,15 +47,8 @@ class Card:
         return torch.cuda.max_memory_allocated(self.device)
 
     def held(self) -> int:
-        """Bytes of the tensors on the device that something in Python holds: unlike the allocator's figure, without the
-        workspaces of CUDA's libraries."""
-        gc.collect()
-        found = {}
-        for one in gc.get_objects():
-            if issubclass(type(one), torch.Tensor) and one.device == self.device:
-                storage = one.untyped_storage()
-                found[storage.data_ptr()] = storage.nbytes()
-        return sum(found.values())
+        """`held_bytes` of it."""
+        return held_bytes(self.device)
 
     def facts(self) -> dict:
         """Which card, and the versions of what drives it."""
@@ -63,6 +56,18 @@ class Card:
         return {**record.machine("cuda"), "gpu_memory_gib": round(properties.total_memory / 2**30, 1),
                 "compute_capability": f"{properties.major}.{properties.minor}", "driver": driver(),
                 "cuda": torch.version.cuda, "hip": torch.version.hip, "cudnn": torch.backends.cudnn.version()}
+
+
+def held_bytes(device: torch.device) -> int:
+    """Bytes of the tensors on a device that something in Python holds: unlike an allocator's figure, without the
+    workspaces of CUDA's libraries."""
+    gc.collect()
+    found = {}
+    for one in gc.get_objects():
+        if issubclass(type(one), torch.Tensor) and one.device == device:
+            storage = one.untyped_storage()
+            found[storage.data_ptr()] = storage.nbytes()
+    return sum(found.values())
 
 
 def versions() -> dict[str, str]:

@@ -70,8 +70,8 @@ def count_calls(scene: Scene, report: Callable[[str, object], None]) -> None:
 
 
 def count_layers(quick: bool, report: Callable[[str, object], None]) -> None:
-    """Reports, of a change of gates where all is merged, kernels and waits per layer: of each way to combine three
-    LoRAs of rank 4, and of one LoRA of each kind, on the layers before the output blocks. quick: of a smaller model."""
+    """Reports kernels and waits per layer of a change of gates where all is merged: of each way to combine three LoRAs
+    of rank 4, and of one LoRA of each kind, on the layers before the output blocks. quick: of a smaller model."""
     with PretendedGpu() as gpu, torch.no_grad():
         with torch.device("meta"):
             unet = UNet(SMALL["sd15"].topology if quick else NARROW)

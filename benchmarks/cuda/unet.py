@@ -144,15 +144,17 @@ class _SpatialTransformer(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         inner, size = self.norm(x), x.shape[-2:]
+        if not self.linear:
+            inner = self.proj_in(inner)
+        inner = inner.flatten(2).transpose(1, 2).contiguous()
         if self.linear:
-            inner = self.proj_in(inner.flatten(2).transpose(1, 2))
-        else:
-            inner = self.proj_in(inner).flatten(2).transpose(1, 2)
+            inner = self.proj_in(inner)
         for block in self.transformer_blocks:
             inner = block(inner, context)
         if self.linear:
-            return self.proj_out(inner).transpose(1, 2).unflatten(2, size) + x
-        return self.proj_out(inner.transpose(1, 2).unflatten(2, size)) + x
+            inner = self.proj_out(inner)
+        inner = inner.transpose(1, 2).unflatten(2, size).contiguous()
+        return (inner if self.linear else self.proj_out(inner)) + x
 
 
 class _TransformerBlock(nn.Module):
