@@ -91,8 +91,8 @@ class Bench:
             return self.root(self.x)
 
 
-def results(case, mode, device, **options):
+def results(case, mode, device, settings, **options):
     """Of several settings of gates, one after the other."""
     bench = Bench(case, mode, device, **options)
     with bench.mixer:
-        return [bench.call(gates).to("cpu") for gates in (FIRST, SECOND, (0.0, 0.0, 0.0), (0.5, 0.0, 0.3), FIRST)]
+        return [bench.call(gates).to("cpu") for gates in settings]

@@ -3,6 +3,7 @@ and nothing that stays. What it takes is counted on a pretended one."""
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -27,27 +28,42 @@ def gpu():
         yield gpu
 
 
+GATES = (FIRST, SECOND, (0.0, 0.0, 0.0), (0.5, 0.0, 0.3), FIRST, THIRD, THIRD)
+
+
+@functools.cache
+def on_cpu(case, mode):
+    return results(case, mode, "cpu", GATES)
+
+
+@functools.cache
+def on_gpu(case, mode, limit):
+    """Results, and what the last two calls took: a change of gates, and the same gates again."""
+    with PretendedGpu() as gpu:
+        bench, found, counted = Bench(case, mode, "gpu", memory_limit=limit), [], []
+        with bench.mixer:
+            for gates in GATES:
+                with gpu.counting() as counts:
+                    output = bench.call(gates)
+                found.append(output.to("cpu"))
+                counted.append(counts)
+    return found, *counted[-2:]
+
+
 @pytest.mark.parametrize("limit", [None, 0])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("case", CASES)
-def test_it_is_what_the_cpu_gives(gpu, case, mode, limit):
-    for here, there in zip(results(case, mode, "cpu"), results(case, mode, "gpu", memory_limit=limit)):
+def test_it_is_what_the_cpu_gives(case, mode, limit):
+    for here, there in zip(on_cpu(case, mode), on_gpu(case, mode, limit)[0]):
         torch.testing.assert_close(there, here, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.parametrize("limit", [None, 0])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("case", CASES)
-def test_nothing_waits_for_the_device(gpu, case, mode, limit):
+def test_nothing_waits_for_the_device(case, mode, limit):
     """But when the files' tensors are seen for the first time."""
-    bench = Bench(case, mode, "gpu", memory_limit=limit)
-    with bench.mixer:
-        for gates in (FIRST, SECOND):
-            bench.call(gates)
-        with gpu.counting() as change:
-            bench.call(THIRD)
-        with gpu.counting() as again:
-            bench.call(THIRD)
+    _, change, again = on_gpu(case, mode, limit)
     assert not change.waits and not again.waits
     if limit is None:
         assert change.crossed <= 2048 and not again.crossed  # gates, and the places of rows, alone
