@@ -43,18 +43,10 @@ class Thinning(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Some rows of C: total (rows, in), divided by `count` where it is a mean."""
+    """Some rows of C: total (rows, in)."""
 
     rows: slice
     total: Tensor
-    count: Tensor | None
-
-    def write(self, combined: Tensor) -> None:
-        """Puts them into C (out, in), of any precision."""
-        if self.count is None:
-            combined[self.rows].copy_(self.total)
-        else:
-            torch.div(self.total, self.count, out=combined[self.rows])
 
 
 THINNINGS = {"magnitude-prune": Thinning(False, False), "ties": Thinning(False, True),
@@ -106,7 +98,7 @@ class SparseCombination:
         multipliers = torch.tensor(self.multipliers(own.values()), dtype=combined.dtype, device=combined.device)
         for block in self.blocks(Deltas(None, matrices, combined.dtype), self._bits_of(own, deltas),
                                  list(own.values()), multipliers):
-            block.write(combined)
+            combined[block.rows] = block.total
         return combined
 
     def thinned(self, deltas: Mapping[int, Tensor], weights: Mapping[int, float]) -> dict[int, Tensor]:
@@ -132,15 +124,13 @@ class SparseCombination:
             stack = memory[:deltas.count * (rows.stop - start) * inputs].view(deltas.count, -1, inputs)
             deltas.write(rows, stack)
             stack.mul_(kept.rows(rows))
-            yield Block(rows, *self._joined(stack, weights, multipliers))
+            yield Block(rows, self._joined(stack, weights, multipliers))
 
-    def _joined(self, stack: Tensor, weights: Sequence[float], multipliers: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The total and the count of thinned deltas (LoRAs, rows, in), which are overwritten."""
+    def _joined(self, stack: Tensor, weights: Sequence[float], multipliers: Tensor) -> Tensor:
+        """C of thinned deltas (LoRAs, rows, in), which are overwritten."""
         signs = elect_(stack, weights, self.settings.majority) if self.thinning.elects else None
         total = torch.mv(stack.flatten(1).t(), multipliers).view(stack.shape[1:])
-        if signs is None:
-            return total, None
-        return total.mul_(signs), stack.sign_().sum(0).clamp_(min=1)
+        return total if signs is None else total.mul_(signs).div_(stack.sign_().sum(0).clamp_(min=1))
 
     def multipliers(self, weights: Iterable[float]) -> tuple[float, ...]:
         """By what the entries that are left are multiplied: of an election's they are magnitudes, with the sign that

@@ -198,18 +198,13 @@ def _is_pointwise(module: nn.Conv2d) -> bool:
             and module.groups == 1)
 
 
-def write_sum(original: Tensor, change: Tensor, merged: Tensor, strength: float = 1.0,
-              divisor: Tensor | None = None) -> None:
-    """W + strength·ΔW / divisor in the precision of the wider of both, rounded once, into `merged`, of W's shape."""
+def write_sum(original: Tensor, change: Tensor, merged: Tensor, strength: float = 1.0) -> None:
+    """W + strength·ΔW in the precision of the wider of both, rounded once, into `merged`, of W's shape."""
     change = change.reshape(original.shape)
-    if original.dtype not in MERGEABLE:  # eight bits, which torch does not add
-        changed = original.to(change.dtype)
-        write_sum(changed, change, changed, strength, divisor)
-        merged.copy_(changed)
-    elif divisor is None:
+    if original.dtype in MERGEABLE:
         torch.add(original, change, alpha=strength, out=merged)
-    else:
-        torch.addcdiv(original, change, divisor.reshape(original.shape), value=strength, out=merged)
+    else:  # eight bits, which torch does not add
+        merged.copy_(torch.add(original.to(change.dtype), change, alpha=strength))
 
 
 def rows_of(gates: Tensor, rows: int, name: str) -> Tensor:

@@ -59,8 +59,8 @@ class SparseLayer(Layer):
             merged.copy_(original)
             return
         with unrounded(original.device):
-            for rows, total, count in self._blocks(weights, self.untouched(), gates):
-                write_sum(original[rows], total, merged[rows], divisor=count)
+            for rows, total in self._blocks(weights, self.untouched(), gates):
+                write_sum(original[rows], total, merged[rows])
 
     @torch.no_grad()
     def delta(self, weights: Sequence[float], weight: Tensor, dtype: torch.dtype, gates: Gates) -> Tensor:
@@ -69,7 +69,7 @@ class SparseLayer(Layer):
         with unrounded(weight.device):
             combined = torch.empty(self._shape, dtype=dtype, device=weight.device)
             for block in self._blocks(weights, weight, gates):
-                block.write(combined)
+                combined[block.rows] = block.total
         return combined
 
     def kept_delta(self, weights: tuple[float, ...], weight: Tensor, dtype: torch.dtype, gates: Gates) -> Tensor:

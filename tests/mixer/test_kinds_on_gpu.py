@@ -74,7 +74,7 @@ BUDGET = {
     "loha": (5, 8, 8), "loha with cores": (9, 12, 12), "full": (1, 4, 4), "dora by outputs": (10, 13, 13),
     "dora by inputs": (10, 13, 13), "dora of loha": (12, 15, 15), "ia3 by outputs": (3, 6, 6),
     "ia3 by inputs": (3, 6, 6), "oft": (5, 8, 8), "boft": (9, 12, 12), "glora": (8, 10, 11), "orthogonal": (2, 3, 7),
-    "ties": (12, 3, 7), "dare-linear": (4, 3, 7), "dare-ties": (12, 3, 7), "magnitude-prune": (4, 3, 7),
+    "ties": (13, 3, 7), "dare-linear": (4, 3, 7), "dare-ties": (13, 3, 7), "magnitude-prune": (4, 3, 7),
 }
 
 
