@@ -27,7 +27,12 @@ class Room:
 
     @property
     def holds_all(self) -> bool:
+        """Whether there is enough."""
         return self.wanted <= self.limit
+
+    def has(self, nbytes: int) -> bool:
+        """Whether so many more may be kept now."""
+        return self.used + nbytes <= self.limit
 
 
 class Kept(Generic[T]):
@@ -45,9 +50,9 @@ class Kept(Generic[T]):
             return self._held[key]
         made = make()
         if self._newest:
-            while self._held and self._room.used + made.nbytes > self._room.limit:
+            while self._held and not self._room.has(made.nbytes):
                 self.drop(next(iter(self._held)))
-        if self._room.used + made.nbytes <= self._room.limit:
+        if self._room.has(made.nbytes):
             self._held[key] = made
             self._room.used += made.nbytes
         return made

@@ -51,7 +51,8 @@ class SparseLayer(Layer):
         self._thin: Kept[Factored] = Kept(room)
         self._masks: Kept[Bits | Bools] = Kept(room)
         self._sendable: Bits | None = None
-        room.wanted += len(self._order) * self._shape[0] * self._shape[1]
+        self._entries = len(self._order) * self._shape[0] * self._shape[1]
+        room.wanted += self._entries + sum(4 * (item.down.numel() + item.up.numel()) for item in self.factors.values())
 
     def write_merged(self, original: Tensor, merged: Tensor, gates: Gates) -> None:
         weights = gates.of(self._strengths).uniform
@@ -134,7 +135,8 @@ class SparseLayer(Layer):
 
     def _masks_on(self, device: torch.device, dtype: torch.dtype, numbers: Sequence[int], weight: Tensor,
                   ) -> Bits | Bools:
-        """The entries of these LoRAs that are kept: in bits, or on a GPU in bools where those of all layers fit."""
+        """The entries of these LoRAs that are kept: in bits, or on a GPU in bools where those of all layers fit, and
+        their factors."""
         if device.type == "cpu":
             return self._bits(device, dtype, numbers, weight)
         every = range(len(self._order))
@@ -146,7 +148,7 @@ class SparseLayer(Layer):
             self._sendable = self._bits(device, dtype, numbers, weight).each(pinned)
             self._combine.kept.update(zip(self._order, self._sendable.packed))
         bits = self._sendable.each(lambda tensor: sent(tensor, device))
-        return Bools(bits.whole()) if self._room.holds_all else bits
+        return Bools(bits.whole()) if self._room.holds_all and self._room.has(self._entries) else bits
 
     def _bits(self, device: torch.device, dtype: torch.dtype, numbers: Sequence[int], weight: Tensor) -> Bits:
         """In main memory; found where the layer is computed."""

@@ -48,6 +48,24 @@ def test_masks_are_bools_where_all_layers_fit_and_bits_where_they_do_not(gpu):
     assert kinds == [{masks.Bools}, {masks.Bits}]
 
 
+def test_masks_for_which_other_things_have_left_no_room_are_sent_in_bits(gpu, monkeypatch):
+    """Bools would be unpacked whole at every change, and let go of."""
+    monkeypatch.setattr(sparse, "GPU_BLOCK_ENTRIES", 1)  # eight rows at a time
+    bench = Bench("ties", "merge", "gpu")
+    with bench.mixer:
+        bench.mixer._room.used = bench.mixer._room.limit
+        for gates in (FIRST, POSITIVE):
+            with gpu.counting() as counts:
+                bench.call(gates)
+        bits = sum(layer._sendable.nbytes for layer in bench.mixer._layers)
+        factors = [item for layer in bench.mixer._layers for item in layer.factors.values()]
+        sent = sum(item.down.nbytes + item.up.nbytes for item in factors)
+        assert not counts.waits and bits + sent < counts.crossed < bits + sent + 2048
+        blocks = sum(layer.matrix_shape[0] // 8 for layer in bench.mixer._layers)
+        assert counts.kernels["bitwise_and_"] == blocks > bench.layers, "unpacked a block at a time"
+        bench.mixer._room.used = 0
+
+
 @pytest.mark.parametrize("case", SPARSE)
 def test_blocks_of_rows_give_the_same_and_bound_the_memory_that_a_change_takes(gpu, case, monkeypatch):
     whole = results(case, "merge", "gpu", (FIRST, POSITIVE))
