@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from pretended_gpu import PretendedGpu
 
 
 @pytest.fixture(scope="module")
@@ -13,6 +14,13 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def gpu():
+    """A pretended one, which is there for the test."""
+    with PretendedGpu() as gpu:
+        yield gpu
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,13 @@ def one_thread_in_full_precision():
     torch.backends.cudnn.allow_tf32 = before[1]
 
 
+@pytest.fixture(autouse=True)
+def pretended_gpu(request):
+    """The pretended GPU is there for tests whose parameter `device` is "gpu"."""
+    if hasattr(request.node, "callspec") and request.node.callspec.params.get("device") == "gpu":
+        request.getfixturevalue("gpu")
+
+
 @pytest.fixture
 def bench():
     return Bench()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from lora_files import deltas_for, matrices, tiny_unet
+from pretended_gpu.marks import needs_pretended_gpu
 from torch import nn
 
 pytest.importorskip("diffusers")
@@ -23,7 +24,14 @@ from sciart_ext.mixer.mixer import Mixer
 from sciart_ext.mixer.targets import diffusers_unet_layers
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-DEVICES = ["cpu", pytest.param("cuda", marks=[needs_cuda, pytest.mark.cuda])]
+ON_CUDA = [needs_cuda, pytest.mark.cuda]
+DEVICES = ["cpu", pytest.param("cuda", marks=ON_CUDA)]
+WITH_PRETENDED = [*DEVICES, pytest.param("gpu", marks=needs_pretended_gpu)]
+"""for tests whose parameter `device` is "gpu" conftest has the pretended one there"""
+LAYOUTS_AND_DEVICES = [pytest.param(layout, device, marks=marks) for device, layouts, marks in (
+    ("cpu", ("sd1", "sdxl"), ()), ("cuda", ("sd1", "sdxl"), ON_CUDA), ("gpu", ("sd1",), needs_pretended_gpu))
+    for layout in layouts]
+"""one layout is enough where an operator takes fifty times as long"""
 DTYPES = {torch.float32: 2e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}
 EXECUTIONS = ["merge", "branch"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 from gpu_bench import FIRST, METHODS, POSITIVE, Bench, Root, results, targets
-from pretended_gpu import PretendedGpu
 from pretended_gpu.marks import needs_pretended_gpu
 
 from sciart_ext.combine import masks, sparse
@@ -13,12 +12,6 @@ from sciart_ext.mixer.gates import Gates
 
 SPARSE = METHODS[1:]
 pytestmark = needs_pretended_gpu
-
-
-@pytest.fixture
-def gpu():
-    with PretendedGpu() as gpu:
-        yield gpu
 
 
 @pytest.mark.parametrize("case", ["ties", "dare-linear"])

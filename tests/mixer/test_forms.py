@@ -13,6 +13,7 @@ from mixer_bench import (
     DEVICES,
     DTYPES,
     EXECUTIONS,
+    LAYOUTS_AND_DEVICES,
     Bench,
     Snapshot,
     assert_near,
@@ -88,8 +89,7 @@ def test_a_layer_gives_what_the_dense_weight_gives_under_both_executions(kind, d
     snapshot.assert_restored()
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("layout", ["sd1", "sdxl"])
+@pytest.mark.parametrize(("layout", "device"), LAYOUTS_AND_DEVICES)
 @pytest.mark.parametrize("execution", [*EXECUTIONS, "auto"])
 def test_loras_on_all_layers_at_once_give_what_dense_weights_give(layout, execution, device):
     bench = Bench(layout, device=device)

@@ -86,14 +86,6 @@ def on_gpu(bench, gpu):
     return bench
 
 
-@pytest.fixture
-def gpu():
-    from pretended_gpu import PretendedGpu
-
-    with PretendedGpu() as gpu:
-        yield gpu
-
-
 @needs_pretended_gpu
 @pytest.mark.parametrize("work", [CONSTANT, workload()])
 def test_where_merged_weights_do_not_fit_after_all_every_layer_branches_and_it_is_said(on_gpu, gpu, work):

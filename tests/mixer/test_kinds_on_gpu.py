@@ -22,12 +22,6 @@ from sciart_ext.mixer.targets import open_clip_layers
 pytestmark = needs_pretended_gpu
 
 
-@pytest.fixture
-def gpu():
-    with PretendedGpu() as gpu:
-        yield gpu
-
-
 GATES = (FIRST, SECOND, (0.0, 0.0, 0.0), (0.5, 0.0, 0.3), FIRST, THIRD, THIRD)
 
 

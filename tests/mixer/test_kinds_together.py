@@ -15,8 +15,9 @@ pytest.importorskip("transformers")
 
 from kinds_bench import changed, dense, dense_unet, file_of, lora_of_kind, output_of
 from mixer_bench import (
-    DEVICES,
     EXECUTIONS,
+    LAYOUTS_AND_DEVICES,
+    WITH_PRETENDED,
     Bench,
     Interrupted,
     Snapshot,
@@ -47,8 +48,7 @@ def everything(bench, seed=0):
     return loras
 
 
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("layout", ["sd1", "sdxl"])
+@pytest.mark.parametrize(("layout", "device"), LAYOUTS_AND_DEVICES)
 @pytest.mark.parametrize("execution", [*EXECUTIONS, "auto"])
 def test_all_kinds_on_all_parameters_give_what_dense_weights_give(layout, execution, device):
     bench = Bench(layout, device=device)
@@ -156,7 +156,7 @@ def text_lora(layers, prefix, seed):
     return file_of(deltas)
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", WITH_PRETENDED)
 @pytest.mark.parametrize("execution", EXECUTIONS)
 @pytest.mark.parametrize("seed", [0, 4, 9])
 def test_text_encoders_take_all_kinds(seed, execution, device):
@@ -173,7 +173,7 @@ def test_text_encoders_take_all_kinds(seed, execution, device):
         assert_near(actual, wide.float()(tokens.cpu()).last_hidden_state, 5e-5)
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", WITH_PRETENDED)
 @pytest.mark.parametrize("seed", range(0, 14, 2))
 def test_packed_attention_takes_all_kinds(seed, device):
     """q, k and v are thirds of one parameter: what depends on the weight depends on its own third."""

@@ -12,7 +12,7 @@ from torch import nn
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from mixer_bench import DEVICES, Bench, assert_near, workload
+from mixer_bench import WITH_PRETENDED, Bench, assert_near, workload
 
 from sciart_ext.lora.file import LoraFile
 from sciart_ext.lora.low_rank import LowRank
@@ -33,7 +33,7 @@ def one_by_one(bench, loras, x, text, rows):
 ROWS = [(0.5, 0.0), (0.0, 0.0), (-0.3, 0.7), (1.0, 0.2)]
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", WITH_PRETENDED)
 def test_rows_with_different_gates_equal_runs_of_each_row_alone(device):
     bench = Bench(device=device)
     loras, (x, text) = [bench.lora(seed=1), bench.lora("attn", rank=4, seed=2)], bench.inputs(4)

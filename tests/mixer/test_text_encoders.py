@@ -14,8 +14,8 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 from mixer_bench import (
-    DEVICES,
     DTYPES,
+    WITH_PRETENDED,
     Interrupted,
     Snapshot,
     assert_near,
@@ -59,7 +59,7 @@ def entries(count, **fields):
     return [SimpleNamespace(**{"blocks": {}, **fields}) for _ in range(count)]
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", WITH_PRETENDED)
 def test_text_is_encoded_with_its_gates_and_plainly_afterwards(bench, device):
     clip = tiny_clip().to(device)
     snapshot, tokens = Snapshot(clip), torch.tensor([[48, 3, 4, 5, 49]], device=device)
@@ -117,7 +117,7 @@ def test_a_mixture_has_no_mixer_for_a_text_encoder_that_no_lora_reaches(bench):
     mixture.release()
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", WITH_PRETENDED)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("names", [("",), ("q_proj",), ("k_proj", "v_proj"), ("out_proj",), ("mlp",)], ids=str)
 def test_packed_attention_gives_what_dense_weights_give(bench, names, dtype, device):
