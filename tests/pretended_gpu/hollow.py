@@ -55,9 +55,18 @@ class HollowGpu(PretendedGpu):
 
 class _Flash(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention and args[0].device.type == backend.NAME:
-            return torch.ops.aten._scaled_dot_product_flash_attention(*args[:3], **(kwargs or {}))[0]
-        return func(*args, **(kwargs or {}))
+            return _flash(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+def _flash(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, attn_mask: torch.Tensor | None = None,
+           dropout_p: float = 0.0, is_causal: bool = False, scale: float | None = None,
+           enable_gqa: bool = False) -> torch.Tensor:
+    if attn_mask is not None or enable_gqa:
+        raise NotImplementedError("attention with a mask or with groups, which FlashAttention does not take")
+    return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, dropout_p, is_causal, scale=scale)[0]
 
 
 class _Outline(tuple):

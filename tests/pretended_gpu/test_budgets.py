@@ -1,71 +1,89 @@
-"""What LoRAs may add to a call of SD 1.5's UNet on a GPU: kernels, and waits for it.
+"""What mixing may cost on a GPU: kernels, waits and bytes beside those of the model, of one call of its UNet.
 
-Its 192 layers that LoRAs usually reach, at a width of 32: neither depends on the width. Three LoRAs, two rows.
+SD 1.5 at its full size and 512², three LoRAs of rank 32 on its 192 layers, two rows of one picture, half precision.
 """
 
 from __future__ import annotations
+
+import functools
 
 import pytest
 import torch
 
 pytest.importorskip("diffusers")
 
-from benchmarks.mixing.engine import random_lora, random_unet
-from sciart_ext.lora.file import LoraFile
+from diffusers import UNet2DConditionModel
+
+from benchmarks.random_weights import lora_of
 from sciart_ext.mixer.cost import Workload
 from sciart_ext.mixer.mixer import Mixer
 from sciart_ext.mixer.targets import diffusers_unet_layers
 
-from . import PretendedGpu, moved
+from . import moved
+from .hollow import HollowGpu
 from .marks import needs_pretended_gpu
 
-pytestmark = needs_pretended_gpu
+pytestmark = [needs_pretended_gpu, pytest.mark.usefixtures("one_thread")]
 
-LORAS, CHANGE, SAME, ROWS = 3, "change", "same", "rows that differ"
-BUDGETS = {("merge", CHANGE): 45, ("merge", SAME): 0, ("branch", CHANGE): 600, ("branch", SAME): 600,
-           ("branch", ROWS): 600}
+LATENT, TEXT_WIDTH, STEPS = 64, 768, 20
+CHANGED, SAME, ROWS, OTHER_ROWS = "at a change", "gates unchanged", "rows that differ", "other rows that differ"
+GATES = [(SAME, [(0.5, 0.4, 0.3)]), (SAME, [(0.5, 0.4, 0.3)]), (CHANGED, [(0.2, 0.6, 0.1)]), (SAME, [(0.2, 0.6, 0.1)])]
+DIFFERING = [(OTHER_ROWS, [(0.2, 0.6, 0.1), (0.2, 0.0, 0.1)]), (ROWS, [(0.5, 0.4, 0.3), (0.5, 0.0, 0.3)]),
+             (OTHER_ROWS, [(0.2, 0.6, 0.1), (0.2, 0.0, 0.1)])]
 
-
-@pytest.fixture(scope="module")
-def unet():
-    """(the GPU, a call, its counts without LoRAs, the layers, the UNet)."""
-    with PretendedGpu() as gpu, torch.no_grad():
-        unet = moved(random_unet((32,) * 4, 32, torch.float16, torch.device("cpu")))
-        x, text = torch.randn(2, 4, 8, 8).half().to("gpu"), torch.randn(2, 77, 32).half().to("gpu")
-        times = torch.full((2,), 500).to("gpu")
-
-        def call():
-            with gpu.counting() as counts:
-                unet(x, times, text)
-            return counts
-
-        call()
-        yield call, call(), diffusers_unet_layers(unet), unet
+# (execution, when): most kernels, and gigabytes that they move
+BUDGETS = {
+    ("merge", CHANGED): (45, 2.5), ("merge", SAME): (0, 0.0),
+    ("branch", CHANGED): (600, 3.0), ("branch", SAME): (600, 3.0), ("branch", OTHER_ROWS): (600, 3.0),
+    ("auto", CHANGED): (100, 1.6), ("auto", SAME): (75, 0.3),
+}
 
 
-def files_of(layers, dtype):
-    files = [random_lora(str(k), layers, k) for k in range(LORAS)]
-    return [LoraFile(file.name, file.path, file.kind, file.base, {
-        name: delta._replace(down=delta.down.to(dtype), up=delta.up.to(dtype)) for name, delta in file.layers.items()})
-        for file in files]
+@functools.cache
+def hollow_unet():
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(sample_size=LATENT, block_out_channels=(320, 640, 1280, 1280),
+                                    cross_attention_dim=TEXT_WIDTH).half().eval().requires_grad_(False)
+    with HollowGpu():
+        return moved(unet)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=["half files", "single files"])
-@pytest.mark.parametrize("execution", ["merge", "branch"])
-def test_a_call_costs_no_more_than_its_budget_and_waits_for_nothing(unet, execution, dtype):
-    call, plain, layers, root = unet
-    mixer = Mixer(root, layers, files_of(layers, dtype), execution=execution)
-    mixer.choose(Workload(20, 20, 2, 64, 64, rows_differ=execution == "branch"))
-    assert len(mixer.layer_names) == 192
-    found = {}
-    with mixer:
-        for name, rows in (("first", [[0.5] * LORAS]), (CHANGE, [[0.6] * LORAS]), (SAME, [[0.6] * LORAS]),
-                           (ROWS, [[0.6] * LORAS, [0.0] * LORAS])):
-            if (execution, name) in BUDGETS or name == "first":
-                mixer.set_gates(rows)
-                found[name] = call()
-    for name in found.keys() - {"first"}:
-        kernels = found[name].kernels.total() - plain.kernels.total()
-        assert kernels <= BUDGETS[execution, name], (name, found[name].kernels - plain.kernels)
-        assert found[name].waits == plain.waits, name
-        assert not (found[name].kernels - plain.kernels)["_to_copy"], "nothing is cast again"
+@functools.cache
+def counted(execution, dtype):
+    """Of a call without LoRAs, and of calls with LoRAs of this precision in their files by when."""
+    unet, found = hollow_unet(), {}
+    layers = diffusers_unet_layers(unet)
+    loras = [lora_of(name, layers, lambda shape, _: torch.zeros(shape, dtype=dtype), rank=32) for name in "abc"]
+    with HollowGpu() as gpu, torch.no_grad():
+        mixer = Mixer(unet, layers, loras, execution=execution)
+        assert len(mixer.layer_names) == 192
+        latents = torch.zeros(2, 4, LATENT, LATENT, device="gpu", dtype=torch.float16)
+        text = torch.zeros(2, 77, TEXT_WIDTH, device="gpu", dtype=torch.float16)
+        call = functools.partial(unet, latents, torch.full((2,), 500, device="gpu"), text)
+        with gpu.counting() as plain:
+            call()
+        branches = execution == "branch"
+        mixer.choose(Workload(STEPS, STEPS, 2, LATENT, LATENT, rows_differ=branches))
+        with mixer:
+            for when, gates in [*GATES, *(DIFFERING if branches else [])]:
+                mixer.set_gates(gates)
+                with gpu.counting() as counts:
+                    call()
+                found[when] = counts
+    return plain, found
+
+
+@pytest.mark.parametrize(("execution", "when"), BUDGETS)
+def test_a_call_is_within_its_budget_and_waits_for_nothing(execution, when):
+    plain, found = counted(execution, torch.float16)
+    kernels, gigabytes = BUDGETS[execution, when]
+    assert found[when].kernels.total() - plain.kernels.total() <= kernels, found[when].kernels - plain.kernels
+    assert found[when].bytes - plain.bytes <= gigabytes * 1e9
+    assert not found[when].waits
+
+
+@pytest.mark.parametrize(("execution", "when"), [which for which in BUDGETS if which[0] != "auto"])
+def test_files_in_single_precision_cost_no_kernel_more(execution, when):
+    _, halves = counted(execution, torch.float16)
+    _, singles = counted(execution, torch.float32)
+    assert singles[when].kernels == halves[when].kernels and not singles[when].waits
