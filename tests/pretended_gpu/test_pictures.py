@@ -123,9 +123,9 @@ def test_a_batch_of_sets_is_the_cpus(pipe, moved_pipe):
 
 
 def test_a_steered_batch_of_sets_is_the_cpus(pipe, moved_pipe):
-    here = runs_of(pipe, RECIPES["contrastive"], [3, 7])
+    here = runs_of(pipe, RECIPES["contrastive in regions"], [3, 7])
     with PretendedGpu():
-        there = runs_of(moved_pipe, RECIPES["contrastive"], [3, 7])
+        there = runs_of(moved_pipe, RECIPES["contrastive in regions"], [3, 7])
     for one, run in here.items():
         assert_same(there[one].picture, run.picture)
 
