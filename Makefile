@@ -16,7 +16,7 @@ VENVPAGE := .venv-page
 STAMPPAGE := $(VENVPAGE)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-host test-310 lint bench clean
+.PHONY: help demo test test-host test-310 lint bench bench-gpu clean
 
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /\1|/' | awk -F'|' '{printf "%-10s %s\n", $$1, $$2}'
@@ -78,6 +78,9 @@ lint: $(STAMP) ## ruff
 BENCHMARKS := world mix steer explain breadth
 bench: $(STAMP) ## the benchmarks, into benchmarks/results; BENCH=--quick for a short look
 	@for name in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$name $(BENCH) || exit 1; done
+
+bench-gpu: $(STAMP) ## on a GPU: right, quick, within memory; BENCH=--pretend counts without one
+	$(BIN)/python -m benchmarks.gpu $(BENCH)
 
 clean: ## removes environments, caches and outputs
 	rm -rf $(VENV) $(VENV310) $(VENVPAGE) out build *.egg-info .pytest_cache .ruff_cache

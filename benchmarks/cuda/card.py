@@ -64,7 +64,7 @@ def held_bytes(device: torch.device) -> int:
     gc.collect()
     found = {}
     for one in gc.get_objects():
-        if issubclass(type(one), torch.Tensor) and one.device == device:
+        if issubclass(type(one), torch.Tensor) and one.device == device and one.layout is torch.strided:
             storage = one.untyped_storage()
             found[storage.data_ptr()] = storage.nbytes()
     return sum(found.values())

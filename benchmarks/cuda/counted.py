@@ -71,7 +71,8 @@ def count_calls(scene: Scene, report: Callable[[str, object], None]) -> None:
 
 def count_layers(quick: bool, report: Callable[[str, object], None]) -> None:
     """Reports kernels and waits per layer of a change of gates where all is merged: of each way to combine three LoRAs
-    of rank 4, and of one LoRA of each kind, on the layers before the output blocks. quick: of a smaller model."""
+    of rank 4, and of one LoRA of each kind, on the layers before the output blocks. quick: of a smaller model. What
+    needs a package that is not there says `not_run`."""
     with PretendedGpu() as gpu, torch.no_grad():
         with torch.device("meta"):
             unet = UNet(SMALL["sd15"].topology if quick else NARROW)
@@ -96,6 +97,8 @@ def _per_layer(gpu: PretendedGpu, bench: Bench, plain: Counts, files: list[LoraF
             for weight in (START, END):
                 mixer.set_gates([[weight + 0.1 * k for k in range(len(files))]])
                 counts = _counting(gpu, bench.call)
+    except ModuleNotFoundError as error:
+        return {"not_run": f"needs {error.name}"}
     finally:
         mixer.release()
     count = len(mixer.layer_names)

@@ -54,17 +54,19 @@ def sent(values: Tensor, device: torch.device) -> Tensor:
     that memory until the device has read it."""
     if device.type == "cpu":
         return values
-    return pinned(values).to(device, non_blocking=can_pin())
+    return pinned(values, device).to(device, non_blocking=can_pin(device.type))
 
 
-def pinned(values: Tensor) -> Tensor:
-    """The same in main memory that a device reads by itself; as it is where there is no such memory."""
-    return values.pin_memory() if can_pin() else values
+def pinned(values: Tensor, device: torch.device) -> Tensor:
+    """The same in main memory that the device reads by itself; as it is where there is no such memory."""
+    return values.pin_memory() if can_pin(device.type) else values
 
 
 @functools.cache
-def can_pin() -> bool:
-    """Whether this torch can pin memory: one without support for a GPU, and that of some GPUs, cannot."""
+def can_pin(kind: str) -> bool:
+    """Whether this torch can pin memory for a type of device: "cpu" and "meta" need none, some GPUs have none."""
+    if kind in ("cpu", "meta"):
+        return False
     try:
         torch.empty(1).pin_memory()
     except (RuntimeError, NotImplementedError, AssertionError):

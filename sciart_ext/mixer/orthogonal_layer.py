@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -98,7 +99,7 @@ class OrthogonalLayer(Layer):
             return reduced
         moved = self._moved.get(key, lambda: reduced.each(lambda factor: sent(factor, device).to(dtype)))
         if key not in self._moved and device.type != "cpu":
-            self._by_order[order] = reduced.each(pinned)
+            self._by_order[order] = reduced.each(partial(pinned, device=device))
         return moved
 
     def release(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -129,7 +130,7 @@ class SparseLayer(Layer):
             return cast([self.factors[self._order[number]] for number in numbers])
         thin = self._thin.get((device, dtype), lambda: cast(list(self.factors.values())))
         if (device, dtype) not in self._thin:
-            self.factors = {k: Factors(pinned(item.down), pinned(item.up), item.scale)
+            self.factors = {k: Factors(pinned(item.down, device), pinned(item.up, device), item.scale)
                             for k, item in self.factors.items()}
         return thin.chosen(numbers)
 
@@ -145,7 +146,7 @@ class SparseLayer(Layer):
 
     def _moved(self, device: torch.device, dtype: torch.dtype, numbers: Sequence[int], weight: Tensor) -> Bits | Bools:
         if self._sendable is None:
-            self._sendable = self._bits(device, dtype, numbers, weight).each(pinned)
+            self._sendable = self._bits(device, dtype, numbers, weight).each(partial(pinned, device=device))
             self._combine.kept.update(zip(self._order, self._sendable.packed))
         bits = self._sendable.each(lambda tensor: sent(tensor, device))
         return Bools(bits.whole()) if self._room.holds_all and self._room.has(self._entries) else bits

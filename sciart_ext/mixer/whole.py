@@ -12,6 +12,7 @@ as far as there is room (`PlacedWholes`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -79,7 +80,7 @@ class PlacedWholes:
         key = (k, device, dtype)
         placed = self._kept.get(key, lambda: ready.on(device, dtype))
         if key not in self._kept:
-            self._ready[k, dtype] = ready.each(pinned)
+            self._ready[k, dtype] = ready.each(partial(pinned, device=device))
         return placed
 
     def copy_of(self, weight: Tensor, device: torch.device) -> Tensor:
@@ -93,7 +94,7 @@ class PlacedWholes:
                 self._kept.drop(key)
         placed = self._kept.get(key, lambda: sent(self._source[2].detach(), device))
         if key not in self._kept:
-            self._source = (*self._source[:2], pinned(self._source[2].detach()))
+            self._source = (*self._source[:2], pinned(self._source[2].detach(), device))
         return placed
 
     def release(self) -> None:

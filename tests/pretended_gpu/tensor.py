@@ -27,6 +27,8 @@ class Elsewhere(torch.Tensor):
     # What torch answers below its dispatcher.
 
     def data_ptr(self) -> int:
+        if self.here.is_meta:  # no memory of its own: another number for each storage, and for each place in it
+            return self.here.untyped_storage()._cdata + self.here.storage_offset() * self.here.element_size()
         return self.here.data_ptr()
 
     def tolist(self) -> list:

@@ -62,6 +62,12 @@ def test_what_is_read_from_it_is_one_or_true():
         assert x.tolist() == [[1, 1], [1, 1]] and x.sum().item() == 1 and bool((x > 0).all())
 
 
+def test_tensors_lie_at_addresses_of_their_own():
+    with HollowGpu():
+        x, y = (torch.empty(4, 4, device="gpu") for _ in range(2))
+        assert len({x.data_ptr(), y.data_ptr(), x[1].data_ptr()}) == 3 and x.view(16).data_ptr() == x.data_ptr()
+
+
 def test_the_number_of_what_is_not_zero_is_not_known():
     with HollowGpu(), pytest.raises(NotImplementedError):
         torch.zeros(2, 2, device="gpu").nonzero()
