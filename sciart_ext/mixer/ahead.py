@@ -31,13 +31,13 @@ class Ahead:
         """Begins with the stacks whose gates, the same in all rows, will have changed; what is shown now stays."""
         self.forget()
         changing = [stack for stack in self._stacks if stack.weights is not None and stack.stale(gates)]
-        for stack in changing:
-            originals = stack.originals()
-            if stack.spare is None or not stack.spare.fits(originals):
-                stack.spare = Weights(originals)
+        originals = [stack.originals() for stack in changing]
+        for stack, own in zip(changing, originals):
+            if stack.spare is None or not stack.spare.fits(own):
+                stack.spare = Weights(own)
         with self._apart(device), unrounded(device):
             ranks = self._table.of(gates, device)
-            copy_originals([(stack, stack.spare) for stack in changing])
+            copy_originals([(own, stack.spare) for stack, own in zip(changing, originals)])
             for stack in changing:
                 stack.add_all(stack.spare, ranks[stack.stack])
         for stack in changing:

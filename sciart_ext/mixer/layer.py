@@ -153,7 +153,7 @@ class Layer:
     def add_factors(self, module: nn.Module, x: Tensor, y: Tensor, gates: Tensor) -> Tensor:
         """y + U·(g ⊙ (D x)), g (rows or 1, ranks)."""
         factors = self.stack.on(y.device, y.dtype).of_layer[self.number]
-        return add_thin_branch(module, x, y, factors, rows_of(gates, len(x), self.name))
+        return add_thin_branch(module, x, y, factors, rows_of(gates, x.shape[0], self.name))
 
 
 def add_thin_branch(module: nn.Module, x: Tensor, y: Tensor, factors: Thin, gates: Tensor) -> Tensor:
@@ -165,14 +165,18 @@ def add_thin_branch(module: nn.Module, x: Tensor, y: Tensor, factors: Thin, gate
     in_place = not (torch.is_grad_enabled() and (y.requires_grad or x.requires_grad))
     if isinstance(module, nn.Conv2d):
         return _add_convolved(module, x, y, factors, gates, in_place)
-    if len(gates) > 1 and x.dim() > 2:
-        gates = gates.view(len(gates), *[1] * (x.dim() - 2), -1)
-    inner = times(x, down)
     if not (in_place and y.is_contiguous()):
-        return y + times((inner * gates).to(y.dtype), up)
+        if x.dim() > 2 and gates.shape[0] > 1:
+            gates = gates.view(len(gates), *[1] * (x.dim() - 2), -1)
+        return y + times((times(x, down) * gates).to(y.dtype), up)
     out, ranks = up.shape
+    inner = times(x.reshape(-1, x.shape[-1]), down)
+    if gates.shape[0] == 1:
+        inner.mul_(gates)
+    else:
+        inner.view(gates.shape[0], -1, ranks).mul_(gates[:, None])
     flat = y.view(-1, out)
-    add_times(flat, inner.mul_(gates).view(-1, ranks), up, out=flat)
+    add_times(flat, inner, up, out=flat)
     return y
 
 
@@ -209,7 +213,7 @@ def write_sum(original: Tensor, change: Tensor, merged: Tensor, strength: float 
 
 def rows_of(gates: Tensor, rows: int, name: str) -> Tensor:
     """The gates for x of so many rows: extensions that tile pictures cut every row into the same number of rows."""
-    if len(gates) in (1, rows):
+    if gates.shape[0] in (1, rows):
         return gates
     return gates[:, None].expand(-1, repeats_of(len(gates), rows, name), -1).flatten(0, 1)
 

@@ -46,6 +46,8 @@ class MergedStack:
         self.stack = stack
         self.slots = tuple(sorted(slots, key=lambda slot: slot.layers[0].number))
         self.loras = stack.loras
+        numbers = [slot.layers[0].number for slot in self.slots]
+        self._numbers = slice(len(numbers)) if numbers == list(range(len(numbers))) else numbers
         self.weights: Weights | None = None
         self.spare: Weights | None = None
         self._made_for: tuple | None = None
@@ -65,11 +67,10 @@ class MergedStack:
         """The host's own weights."""
         return [slot.target.weight() for slot in self.slots]
 
-    def make_room(self) -> None:
-        """Takes memory for the merged weights, where there is none yet; what is in it is not right until it is written.
-        """
+    def make_room(self, originals: Sequence[nn.Parameter]) -> None:
+        """Takes memory for the merged weights of these, where there is none yet; what is in it is not right until it is
+        written."""
         self._made_for = None
-        originals = self.originals()
         if self.weights is None or not self.weights.fits(originals):
             self.release()
             self._show(Weights(originals))
@@ -113,9 +114,7 @@ class MergedStack:
         """Adds U·diag(g)·D of every layer to what lies in the weights; ranks: g (1, layers, ranks) of the stack."""
         matrices = weights.matrices
         copy = self.stack.on(matrices.device, matrices.dtype, weights.channels_last)
-        numbers = [slot.layers[0].number for slot in self.slots]
-        chosen = slice(len(numbers)) if numbers == list(range(len(numbers))) else numbers
-        down, up, gates = copy.down[chosen], copy.up[chosen], ranks[0, chosen]
+        down, up, gates = copy.down[self._numbers], copy.up[self._numbers], ranks[0, self._numbers]
         if up.shape[1] <= down.shape[2]:  # the smaller factor is multiplied by g, in single precision
             up = torch.mul(up, gates[:, None, :], out=torch.empty_like(up))
         else:
@@ -140,19 +139,20 @@ def write_merged(stale: Sequence[tuple[MergedStack, Sequence[Slot]]], gates: Gat
                  ranks: Mapping[Stack, Tensor]) -> None:
     """Makes the merged weights of these slots for gates that are the same in all rows; ranks: those of each rank, by
     stack (`GateTable.of`)."""
-    for merged, _ in stale:
-        merged.make_room()
-    copy_originals([(merged, merged.weights) for merged, _ in stale if merged.together])
-    for merged, slots in stale:
-        with unrounded(merged.weights.matrices.device):
+    originals = [merged.originals() for merged, _ in stale]
+    for (merged, _), own in zip(stale, originals):
+        merged.make_room(own)
+    copy_originals([(own, merged.weights) for (merged, _), own in zip(stale, originals) if merged.together])
+    with unrounded(originals[0][0].device):
+        for merged, slots in stale:
             merged.write(slots, gates, ranks[merged.stack])
 
 
-def copy_originals(found: Sequence[tuple[MergedStack, Weights]]) -> None:
+def copy_originals(found: Sequence[tuple[Sequence[nn.Parameter], Weights]]) -> None:
     """Copies the host's own weights of all these stacks in one go."""
     if found:
         torch._foreach_copy_([parameter for _, weights in found for parameter in weights.parameters],
-                             [original for merged, _ in found for original in merged.originals()])
+                             [original for originals, _ in found for original in originals])
 
 
 def _shaped(matrix: Tensor, like: Tensor, channels_last: bool) -> Tensor:
