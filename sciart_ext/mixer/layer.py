@@ -170,7 +170,7 @@ def add_thin_branch(module: nn.Module, x: Tensor, y: Tensor, factors: Thin, gate
             gates = gates.view(len(gates), *[1] * (x.dim() - 2), -1)
         return y + times((times(x, down) * gates).to(y.dtype), up)
     out, ranks = up.shape
-    inner = times(x.reshape(-1, x.shape[-1]), down)
+    inner = times(x.view(-1, x.shape[-1]) if x.is_contiguous() else x, down).view(-1, ranks)
     if gates.shape[0] == 1:
         inner.mul_(gates)
     else:
