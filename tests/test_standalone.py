@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ pytest.importorskip("transformers")
 
 from PIL import Image
 from random_model import write_random_model
+from safetensors.torch import load_file, save_file
 
 from sciart_ext import __version__, cli
 from sciart_ext.errors import SciArtError
@@ -377,6 +379,20 @@ def test_models_that_cannot_be_read_are_named(tmp_path):
                           ("broken", "cannot be read")):
         with pytest.raises(SciArtError, match=message):
             load_pipeline(tmp_path / name)
+
+
+def test_models_with_whole_numbers_in_them_load(tiny, tmp_path):
+    """As SD 1.5 was published: the places of its tokens are among the text encoder's weights."""
+    folder = shutil.copytree(tiny[0], tmp_path / "model")
+    encoder = folder / "text_encoder" / "model.safetensors"
+    places = {"text_model.embeddings.position_ids": torch.arange(77)[None]}
+    save_file({**load_file(encoder), **places}, encoder)
+    weights = [load_pipeline(one, device="cpu").text_encoder.state_dict() for one in (tiny[0], folder)]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    save_file({f"cond_stage_model.transformer.{name}": ids for name, ids in places.items()}, tmp_path / "x.safetensors")
+    with pytest.raises(SciArtError, match="give a diffusers folder"):  # diffusers' word, not that of the LoRAs' reader
+        load_pipeline(tmp_path / "x.safetensors")
 
 
 def test_the_command_line_generates(tiny, tmp_path, capsys):

@@ -9,9 +9,9 @@ import diffusers
 import torch
 import transformers
 from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
+from safetensors import SafetensorError, safe_open
 
 from ..errors import SciArtError
-from ..lora.reading import read_header
 
 CHECKPOINTS = (".safetensors", ".ckpt")
 
@@ -68,7 +68,7 @@ def _is_unread(file: Path, encoder: torch.nn.Module) -> bool:
     """Whether transformers 4 read nothing of what transformers 5 wrote, and went on with random weights."""
     def prefixed(names) -> bool:
         return any(name.startswith("text_model.") for name in names)
-    return prefixed(encoder.state_dict()) and not prefixed(read_header(file))
+    return prefixed(encoder.state_dict()) and not prefixed(_names_in(file))
 
 
 def _load_file(path: Path, config: Path | None, dtype: torch.dtype):
@@ -98,7 +98,16 @@ def _load_file(path: Path, config: Path | None, dtype: torch.dtype):
 def _is_sdxl(path: Path) -> bool:
     if path.suffix.lower() != ".safetensors":
         return False
-    return any(key.startswith("conditioner.embedders.1.") for key in read_header(path))
+    return any(name.startswith("conditioner.embedders.1.") for name in _names_in(path))
+
+
+def _names_in(file: Path) -> list[str]:
+    """The names of the tensors in a safetensors file of a model; it may hold other kinds than a LoRA's may."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return list(opened.keys())
+    except (OSError, SafetensorError) as error:
+        raise SciArtError("model", f"{file} cannot be read: {_first_line(error)}") from None
 
 
 def _without_checker(index: Path) -> dict:
