@@ -119,9 +119,10 @@ class Layer:
         else:
             total = weighted_sum(wholes, list(acting.values()), own)
         if own_gates is not None:
-            down, up = self.stack.on(device, torch.promote_types(self.stack.dtype, torch.float32)).of_layer[self.number]
+            wide = torch.promote_types(self.stack.dtype, torch.float32)
+            down, up = self.stack.on(device, wide).of_layer[self.number]
             with unrounded(device):
-                thin = ((up * own_gates) @ down).reshape(original.shape)
+                thin = ((up * own_gates) @ down.to(wide)).reshape(original.shape)
             total = thin if total is None else total + thin
         if total is None:
             merged.copy_(original)
@@ -157,9 +158,11 @@ class Layer:
 
 
 def add_thin_branch(module: nn.Module, x: Tensor, y: Tensor, factors: Thin, gates: Tensor) -> Tensor:
-    """y + U·(g ⊙ (D x)), factors in y's precision, g (rows or 1, ranks). Where no gradient is wanted it is added into y
-    itself, in three kernels."""
+    """y + U·(g ⊙ (D x)), computed in y's precision, g (rows or 1, ranks). Where no gradient is wanted it is added into
+    y itself, of factors in its precision in three kernels."""
     down, up = factors
+    if down.dtype != y.dtype:
+        down, up = factors = Thin(down.to(y.dtype), up.to(y.dtype))
     if x.dtype != y.dtype:
         x = x.to(y.dtype)
     in_place = not (torch.is_grad_enabled() and (y.requires_grad or x.requires_grad))

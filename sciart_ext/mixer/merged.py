@@ -107,8 +107,8 @@ class MergedStack:
         for slot in slots:
             number = slot.layers[0].number
             down, up = copy.of_layer[number]
-            add_times(_matrix(slot.target.weight(), last), (up * ranks[0, number]).to(up.dtype), down.t(),
-                      out=_matrix(slot.merged, last))
+            add_times(_matrix(slot.target.weight(), last), (up * ranks[0, number]).to(matrices.dtype),
+                      down.to(matrices.dtype).t(), out=_matrix(slot.merged, last))
 
     def add_all(self, weights: Weights, ranks: Tensor) -> None:
         """Adds U·diag(g)·D of every layer to what lies in the weights; ranks: g (1, layers, ranks) of the stack."""
@@ -116,10 +116,10 @@ class MergedStack:
         copy = self.stack.on(matrices.device, matrices.dtype, weights.channels_last)
         down, up, gates = copy.down[self._numbers], copy.up[self._numbers], ranks[0, self._numbers]
         if up.shape[1] <= down.shape[2]:  # the smaller factor is multiplied by g, in single precision
-            up = torch.mul(up, gates[:, None, :], out=torch.empty_like(up))
+            up = torch.mul(up, gates[:, None, :], out=torch.empty_like(up, dtype=matrices.dtype))
         else:
-            down = torch.mul(down, gates[:, :, None], out=torch.empty_like(down))
-        matrices.baddbmm_(up, down)
+            down = torch.mul(down, gates[:, :, None], out=torch.empty_like(down, dtype=matrices.dtype))
+        matrices.baddbmm_(up.to(matrices.dtype), down.to(matrices.dtype))
 
     def show_spare(self, gates: Gates) -> None:
         """What was made for these gates is shown from now on; what was shown till now is the next spare."""

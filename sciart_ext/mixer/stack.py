@@ -2,7 +2,9 @@
 
     down (layers, ranks, in·kh·kw)      up (layers, out, ranks)
 
-They are held in main memory in the files' own precision, and while a model is called on its device in its precision.
+They are held in main memory in the files' own precision, and while a model is called on a GPU there in its precision. A
+model on a CPU takes them as they are held: each layer's are cast where they are used, for beside the model's own work
+that costs little, and memory of the wider precision twice the files' size.
 """
 
 from __future__ import annotations
@@ -96,12 +98,12 @@ class Stack:
                 for _ in range(len(item.down))]
 
     def on(self, device: torch.device, dtype: torch.dtype, channels_last: bool = False) -> Copy:
-        """The factors where and as they are needed; moved and cast once. channels_last: down is (layers, ranks,
-        kh·kw·in), as kernels lie whose input channels lie together.
+        """The factors where they are needed: on a GPU in this precision, moved and cast once; on a CPU as they are
+        held. channels_last: down is (layers, ranks, kh·kw·in), as kernels lie whose input channels lie together.
 
         Raises `SciArtError` where they do not fit in the device's memory.
         """
-        key = (device, dtype, channels_last)
+        key = (device, self.dtype if device.type == "cpu" else dtype, channels_last)
         copy = self._copies.get(key)
         if copy is None:
             copy = self._copies[key] = unless_too_large(functools.partial(self._copy, *key),
@@ -113,10 +115,6 @@ class Stack:
         if channels_last:
             kernel = self.layers[0].kernel_size
             down = down.unflatten(2, (-1, *kernel)).movedim(2, -1).flatten(2)
-        elif device.type == "cpu" and torch.promote_types(self.dtype, dtype) == dtype:
-            self.down, self.up = down, up  # nothing is lost by it: held once
-            for layer in self.layers:
-                layer.factors = self._views(layer.number, layer.factors)
         return Copy(down, up, tuple(map(Thin, down.unbind(), up.unbind())))
 
     def take_gates(self, gates: Tensor | None) -> None:
