@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 from pretended_gpu import PretendedGpu
+
+
+def pytest_collection_finish(session):
+    """What has been imported stays: no collection of garbage, of which tests ask for many, is to look through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,14 @@ GRADIO = "3.41.2"
 
 
 @pytest.fixture(scope="module")
-def address():
+def address(server):
+    """Of the page, on which nothing has been saved yet."""
+    urllib.request.urlopen(server + "as_new", timeout=10).close()
+    return server
+
+
+@pytest.fixture(scope="session")
+def server():
     asked = subprocess.run([PYTHON, "-c", "import gradio; print(gradio.__version__)"],
                            capture_output=True, text=True)
     if asked.stdout.strip() != GRADIO:
