@@ -26,7 +26,7 @@ def address(server):
 
 @pytest.fixture(scope="session")
 def server():
-    asked = subprocess.run([PYTHON, "-c", "import gradio; print(gradio.__version__)"],
+    asked = subprocess.run([PYTHON, "-c", "from importlib import metadata; print(metadata.version('gradio'))"],
                            capture_output=True, text=True)
     if asked.stdout.strip() != GRADIO:
         pytest.skip(f"gradio {GRADIO} is needed, {PYTHON} has {asked.stdout.strip() or 'none'}; "
