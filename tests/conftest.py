@@ -10,9 +10,11 @@ from pretended_gpu import PretendedGpu
 
 
 def pytest_collection_finish(session):
-    """What has been imported stays: no collection of garbage, of which tests ask for many, is to look through it."""
+    """What has been imported stays: no collection of garbage, of which tests ask for many, is to look through it. The
+    second one tells Python how little is left, from which it decides when to collect by itself."""
     gc.collect()
     gc.freeze()
+    gc.collect()
 
 
 @pytest.fixture(scope="module")
