@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 import torch
 from pretended_gpu import PretendedGpu
+
+
+def pytest_collection_finish(session):
+    """What has been imported stays: no collection of garbage, of which tests ask for many, is to look through it. The
+    second one tells Python how little is left, from which it decides when to collect by itself."""
+    gc.collect()
+    gc.freeze()
+    gc.collect()
 
 
 @pytest.fixture(scope="module")

@@ -41,9 +41,9 @@ class Guided:
 class Pictures:
     """The model and its LoRAs in memory. Every method gives pictures (seeds, 128, 128, 3) uint8, by DDIM."""
 
-    def __init__(self, model: Path, device: str = "cpu", batch: int = 25):
+    def __init__(self, model: Path, device: str = "cpu", batch: int = 25, steps: int = STEPS):
         self.pipe = load_pipeline(model, device=device)
-        self.batch = batch
+        self.batch, self.steps = batch, steps
         self.loras: dict[str, LoraFile] = {
             path.stem: load_lora(path) for path in sorted((model / "loras").glob("*.safetensors"))}
 
@@ -57,10 +57,10 @@ class Pictures:
     @torch.no_grad()
     def by_recipe(self, prompt: str, seeds: Sequence[int], recipe: Recipe) -> tuple[np.ndarray, list[Guided]]:
         """SciArt's own way; and what guidance did for each seed."""
-        plan = compile_plan(recipe, STEPS).first
+        plan = compile_plan(recipe, self.steps).first
         mixture = bind(model_parts(self.pipe), [self.loras[lora.name] for lora in recipe.loras], recipe.loras, "tiny",
                        "branch" if recipe.combination is None else "auto", combination=recipe.combination)
-        settings = Settings(prompt, steps=STEPS, cfg_scale=CFG)
+        settings = Settings(prompt, steps=self.steps, cfg_scale=CFG)
         rows = Rows(self.pipe, mixture.unet, plan, encode_rows(self.pipe, settings, plan, mixture), CFG, (128, 128))
         made, guided = [], []
         for chosen in self._batches(seeds):

@@ -34,8 +34,7 @@ def build_layers(targets: Mapping[str, Target], loras: Sequence[LoraFile],
         for name, target in ((weight_name, weight_target), (weight_name + BIAS, weight_target.bias())):
             deltas, block_factors, stems = {}, {}, {}
             for k, lora in enumerate(loras):
-                factor = factors[k].of(weight_name)
-                if name in lora.layers and factor.constant:
+                if name in lora.layers and (factor := factors[k].of(weight_name)).constant:
                     gate = gates.get((k, factor.schedules), k)
                     deltas[gate] = shape_delta(lora.layers[name], target)
                     block_factors[gate], stems[gate] = factor.constant, lora.path.stem

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 import tempfile
 import threading
@@ -253,8 +254,19 @@ def build_app(store: PresetStore, loras: list[str]) -> gr.Blocks:
     return app
 
 
+def as_new(folder: Path, loras: list[str]) -> None:
+    """What has been saved, bound and found is gone."""
+    loras[:] = LORAS
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         port = int(sys.argv[1]) if len(sys.argv) > 1 else 7861
-        page = build_app(PresetStore(Path(folder)), list(LORAS))
-        page.queue(16).launch(server_name="127.0.0.1", server_port=port, quiet=True, show_api=False)
+        loras = list(LORAS)
+        page = build_app(PresetStore(Path(folder)), loras).queue(16)
+        served, *_ = page.launch(server_name="127.0.0.1", server_port=port, quiet=True, show_api=False,
+                                 prevent_thread_lock=True)
+        served.add_api_route("/as_new", lambda: as_new(Path(folder), loras))
+        page.block_thread()

@@ -18,8 +18,15 @@ GRADIO = "3.41.2"
 
 
 @pytest.fixture(scope="module")
-def address():
-    asked = subprocess.run([PYTHON, "-c", "import gradio; print(gradio.__version__)"],
+def address(server):
+    """Of the page, on which nothing has been saved yet."""
+    urllib.request.urlopen(server + "as_new", timeout=10).close()
+    return server
+
+
+@pytest.fixture(scope="session")
+def server():
+    asked = subprocess.run([PYTHON, "-c", "from importlib import metadata; print(metadata.version('gradio'))"],
                            capture_output=True, text=True)
     if asked.stdout.strip() != GRADIO:
         pytest.skip(f"gradio {GRADIO} is needed, {PYTHON} has {asked.stdout.strip() or 'none'}; "

@@ -26,7 +26,7 @@ from sciart_ext.standalone.samplers import SAMPLERS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SETTINGS = Settings("a rocket and a robot", "noise", steps=4, seed=5, cfg_scale=3, width=128, height=128)
+SETTINGS = Settings("a rocket and a robot", "noise", steps=3, seed=5, cfg_scale=3, width=64, height=64)
 LORAS = [{"name": "child", "schedule": [[0, 0.2], [0.5, 0.8]]}, {"name": "watercolor", "weight": 0.6},
          {"name": "science", "weight": 0.5, "apply_to": "cond"}]
 
@@ -44,6 +44,12 @@ def made(tiny, sets=range(8), loras=LORAS, settings=SETTINGS, runs=None, **optio
     return runs
 
 
+@pytest.fixture(scope="module")
+def all_runs(tiny):
+    """Those of every set, not to be changed."""
+    return made(tiny)
+
+
 def alone(tiny, one, settings=SETTINGS, loras=LORAS, **recipe):
     kept = [lora for k, lora in enumerate(loras) if one >> k & 1]
     recipe = parse_recipe({"enabled": bool(kept), "loras": kept, **recipe})
@@ -52,7 +58,7 @@ def alone(tiny, one, settings=SETTINGS, loras=LORAS, **recipe):
 
 @pytest.mark.parametrize("sampler", list(SAMPLERS))
 def test_each_set_is_what_it_is_alone(tiny, sampler):
-    settings = Settings("a rocket", "noise", steps=4, seed=5, cfg_scale=3, width=64, height=64, sampler=sampler)
+    settings = Settings("a rocket", "noise", steps=3, seed=5, cfg_scale=3, width=64, height=64, sampler=sampler)
     runs = made(tiny, [0, 1, 6, 7], settings=settings)
     for one, run in runs.items():
         expected = alone(tiny, one, settings).astype(int)
@@ -60,11 +66,10 @@ def test_each_set_is_what_it_is_alone(tiny, sampler):
     assert np.abs(runs[7].picture.astype(int) - runs[0].picture).mean() > 0.5
 
 
-def test_all_runs_begin_with_the_same_noise_and_end_with_their_picture(tiny):
-    runs = made(tiny)
-    first = torch.stack([run.trajectory[0] for run in runs.values()])
-    assert (first == first[0]).all() and runs[7].trajectory.shape == (5, 4, 16, 16)
-    last = torch.stack([run.trajectory[-1] for run in runs.values()])
+def test_all_runs_begin_with_the_same_noise_and_end_with_their_picture(all_runs):
+    first = torch.stack([run.trajectory[0] for run in all_runs.values()])
+    assert (first == first[0]).all() and all_runs[7].trajectory.shape == (4, 4, 8, 8)
+    last = torch.stack([run.trajectory[-1] for run in all_runs.values()])
     assert len(torch.unique(last.flatten(1), dim=0)) == 8
 
 
@@ -91,7 +96,7 @@ def test_shares_of_six_are_estimated_from_half_the_pictures_and_hold_the_exact_o
     for name, source in zip(names, ["child", "watercolor", "science"] * 2):
         shutil.copy(tiny[1] / f"{source}.safetensors", tmp_path / f"{name}.safetensors")
     loras = [{"name": name, "weight": 0.9 - 0.25 * k} for k, name in enumerate(names)]
-    settings = Settings("a rocket", steps=2, seed=5, cfg_scale=3, width=64, height=64)
+    settings = Settings("a rocket", steps=1, seed=5, cfg_scale=3, width=64, height=64)
     question = ask(6)
     runs = made((tiny[0], tmp_path), question.sets, loras, settings)
     assert len(runs) == 32 and len(question.orders) == 12
@@ -103,15 +108,15 @@ def test_shares_of_six_are_estimated_from_half_the_pictures_and_hold_the_exact_o
     assert (exact.errors == 0).all() and exact.orders is None
 
 
-def test_batches_of_another_size_give_the_same(tiny):
-    whole, split = made(tiny), made(tiny, at_once=3)
+def test_batches_of_another_size_give_the_same(tiny, all_runs):
+    split = made(tiny, at_once=3)
     for one in range(8):
-        assert np.abs(whole[one].picture.astype(int) - split[one].picture).max() <= 2
+        assert np.abs(all_runs[one].picture.astype(int) - split[one].picture).max() <= 2
 
 
 @pytest.mark.parametrize("recipe", [{}, {"compose": "composite"}], ids=["merge", "composite"])
 def test_pictures_that_do_not_fit_at_once_are_made_fewer_at_a_time_and_one_that_does_not_is_refused(tiny, recipe):
-    settings = replace(SETTINGS, steps=1, width=64, height=64)
+    settings = replace(SETTINGS, steps=1)
     whole = made(tiny, [0, 3, 7], settings=settings, recipe=recipe)
 
     def made_with(room):
@@ -136,18 +141,18 @@ def test_it_tells_its_progress_and_goes_on_where_it_was_cancelled(tiny):
 
     def report(done, of):
         told.append((done, of))
-        if len(told) == 6:
+        if len(told) == 5:
             raise Cancelled
 
     before = {name: tensor.clone() for name, tensor in tiny[0].unet.state_dict().items()}
     with pytest.raises(Cancelled):
         made(tiny, runs=runs, at_once=4, on_step=report)
-    assert told == [(4 * step, 32) for step in range(1, 7)] and sorted(runs) == [0, 1, 2, 3]
+    assert told == [(4 * step, 24) for step in range(1, 6)] and sorted(runs) == [0, 1, 2, 3]
     assert all(torch.equal(tensor, before[name]) for name, tensor in tiny[0].unet.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in tiny[0].unet.modules())
     kept, again = runs[3], []
     made(tiny, runs=runs, at_once=4, on_step=lambda done, of: again.append((done, of)))
-    assert again == [(4 * step, 16) for step in range(1, 5)] and runs[3] is kept and sorted(runs) == list(range(8))
+    assert again == [(4 * step, 12) for step in range(1, 4)] and runs[3] is kept and sorted(runs) == list(range(8))
 
 
 def test_a_steered_picture_without_one_of_its_subjects_and_without_its_style(tiny):

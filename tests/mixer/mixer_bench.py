@@ -154,7 +154,7 @@ class Snapshot:
         self.hooks = self.count_hooks()
 
     def count_hooks(self):
-        return {name: [len(getattr(module, hooks)) for hooks in self.HOOKS]
+        return {name: [len(vars(module)[hooks]) for hooks in self.HOOKS]
                 for name, module in self.model.named_modules()}
 
     def assert_unwritten(self):
@@ -175,7 +175,8 @@ class Snapshot:
 
 
 def _bits(tensor):
-    return tensor.clone(memory_format=torch.contiguous_format).flatten().view(torch.uint8)
+    """The same memory as whole numbers."""
+    return tensor.view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])
 
 
 class Interrupted(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from types import SimpleNamespace
 
@@ -79,6 +80,13 @@ def dense(bench, x, text, loras, gates, method, blocks=None):
     return run(unet, x.double().cpu(), text.double().cpu(), bench.added)
 
 
+@functools.cache
+def combined(layout, gates, method):
+    """What dense weights give on the CPU: model, LoRAs and inputs are the same on every device."""
+    bench = shared_bench(layout, torch.float32, "cpu")
+    return dense(bench, *bench.inputs(), three_loras(bench), gates, method)
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("layout", ["sd1", "sdxl"])
 @pytest.mark.parametrize("execution", ["merge", "branch"])
@@ -86,13 +94,12 @@ def dense(bench, x, text, loras, gates, method, blocks=None):
 def test_it_is_the_combination_of_dense_deltas(method, execution, layout, device):
     bench = shared_bench(layout, torch.float32, device)
     snapshot, loras, (x, text) = Snapshot(bench.unet), three_loras(bench), bench.inputs()
-    expected = dense(bench, x, text, loras, GATES, method)
+    expected, plain = combined(layout, GATES, method), combined(layout, (0, 0, 0), method)
     with bench.mixer(loras, execution, combination=combination(method)) as mixer:
         mixer.set_gates([GATES])
         assert_near(bench(x, text), expected, 5e-5)
         snapshot.assert_unwritten()
     snapshot.assert_restored()
-    plain = dense(bench, x, text, loras, (0, 0, 0), method)
     assert (expected - plain).abs().max() > 0.01 * plain.abs().max()
 
 
@@ -115,7 +122,7 @@ def test_gates_may_change_and_zero_is_the_plain_model(bench, snapshot, method, e
     with bench.mixer(loras, execution, combination=combination(method)) as mixer:
         for gates in (GATES, (0.1, 0.5, -0.3), GATES):
             mixer.set_gates([gates])
-            assert_near(bench(x, text), dense(bench, x, text, loras, gates, method), 5e-5)
+            assert_near(bench(x, text), combined("sd1", gates, method), 5e-5)
         mixer.set_gates([(0.0, 0.0, 0.0)])
         assert torch.equal(bench(x, text), plain)
 
@@ -247,7 +254,7 @@ def test_sparse_layers_are_merged_wherever_memory_allows(bench):
     x, text = bench.inputs()
     with limited:
         limited.set_gates([GATES])
-        assert_near(bench(x, text), dense(bench, x, text, loras, GATES, "ties"), 5e-5)
+        assert_near(bench(x, text), combined("sd1", GATES, "ties"), 5e-5)
         assert limited.merged_bytes() <= 20000
 
 

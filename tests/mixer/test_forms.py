@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 from torch import nn
@@ -89,20 +91,31 @@ def test_a_layer_gives_what_the_dense_weight_gives_under_both_executions(kind, d
     snapshot.assert_restored()
 
 
+def three_loras(bench):
+    """On all layers and on some, in files of three precisions."""
+    return [bench.lora(rank=2, seed=1, alpha=1.0, dtype=torch.float16), bench.lora(("attn", "conv1"), rank=3, seed=2),
+            bench.lora("ff.net", rank=8, seed=3, dtype=torch.float64)]
+
+
+@functools.cache
+def with_three_loras(layout, gates):
+    """What dense weights give on the CPU: model, LoRAs and inputs are the same on every device."""
+    bench = shared_bench(layout, torch.float32, "cpu")
+    return dense(bench, *bench.inputs(), three_loras(bench), gates)
+
+
 @pytest.mark.parametrize(("layout", "device"), LAYOUTS_AND_DEVICES)
 @pytest.mark.parametrize("execution", [*EXECUTIONS, "auto"])
 def test_loras_on_all_layers_at_once_give_what_dense_weights_give(layout, execution, device):
     bench = Bench(layout, device=device)
     snapshot = Snapshot(bench.unet)
-    loras = [bench.lora(rank=2, seed=1, alpha=1.0, dtype=torch.float16), bench.lora(("attn", "conv1"), rank=3, seed=2),
-             bench.lora("ff.net", rank=8, seed=3, dtype=torch.float64)]
-    x, text = bench.inputs()
+    loras, (x, text) = three_loras(bench), bench.inputs()
     mixer = bench.mixer(loras, execution)
     for gates in ((0.5, 0.0, 0.0), (0.5, -0.3, 0.2), (0.0, 0.6, 0.1)):
         with mixer:
             mixer.set_gates([gates])
             actual = bench(x, text)
-        assert_near(actual, dense(bench, x, text, loras, gates), 2e-5)
+        assert_near(actual, with_three_loras(layout, gates), 2e-5)
         snapshot.assert_restored()
 
 

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from benchmarks.cuda import card, timed
-from benchmarks.cuda.bench import SMALL, VARIANTS
-from benchmarks.cuda.timed import NO_ROOM, QUICK, Measuring, card_bench
+from benchmarks.cuda.bench import SMALL, VARIANTS, Scene
+from benchmarks.cuda.timed import NO_ROOM, Extent, Measuring, card_bench
 
 CPU = torch.device("cpu")
+SHORT = Extent(steps=1, picture_steps=1, rounds=2)
 
 
 class Processor:
@@ -33,18 +34,18 @@ class Processor:
 
 @pytest.fixture(scope="module")
 def bench(one_thread):
-    return card_bench(SMALL["sd15"], 4, CPU, torch.float32)
+    return card_bench(Scene(SMALL["sd15"].topology, 64), 4, CPU, torch.float32)
 
 
 @pytest.fixture
 def measuring():
-    return Measuring(Processor(), QUICK, lambda text: None)
+    return Measuring(Processor(), SHORT, lambda text: None)
 
 
 @torch.no_grad()
 def test_every_variant_is_timed_in_every_round_beside_the_plain_call(bench, measuring):
     found = measuring.variants(bench, time.monotonic() + 600)
-    assert found["rounds"] == QUICK.rounds == len(found["raw"])
+    assert found["rounds"] == SHORT.rounds == len(found["raw"])
     for variant in VARIANTS:
         assert found[variant.name].keys() == {"ratio", "step_ms", "first_ms"}
     assert found["plain"]["ratio"] == 1

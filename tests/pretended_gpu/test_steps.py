@@ -51,18 +51,30 @@ def pipe():
     return moved_pipeline()
 
 
-def waits_after_steps(gpu, pipe, recipe, settings=STEPS):
-    """Of a picture with a fifth of the LoRAs' layers, at the end of each step."""
+class Seen(Exception):
+    """So many steps as a test looks at have been made."""
+
+
+def waits_after_steps(gpu, count, make):
+    """At the end of each of the first steps of what make(on_step) makes."""
     seen = []
-    with gpu.counting() as counts:
-        painted(pipe, recipe, settings, every=5, on_step=lambda *_: seen.append(counts.waits.copy()))
+
+    def on_step(*_):
+        seen.append(counts.waits.copy())
+        if len(seen) == count:
+            raise Seen
+
+    with gpu.counting() as counts, pytest.raises(Seen):
+        make(on_step)
     return seen
 
 
-def waits_of_a_step(gpu, *what, **how):
-    """Those of the third of four steps, for the first ones prepare what the others use."""
-    seen = waits_after_steps(gpu, *what, **how)
-    return seen[2] - seen[1]
+def waits_of_a_step(gpu, pipe, recipe, settings=STEPS):
+    """Those of the third of four steps, for the first ones prepare what the others use; of a picture with a fifth of
+    the LoRAs' layers."""
+    _, before, after = waits_after_steps(
+        gpu, 3, lambda on_step: painted(pipe, recipe, settings, every=5, on_step=on_step))
+    return after - before
 
 
 @pytest.mark.parametrize("sampler", ["Euler", "DPM++ 2M", "Heun", "DDIM"])
@@ -95,7 +107,9 @@ def test_a_step_waits_once_for_each_update_for_what_its_loss_is_and_whether_its_
 
 def test_the_look_ahead_waits_once(gpu, pipe):
     def of_first_step(**guidance):
-        return waits_after_steps(gpu, pipe, steered(until=0, strength=0, **guidance), replace(STEPS, steps=2))[0]
+        seen, = waits_after_steps(gpu, 1, lambda on_step: painted(
+            pipe, steered(until=0, strength=0, **guidance), replace(STEPS, steps=2), every=5, on_step=on_step))
+        return seen
 
     assert sum((of_first_step() - of_first_step(masks=False)).values()) == 1
 
@@ -111,8 +125,8 @@ def test_what_a_gradient_needs_later_is_not_on_the_device_meanwhile(gpu, pipe):
 
 
 def test_no_step_of_a_batch_of_sets_waits_though_its_words_and_latents_are_watched(gpu, pipe):
-    recipe, seen = parse_recipe({"loras": DIFFER}), []
-    with gpu.counting() as counts:
-        run_sets(pipe, recipe, STEPS, load_loras(recipe, MODEL / "loras"), range(4), {}, words=["rocket", "robot"],
-                 on_step=lambda *_: seen.append(counts.waits.copy()))
-    assert not seen[2] - seen[1]
+    recipe = parse_recipe({"loras": DIFFER})
+    _, before, after = waits_after_steps(gpu, 3, lambda on_step: run_sets(
+        pipe, recipe, STEPS, load_loras(recipe, MODEL / "loras"), range(4), {}, words=["rocket", "robot"],
+        on_step=on_step))
+    assert not after - before
