@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from contextlib import contextmanager
 
@@ -77,11 +78,19 @@ class Page:
         self.page.locator(f"#{self.tab}_tools #paste").click()
 
 
+@functools.cache
+def window(browser, **options):
+    """A browser's window of these options, kept so that pages find what earlier ones have fetched."""
+    return browser.new_context(**options)
+
+
 @contextmanager
-def opened(address, browser, width=1280, height=1200, dark=False, **context_options):
+def opened(address, browser, width=1280, height=1200, dark=False, permissions=(), **options):
     """A fresh page; it fails the test when the page reports an error."""
-    context = browser.new_context(viewport={"width": width, "height": height}, **context_options)
-    tab = context.new_page()
+    tab = window(browser, **options).new_page()
+    tab.set_viewport_size({"width": width, "height": height})
+    if permissions:
+        tab.context.grant_permissions(permissions)
     errors = []
     tab.on("pageerror", lambda error: errors.append(str(error)))
     tab.on("console", lambda message: errors.append(message.text)
@@ -89,5 +98,5 @@ def opened(address, browser, width=1280, height=1200, dark=False, **context_opti
     tab.goto(address + ("?__theme=dark" if dark else "?__theme=light"))
     tab.wait_for_selector("#sciart_txt2img_enabled", state="attached")
     yield Page(tab)
-    context.close()
+    tab.close()
     assert errors == []

@@ -7,6 +7,7 @@ import json
 import re
 
 import pytest
+from panel_page import window
 from PIL import Image
 from test_tab import field, open_tab, option
 
@@ -18,13 +19,13 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(params=[1280, 390], ids=["wide", "phone"])
 def page(request, address, browser):
-    context = browser.new_context(viewport={"width": request.param, "height": 900})
-    page = context.new_page()
+    page = window(browser).new_page()
+    page.set_viewport_size({"width": request.param, "height": 900})
     page.goto(address)
     open_tab(page, "SciArt")
     page.locator("#sciart_tabs .tab-nav button", has_text="Pipeline").click()
     yield page
-    context.close()
+    page.close()
 
 
 def status(page):

@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+from panel_page import window
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
@@ -17,12 +18,12 @@ RECIPE = '{"loras": [{"name": "child", "weight": 1}]}'
 
 @pytest.fixture(params=[1280, 390], ids=["wide", "phone"])
 def page(request, address, browser):
-    context = browser.new_context(viewport={"width": request.param, "height": 900})
-    page = context.new_page()
+    page = window(browser).new_page()
+    page.set_viewport_size({"width": request.param, "height": 900})
     page.goto(address)
     open_tab(page, "SciArt")
     yield page
-    context.close()
+    page.close()
 
 
 def open_tab(page, name):
