@@ -254,6 +254,19 @@ def test_the_host_is_asked_once_a_pass_and_again_when_its_networks_change(bench,
     assert counts == [2 * (i + 1) * len(lora.layers) for i in range(4)]
 
 
+@pytest.mark.parametrize("execution", EXECUTIONS)
+def test_on_a_cpu_factors_are_held_once_in_the_precision_of_their_files(bench, execution):
+    lora, (x, text) = bench.lora(dtype=torch.float16), bench.inputs()
+    expected = dense(bench, x, text, [lora], (0.5,))
+    with bench.mixer([lora], execution) as mixer:
+        mixer.set_gates([[0.5]])
+        assert_near(bench(x, text), expected, 2e-5)
+        for stack in mixer._stacks:
+            used = stack.on(x.device, x.dtype)
+            assert used.down.dtype == used.up.dtype == torch.float16
+            assert (used.down.data_ptr(), used.up.data_ptr()) == (stack.down.data_ptr(), stack.up.data_ptr())
+
+
 def test_merged_weights_stay_within_the_memory_limit(bench, snapshot):
     loras, (x, text) = [bench.lora()], bench.inputs()
     total = sum(bench.layers[name].weight().nbytes for name in loras[0].layers)
