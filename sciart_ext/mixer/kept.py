@@ -27,7 +27,7 @@ class Room:
 
     @property
     def holds_all(self) -> bool:
-        """Whether there is enough."""
+        """Whether all that is wanted may be kept."""
         return self.wanted <= self.limit
 
     def has(self, nbytes: int) -> bool:

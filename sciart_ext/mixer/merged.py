@@ -116,10 +116,10 @@ class MergedStack:
         copy = self.stack.on(matrices.device, matrices.dtype, weights.channels_last)
         down, up, gates = copy.down[self._numbers], copy.up[self._numbers], ranks[0, self._numbers]
         if up.shape[1] <= down.shape[2]:  # the smaller factor is multiplied by g, in single precision
-            up = torch.mul(up, gates[:, None, :], out=torch.empty_like(up, dtype=matrices.dtype))
+            up, down = _times_gates(up, gates[:, None, :], matrices.dtype), down.to(matrices.dtype)
         else:
-            down = torch.mul(down, gates[:, :, None], out=torch.empty_like(down, dtype=matrices.dtype))
-        matrices.baddbmm_(up.to(matrices.dtype), down.to(matrices.dtype))
+            up, down = up.to(matrices.dtype), _times_gates(down, gates[:, :, None], matrices.dtype)
+        matrices.baddbmm_(up, down)
 
     def show_spare(self, gates: Gates) -> None:
         """What was made for these gates is shown from now on; what was shown till now is the next spare."""
@@ -153,6 +153,11 @@ def copy_originals(found: Sequence[tuple[Sequence[nn.Parameter], Weights]]) -> N
     if found:
         torch._foreach_copy_([parameter for _, weights in found for parameter in weights.parameters],
                              [original for originals, _ in found for original in originals])
+
+
+def _times_gates(factors: Tensor, gates: Tensor, dtype: torch.dtype) -> Tensor:
+    """g times the factors, in one kernel."""
+    return torch.mul(factors, gates, out=torch.empty_like(factors, dtype=dtype))
 
 
 def _shaped(matrix: Tensor, like: Tensor, channels_last: bool) -> Tensor:

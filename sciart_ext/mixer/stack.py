@@ -2,9 +2,9 @@
 
     down (layers, ranks, in·kh·kw)      up (layers, out, ranks)
 
-They are held in main memory in the files' own precision, and while a model is called on a GPU there in its precision. A
-model on a CPU takes them as they are held: each layer's are cast where they are used, for beside the model's own work
-that costs little, and memory of the wider precision twice the files' size.
+They are held in main memory in the files' own precision, and while a model is called on a GPU also there, in the
+model's. On a CPU there is no second copy, which in single precision would take twice the size of the files: a layer's
+factors are cast each time they are used, which costs little beside the model's own work.
 """
 
 from __future__ import annotations

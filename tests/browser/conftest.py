@@ -47,7 +47,7 @@ def wait_for(url, server):
         if server.poll() is not None:
             raise RuntimeError(server.stdout.read().decode())
         try:
-            urllib.request.urlopen(url + "as_new", timeout=2).close()  # the last of it that is there
+            urllib.request.urlopen(url + "as_new", timeout=2).close()  # the route that is added last
             return url
         except OSError:
             time.sleep(0.5)

@@ -79,18 +79,16 @@ class Page:
 
 
 @functools.cache
-def window(browser, **options):
+def window(browser, permissions=(), **options):
     """A browser's window of these options, kept so that pages find what earlier ones have fetched."""
-    return browser.new_context(**options)
+    return browser.new_context(permissions=list(permissions), **options)
 
 
 @contextmanager
-def opened(address, browser, width=1280, height=1200, dark=False, permissions=(), **options):
+def opened(address, browser, width=1280, height=1200, dark=False, **options):
     """A fresh page; it fails the test when the page reports an error."""
     tab = window(browser, **options).new_page()
     tab.set_viewport_size({"width": width, "height": height})
-    if permissions:
-        tab.context.grant_permissions(permissions)
     errors = []
     tab.on("pageerror", lambda error: errors.append(str(error)))
     tab.on("console", lambda message: errors.append(message.text)

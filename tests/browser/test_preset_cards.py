@@ -186,7 +186,7 @@ def test_a_saved_preset_keeps_the_last_picture_or_is_drawn_by_its_curves(page):
 
 
 def test_the_recipe_is_copied_and_pasted(address, browser):
-    with opened(address, browser, permissions=["clipboard-read", "clipboard-write"]) as page:
+    with opened(address, browser, permissions=("clipboard-read", "clipboard-write")) as page:
         page.open().show({"name": "child_style", "weight": 0.65})
         page.panel.get_by_text("Recipe (JSON)").click()
         page.button("Copy").click()
