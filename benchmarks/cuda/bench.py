@@ -95,7 +95,7 @@ class Bench:
     def call(self, rows: int = ROWS) -> Tensor:
         """One evaluation of so many rows."""
         return self.evaluate(self.noise.expand(rows, -1, -1, -1), self.time.expand(rows),
-                             self.text[:1].expand(rows, -1, -1))
+                             self.text[:1].repeat(rows, 1, 1))
 
     def evaluate(self, x: Tensor, times: Tensor, text: Tensor) -> Tensor:
         label = None if self.label is None else self.label.expand(len(x), -1)

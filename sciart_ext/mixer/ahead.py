@@ -11,10 +11,10 @@ from contextlib import contextmanager
 
 import torch
 
+from .gate_table import GateTable
 from .gates import Gates
 from .merged import MergedStack, Weights, copy_originals
 from .product import unrounded
-from .stack import GateTable
 
 
 class Ahead:

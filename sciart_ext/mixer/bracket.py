@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from .ahead import Ahead
+from .gate_table import GateTable
 from .gates import Gates
 from .merged import MergedStack, write_merged
 from .single import MergedAlone
-from .slot import Slot
-from .stack import GateTable
+from .slot import Shown, Slot
 
 
 class Bracket:
@@ -28,7 +28,8 @@ class Bracket:
         self._alone = [MergedAlone(slot) for slot in slots if not slot.layers[0].merges_in_stack]
         self._ahead = Ahead(self._stacks, table)
         self._primed: tuple | None = None
-        self._acting: tuple[Gates, list[Slot]] | None = None
+        self._acting: Gates | None = None
+        self._shown = Shown([])
 
     @property
     def slots(self) -> list[Slot]:
@@ -69,11 +70,12 @@ class Bracket:
 
     def present(self, gates: Gates) -> None:
         """Shows the merged weights of the slots in which a LoRA acts."""
-        if self._acting is None or self._acting[0] is not gates:
-            self._acting = (gates, [slot for merged in (*self._stacks, *self._alone) if gates.acts(merged.loras)
-                                    for slot in merged.slots])
-        for slot in self._acting[1]:
-            slot.present()
+        self._shown.restore()
+        if self._acting is not gates:
+            self._acting = gates
+            self._shown = Shown([slot for merged in (*self._stacks, *self._alone) if gates.acts(merged.loras)
+                                 for slot in merged.slots])
+        self._shown.show()
 
     def merge_ahead(self, gates: Gates, device: torch.device) -> None:
         """Begins with what the next step will need, while this one runs."""
@@ -87,8 +89,7 @@ class Bracket:
 
     def restore(self, *_) -> None:
         """Puts the host's own parameters back."""
-        for slot in self._acting[1] if self._acting is not None else ():
-            slot.restore()
+        self._shown.restore()
 
     def drop(self, kept: Collection[str]) -> None:
         """Lets go of all slots but those whose layers are called so."""

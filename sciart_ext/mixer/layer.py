@@ -12,15 +12,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import UnknownRowsError
+from .branch import add_thin_branch, repeats_of, rows_of
 from .fit import Factors
 from .gates import Gates
 from .kept import Room
-from .product import add_times, convolves, times, unrounded
-from .stack import Stack, Thin
+from .product import unrounded
+from .stack import Stack
 from .targets import Target
 from .whole import PlacedWholes, Whole, add_bias_branch, add_norm_branch, add_whole_branch, weighted_sum
 
@@ -132,7 +131,8 @@ class Layer:
     def add_branch(self, module: nn.Module, x: Tensor, y: Tensor, gates: Gates) -> Tensor:
         """y and what the deltas add to it; x (rows, …, in) or (rows, in, h, w), gates spread before (`GateTable`)."""
         if self.row_gates is not None:
-            y = self.add_factors(module, x, y, self.row_gates)
+            factors = self.stack.on(y.device, y.dtype).of_layer[self.number]
+            y = add_thin_branch(module, x, y, factors, rows_of(self.row_gates, len(x), self.name))
         if not self.wholes:
             return y
         wholes = [self.placed.on(k, y.device, y.dtype) for k in self.wholes]
@@ -151,59 +151,6 @@ class Layer:
             return add_norm_branch(module, own, wholes, x, y, rows, strengths)
         return add_whole_branch(module, own, wholes, x, y, rows, strengths)
 
-    def add_factors(self, module: nn.Module, x: Tensor, y: Tensor, gates: Tensor) -> Tensor:
-        """y + U·(g ⊙ (D x)), g (rows or 1, ranks)."""
-        factors = self.stack.on(y.device, y.dtype).of_layer[self.number]
-        return add_thin_branch(module, x, y, factors, rows_of(gates, x.shape[0], self.name))
-
-
-def add_thin_branch(module: nn.Module, x: Tensor, y: Tensor, factors: Thin, gates: Tensor) -> Tensor:
-    """y + U·(g ⊙ (D x)), computed in y's precision, g (rows or 1, ranks). Where no gradient is wanted it is added into
-    y itself, of factors in its precision in three kernels."""
-    down, up = factors
-    if down.dtype != y.dtype:
-        down, up = factors = Thin(down.to(y.dtype), up.to(y.dtype))
-    if x.dtype != y.dtype:
-        x = x.to(y.dtype)
-    in_place = not (torch.is_grad_enabled() and (y.requires_grad or x.requires_grad))
-    if isinstance(module, nn.Conv2d):
-        return _add_convolved(module, x, y, factors, gates, in_place)
-    if not (in_place and y.is_contiguous()):
-        if x.dim() > 2 and gates.shape[0] > 1:
-            gates = gates.view(len(gates), *[1] * (x.dim() - 2), -1)
-        return y + times((times(x, down) * gates).to(y.dtype), up)
-    out, ranks = up.shape
-    inner = times(x.view(-1, x.shape[-1]) if x.is_contiguous() else x, down).view(-1, ranks)
-    if gates.shape[0] == 1:
-        inner.mul_(gates)
-    else:
-        inner.view(gates.shape[0], -1, ranks).mul_(gates[:, None])
-    flat = y.view(-1, out)
-    add_times(flat, inner, up, out=flat)
-    return y
-
-
-def _add_convolved(module: nn.Conv2d, x: Tensor, y: Tensor, factors: Thin, gates: Tensor, in_place: bool) -> Tensor:
-    """The same of a convolution: D has its kernels, U is 1 × 1."""
-    down, up = factors
-    in_place = in_place and y.is_contiguous()
-    if in_place and _is_pointwise(module) and x.is_contiguous() and not convolves(x, down):
-        inner = torch.bmm(down.expand(len(x), -1, -1), x.flatten(2)).mul_(gates[:, :, None])
-        y.flatten(2).baddbmm_(up.expand(len(x), -1, -1), inner)
-        return y
-    # the module's own routine keeps its padding mode (tiling makes it circular)
-    inner = module._conv_forward(x, down.view(len(down), -1, *module.kernel_size), None)
-    gates = gates[:, :, None, None]
-    if not in_place or convolves(inner, up) or not inner.is_contiguous():
-        return y + F.conv2d((inner * gates).to(y.dtype), up[:, :, None, None])
-    y.flatten(2).baddbmm_(up.expand(len(y), -1, -1), inner.mul_(gates).flatten(2))
-    return y
-
-
-def _is_pointwise(module: nn.Conv2d) -> bool:
-    return (module.kernel_size == (1, 1) and module.stride == (1, 1) and module.padding == (0, 0)
-            and module.groups == 1)
-
 
 def write_sum(original: Tensor, change: Tensor, merged: Tensor, strength: float = 1.0) -> None:
     """W + strength·ΔW in the precision of the wider of both, rounded once, into `merged`, of W's shape."""
@@ -212,17 +159,3 @@ def write_sum(original: Tensor, change: Tensor, merged: Tensor, strength: float 
         torch.add(original, change, alpha=strength, out=merged)
     else:  # eight bits, which torch does not add
         merged.copy_(torch.add(original.to(change.dtype), change, alpha=strength))
-
-
-def rows_of(gates: Tensor, rows: int, name: str) -> Tensor:
-    """The gates for x of so many rows: extensions that tile pictures cut every row into the same number of rows."""
-    if gates.shape[0] in (1, rows):
-        return gates
-    return gates[:, None].expand(-1, repeats_of(len(gates), rows, name), -1).flatten(0, 1)
-
-
-def repeats_of(known: int, rows: int, name: str) -> int:
-    """How many rows of a call belong to each of the rows whose gates are known."""
-    if rows % known:
-        raise UnknownRowsError(f"SciArt: {name} was called with {rows} rows where {known} were expected")
-    return rows // known

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .device import is_gpu
 from .gates import Gates
 from .product import add_times, unrounded
-from .slot import Slot, are_channels_last
+from .slot import Slot, are_channels_last, outdated
 from .stack import Stack
 
 TOGETHER_ENTRIES = 2**14
@@ -60,12 +60,12 @@ class MergedStack:
         """The slots whose merged weight is that of other gates, or of values that the host's parameter had before."""
         own = self.own(gates)
         if own == self._made_for:
-            return [slot for slot in self.slots if not slot.follows_host()]
+            return outdated(self.slots)
         return list(self.slots) if any(own) else []
 
     def originals(self) -> list[nn.Parameter]:
         """The host's own weights."""
-        return [slot.target.weight() for slot in self.slots]
+        return [slot.holder[slot.name] for slot in self.slots]
 
     def make_room(self, originals: Sequence[nn.Parameter]) -> None:
         """Takes memory for the merged weights of these, where there is none yet; what is in it is not right until it is

@@ -17,14 +17,15 @@ from ..errors import UnknownRowsError
 from ..layer_factors import varying_factors
 from ..memory import free, is_out_of_memory
 from .bracket import Bracket
+from .branch import branch_of
 from .build import build_layers, build_stacks, levels_of
 from .cost import CPU, GPU, Matrix, Workload, choose_merged
 from .device import is_gpu, total_memory
+from .gate_table import GateTable
 from .gates import Gates
 from .kept import Room
 from .layer import Layer
 from .slot import Slot
-from .stack import GateTable
 from .targets import Target
 
 if TYPE_CHECKING:
@@ -208,8 +209,8 @@ class Mixer:
         On a CPU the merged weights are kept for the next use: fresh memory costs more there than the merge itself. On a
         GPU nothing stays, unless `keeps` says so.
         """
-        for slot in self._slots.values():
-            slot.restore()
+        for bracket in self._brackets:
+            bracket.restore()
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -241,6 +242,8 @@ class Mixer:
         if not self._rows:
             raise RuntimeError("SciArt: the model was called before its gates were set")
         count = self.rows_called = len(args[0] if args else next(iter(kwargs.values())))
+        if torch.is_grad_enabled():
+            self._spread = None  # laid out anew: a gradient keeps the gates that it has seen
         if len(self._rows) == 1:
             return
         rows = self._rows[self._cursor:self._cursor + count]
@@ -302,11 +305,15 @@ class Mixer:
         self.notes.append("out of GPU memory for merged weights: the layers branched instead")
 
     def _brancher(self, layer: Layer) -> Callable:
-        def branch(module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor | None:
-            if self._spread is not self._gates:
-                self._lay_out(output.device)
-            gates = layer.stack.gates_of(layer)
-            return None if gates is None else layer.add_factors(module, args[0], output, gates)
+        if layer.is_plain:
+            add = branch_of(layer, layer.target.module).add
+
+            def branch(module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor | None:
+                if self._spread is not self._gates:
+                    self._lay_out(output.device)
+                return add(module, args[0], output)
+
+            return branch
 
         def branch_all(module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor | None:
             if layer.is_silent(self._gates):
@@ -314,7 +321,7 @@ class Mixer:
             self._lay_out(output.device)
             return layer.add_branch(module, args[0], output, self._gates)
 
-        return branch if layer.is_plain else branch_all
+        return branch_all
 
     def _lay_out(self, device: torch.device) -> None:
         """Puts the gates of the call before the layers, where they do not lie there yet."""

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ..combine.orthogonal import Product, order_of, orthogonal
+from .branch import add_thin_branch, repeats_of, rows_of
 from .fit import Factors
 from .gates import Gates, pinned, sent
 from .kept import Kept, Room
-from .layer import MERGEABLE, Layer, add_thin_branch, repeats_of, rows_of, write_sum
+from .layer import MERGEABLE, Layer, write_sum
 from .product import add_times, unrounded
 from .row_groups import RowGroups
 from .stack import Thin

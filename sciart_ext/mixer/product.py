@@ -8,6 +8,7 @@ A linear layer is a convolution with a 1 × 1 kernel over channels that lie toge
 from __future__ import annotations
 
 import functools
+import math
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -54,5 +55,11 @@ def _has_autocast(device_type: str) -> bool:
 
 def convolves(x: torch.Tensor, w: torch.Tensor) -> bool:
     """Whether a convolution is the quicker product of x with w."""
-    return (x.numel() * w.shape[0] >= CONVOLVED_WORK and x.device.type == "cpu"
-            and x.dtype == w.dtype == torch.float32 and torch.backends.mkldnn.is_available())
+    return x.numel() >= convolved_from(w) and x.dtype == w.dtype
+
+
+def convolved_from(w: torch.Tensor) -> float:
+    """The number of entries of x from which a convolution is the quicker product with w, if x is of its type."""
+    if w.device.type != "cpu" or w.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
+        return math.inf
+    return CONVOLVED_WORK / len(w)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from .gates import Gates
-from .slot import Slot
+from .slot import Slot, outdated
 
 
 class MergedAlone:
@@ -22,7 +22,9 @@ class MergedAlone:
         """The slot, where its merged weight is that of other gates, or of values that the host's parameter had before.
         """
         own = tuple(gates.uniform[k] for k in self.loras)
-        return [] if not any(own) or (own == self._made_for and self.slot.follows_host()) else [self.slot]
+        if not any(own):
+            return []
+        return outdated(self.slots) if own == self._made_for else self.slots
 
     def write(self, gates: Gates) -> None:
         slot, weight = self.slot, self.slot.target.weight()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -15,23 +15,20 @@ from .targets import Target
 class Slot:
     """One parameter of the model, its layers (several where q, k, v are packed), and its merged weight."""
 
+    __slots__ = ("_remembered", "holder", "layers", "merged", "name", "source", "target")
+
     def __init__(self, target: Target):
         self.target = target
         self.layers: list[Layer] = []
-        self.original: nn.Parameter | None = None
         self.merged: nn.Parameter | None = None
-        self._holder = target.module._parameters
-        self._name = target.parameter
-        self._source: tuple | None = None
+        self.holder = target.module._parameters
+        self.name = target.parameter
+        self.source: tuple | None = None
         self._remembered: tuple | None = None
-
-    def follows_host(self) -> bool:
-        """Whether the host's parameter still has the values that the merged weight was made from."""
-        return self._is(self._source)
 
     def mark_current(self) -> None:
         """The merged weight is that of the values the host's parameter has now."""
-        self._source = self._now()
+        self.source = self._now()
 
     def remember(self) -> None:
         """A weight to come is made from the values that the host's parameter has now."""
@@ -39,33 +36,52 @@ class Slot:
 
     def is_as_remembered(self) -> bool:
         """Whether it still has them."""
-        return self._is(self._remembered)
+        return _is(self.holder[self.name], self._remembered)
 
     def _now(self) -> tuple:
-        weight = self._holder[self._name]
+        weight = self.holder[self.name]
         return weakref.ref(weight), weight._version, weight.data_ptr(), weight.dtype
-
-    def _is(self, source: tuple | None) -> bool:
-        weight = self._holder[self._name]
-        return (source is not None and source[0]() is weight
-                and source[1:] == (weight._version, weight.data_ptr(), weight.dtype))
 
     @property
     def nbytes(self) -> int:
         """Of the merged weight that is held."""
         return 0 if self.merged is None else self.merged.numel() * self.merged.element_size()
 
-    def present(self) -> None:
-        self.original = self._holder[self._name]
-        self._holder[self._name] = self.merged
+    def release(self) -> None:
+        self.merged = self.source = self._remembered = None
+
+
+def outdated(slots: Iterable[Slot]) -> list[Slot]:
+    """Those whose host's parameter has other values than the merged weight was made from."""
+    return [slot for slot in slots if not _is(slot.holder[slot.name], slot.source)]
+
+
+def _is(weight: torch.Tensor, source: tuple | None) -> bool:
+    if source is None:
+        return False
+    known, version, address, dtype = source
+    return (known() is weight and weight._version == version and weight.data_ptr() == address
+            and weight.dtype is dtype)
+
+
+class Shown:
+    """Some slots whose merged weights can be shown in place of the host's parameters."""
+
+    def __init__(self, slots: Sequence[Slot]):
+        self._slots = slots
+        self._hidden: list[nn.Parameter] = []
+
+    def show(self) -> None:
+        """Shows them."""
+        self._hidden = [slot.holder[slot.name] for slot in self._slots]
+        for slot in self._slots:
+            slot.holder[slot.name] = slot.merged
 
     def restore(self) -> None:
-        if self.original is not None:
-            self._holder[self._name] = self.original
-            self.original = None
-
-    def release(self) -> None:
-        self.merged = self._source = self._remembered = None
+        """Puts the host's own parameters back, where others are shown."""
+        for slot, parameter in zip(self._slots, self._hidden):
+            slot.holder[slot.name] = parameter
+        self._hidden = []
 
 
 def are_channels_last(weights: Sequence[torch.Tensor]) -> bool:

@@ -19,10 +19,11 @@ from ..combine.deltas import Deltas, Factored
 from ..combine.masks import PLACES, Bits, Bools
 from ..combine.sparse import Block, SparseCombination
 from ..lora.dense import Dense
+from .branch import repeats_of
 from .fit import Factors
 from .gates import Gates, pinned, sent
 from .kept import Kept, Room
-from .layer import Layer, repeats_of, write_sum
+from .layer import Layer, write_sum
 from .product import unrounded
 from .row_groups import RowGroups
 from .targets import Target

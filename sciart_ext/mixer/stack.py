@@ -10,7 +10,7 @@ factors are cast each time they are used, which costs little beside the model's 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -19,7 +19,6 @@ from torch import Tensor
 from ..errors import SciArtError
 from ..memory import unless_too_large
 from .fit import Factors
-from .gates import Gates, sent
 
 
 class Stacked(Protocol):
@@ -107,7 +106,7 @@ class Stack:
         copy = self._copies.get(key)
         if copy is None:
             copy = self._copies[key] = unless_too_large(functools.partial(self._copy, *key),
-                                                        functools.partial(_too_large, [self]))
+                                                        functools.partial(too_large, [self]))
         return copy
 
     def _copy(self, device: torch.device, dtype: torch.dtype, channels_last: bool) -> Copy:
@@ -119,7 +118,8 @@ class Stack:
 
     def take_gates(self, gates: Tensor | None) -> None:
         """Those of the next call."""
-        self.gates, self._by_layer = gates, None
+        if gates is not self.gates:
+            self.gates, self._by_layer = gates, None
 
     def gates_of(self, layer: Stacked) -> Tensor | None:
         """g (rows or 1, ranks) of one layer."""
@@ -133,42 +133,8 @@ class Stack:
         self._copies = {key: copy for key, copy in self._copies.items() if copy.down is self.down}
 
 
-class GateTable:
-    """The gates of every rank of every layer of some stacks: found for all in one go."""
-
-    def __init__(self, stacks: Iterable[Stack]):
-        self.stacks = list(stacks)
-        self._owners = torch.tensor([k for stack in self.stacks for k in stack.owners()], dtype=torch.long)
-        self._strengths = torch.tensor([s for stack in self.stacks for s in stack.strengths()], dtype=torch.float32)
-        self._on: tuple[torch.device, Tensor, Tensor] | None = None
-
-    def spread(self, gates: Gates, device: torch.device) -> None:
-        """Puts g = λ·s before every stack."""
-        for stack, ranks in self.of(gates, device).items():
-            stack.take_gates(ranks)
-
-    def of(self, gates: Gates, device: torch.device) -> dict[Stack, Tensor | None]:
-        """g = λ·s of each stack: (rows or 1, layers, ranks), float32; None where all are 0."""
-        if not self.stacks:
-            return {}
-        if self._on is None or self._on[0] != device:
-            self._on = (device, *unless_too_large(functools.partial(self._sent, device),
-                                                  functools.partial(_too_large, self.stacks)))
-        _, owners, strengths = self._on
-        table = gates.on(device).index_select(1, owners).mul_(strengths)
-        sizes = [len(stack.layers) * stack.ranks for stack in self.stacks]
-        return {stack: part.unflatten(1, (len(stack.layers), stack.ranks)) if gates.acts(stack.loras) else None
-                for stack, part in zip(self.stacks, table.split(sizes, 1))}
-
-    def _sent(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        return sent(self._owners, device), sent(self._strengths, device)
-
-    def release(self) -> None:
-        """Lets go of what lies on a device."""
-        self._on = None
-
-
-def _too_large(stacks: Sequence[Stack]) -> SciArtError:
+def too_large(stacks: Sequence[Stack]) -> SciArtError:
+    """The refusal where what belongs to these does not fit on a device."""
     layers, megabytes = sum(len(stack.layers) for stack in stacks), sum(stack.nbytes for stack in stacks) / 2**20
     return SciArtError("loras", f"out of memory: the factors of {layers} layers, {megabytes:.0f} MB, do not fit beside "
                                 "the model; accepted: fewer LoRAs, LoRAs of lower rank, or a smaller picture")

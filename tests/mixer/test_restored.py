@@ -108,7 +108,7 @@ def test_an_exception_while_branching_leaves_the_model_as_it_was(bench, snapshot
     def out_of_memory(*args):
         raise torch.cuda.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr("sciart_ext.mixer.layer.Layer.add_factors", out_of_memory)
+    monkeypatch.setattr("sciart_ext.mixer.branch.LinearBranch.add", out_of_memory)
     with pytest.raises(torch.cuda.OutOfMemoryError), bench.mixer([bench.lora()], "branch") as mixer:
         mixer.set_gates([[0.5]])
         bench(*bench.inputs())

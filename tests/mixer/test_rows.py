@@ -145,3 +145,39 @@ def test_rows_that_cannot_be_told_apart_are_an_error():
         mixer.set_gates([[0.5], [-0.3]])
         with pytest.raises(RuntimeError, match="was called with 5 rows where 2 were expected"):
             root(torch.randn(2, 6, 4, 4))
+
+
+def test_gates_written_over_earlier_ones_reach_every_layer(bench, snapshot):
+    """Of calls of one row and of several, with the same and with different gates, for inference and not."""
+    loras, (x, text) = [bench.lora(seed=1), bench.lora("attn", rank=4, seed=2)], bench.inputs(4)
+    steps = [ROWS, ROWS[::-1], ROWS[:1], ROWS[3:], ROWS[1:2], ROWS[:2] * 2, ROWS]
+    expected = [one_by_one(bench, loras, x, text, rows if len(rows) > 1 else rows * 4) for rows in steps]
+    with bench.mixer(loras, "branch") as mixer:
+        for mode in (torch.no_grad, torch.inference_mode, torch.no_grad):
+            for rows, wanted in zip(steps, expected):
+                with mode():
+                    mixer.set_gates(rows)
+                    assert_near(bench(x, text), wanted, 2e-5)
+
+
+def test_a_gradient_sees_the_gates_that_its_own_call_had(bench, snapshot):
+    loras, (x, text) = [bench.lora(seed=1)], bench.inputs(1)
+    bench.unet.requires_grad_(False)
+
+    def gradient(*gates):
+        """Of the sum of calls with these gates."""
+        own = x.clone().requires_grad_()
+        total = 0
+        for gate in gates:
+            mixer.set_gates([[gate]])
+            bench(x, text)
+            total = total + bench(own, text, grad=True).square().sum()
+        mixer.set_gates([[0.1]])
+        bench(x, text)
+        total.backward()
+        return own.grad
+
+    with bench.mixer(loras, "branch") as mixer:
+        apart = [gradient(gate) for gate in (0.5, -0.8)]
+        assert_near(gradient(0.5, -0.8), sum(apart), 2e-5)
+        assert (apart[0] - apart[1]).abs().max() > 0.01 * apart[0].abs().max(), "the gates must matter here"

@@ -1,0 +1,160 @@
+"""The branch form of thin factors, y + U·(g ⊙ (D x)), beside the call of a layer's own module.
+
+A model calls some two hundred layers in each step, and on a GPU the host must hand over their kernels as fast as they
+run. So what stays the same from call to call is found once (`ThinBranch`).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import UnknownRowsError
+from .product import add_times, convolved_from, convolves, times
+from .stack import Stacked, Thin
+
+
+class ThinBranch:
+    """The branch of one layer that is a sum of thin factors and nothing else.
+
+    `_add` is the quick way, three kernels without further questions; a layer that has none goes the general one.
+    """
+
+    __slots__ = ("_down", "_dtype", "_each", "_factors", "_gates", "_layer", "_quick_below", "_rows", "_seen", "_up")
+    has_quick_way = False
+
+    def __init__(self, layer: Stacked):
+        self._layer = layer
+        self._seen: Tensor | None = None
+        """the gates of the whole stack among which this layer's were found"""
+
+    def add(self, module: nn.Module, x: Tensor, y: Tensor) -> Tensor | None:
+        """y with what the LoRAs add; None where all their gates are 0. x (rows, …, in) or (rows, in, h, w)."""
+        gates = self._layer.stack.gates
+        if gates is None:
+            return None
+        if gates is not self._seen or y.dtype is not self._dtype or len(x) != self._rows:
+            self._find(gates, len(x), y)
+        if (x.numel() < self._quick_below and x.dtype is self._dtype and y.is_contiguous()
+                and not y.requires_grad):
+            self._add(x, y)
+            return y
+        return add_thin_branch(module, x, y, self._factors, rows_of(self._gates, len(x), self._layer.name))
+
+    def _find(self, gates: Tensor, rows: int, y: Tensor) -> None:
+        stack = self._layer.stack
+        self._seen, self._rows, self._dtype = gates, rows, y.dtype
+        self._gates = stack.gates_of(self._layer)
+        self._factors = stack.on(y.device, y.dtype).of_layer[self._layer.number]
+        down, up = self._factors
+        quick = self.has_quick_way and down.dtype == y.dtype and len(self._gates) in (1, rows)
+        # of x's entries: below, neither product is one that `product` would rather convolve
+        self._quick_below = convolved_from(down) * min(1, down.shape[1] / len(up)) if quick else 0
+        if quick:
+            self._lay()
+
+    def _lay(self) -> None:
+        """Finds what the quick way needs: `_down`, `_up`, and the gates before `_each` row."""
+
+    def _add(self, x: Tensor, y: Tensor) -> None:
+        raise NotImplementedError
+
+
+class LinearBranch(ThinBranch):
+    """Of a linear layer."""
+
+    __slots__ = ()
+    has_quick_way = True
+
+    def _lay(self) -> None:
+        self._down, self._up = (factor.t() for factor in self._factors)
+        self._each = self._gates[:, None] if len(self._gates) > 1 else None
+
+    def _add(self, x: Tensor, y: Tensor) -> None:
+        down, up, each = self._down, self._up, self._each
+        inner = x.reshape(-1, len(down)).mm(down)
+        if each is None:
+            inner.mul_(self._gates)
+        else:
+            inner.view(self._rows, -1, len(up)).mul_(each)
+        y.view(-1, up.shape[1]).addmm_(inner, up)
+
+
+class PointwiseBranch(ThinBranch):
+    """Of a convolution of 1 × 1."""
+
+    __slots__ = ()
+    has_quick_way = True
+
+    def _lay(self) -> None:
+        self._down, self._up = (factor.expand(self._rows, -1, -1) for factor in self._factors)
+        self._each = self._gates[:, :, None]
+
+    def _add(self, x: Tensor, y: Tensor) -> None:
+        y.flatten(2).baddbmm_(self._up, torch.bmm(self._down, x.flatten(2)).mul_(self._each))
+
+
+def branch_of(layer: Stacked, module: nn.Module) -> ThinBranch:
+    """The branch of a layer of this module."""
+    if isinstance(module, nn.Linear):
+        return LinearBranch(layer)
+    return PointwiseBranch(layer) if _is_pointwise(module) else ThinBranch(layer)
+
+
+def add_thin_branch(module: nn.Module, x: Tensor, y: Tensor, factors: Thin, gates: Tensor) -> Tensor:
+    """y + U·(g ⊙ (D x)), computed in y's precision, g (rows or 1, ranks). Where no gradient is wanted it is added into
+    y itself, of factors in its precision in three kernels."""
+    down, up = factors
+    if down.dtype != y.dtype:
+        down, up = factors = Thin(down.to(y.dtype), up.to(y.dtype))
+    if x.dtype != y.dtype:
+        x = x.to(y.dtype)
+    in_place = not (torch.is_grad_enabled() and (y.requires_grad or x.requires_grad))
+    if isinstance(module, nn.Conv2d):
+        return _add_convolved(module, x, y, factors, gates, in_place)
+    if not (in_place and y.is_contiguous()):
+        if x.dim() > 2 and gates.shape[0] > 1:
+            gates = gates.view(len(gates), *[1] * (x.dim() - 2), -1)
+        return y + times((times(x, down) * gates).to(y.dtype), up)
+    out, ranks = up.shape
+    inner = times(x.view(-1, x.shape[-1]) if x.is_contiguous() else x, down).view(-1, ranks)
+    if gates.shape[0] == 1:
+        inner.mul_(gates)
+    else:
+        inner.view(gates.shape[0], -1, ranks).mul_(gates[:, None])
+    flat = y.view(-1, out)
+    add_times(flat, inner, up, out=flat)
+    return y
+
+
+def _add_convolved(module: nn.Conv2d, x: Tensor, y: Tensor, factors: Thin, gates: Tensor, in_place: bool) -> Tensor:
+    """The same of a convolution: D has its kernels, U is 1 × 1."""
+    down, up = factors
+    in_place = in_place and y.is_contiguous()
+    # the module's own routine keeps its padding mode (tiling makes it circular)
+    inner = module._conv_forward(x, down.view(len(down), -1, *module.kernel_size), None)
+    gates = gates[:, :, None, None]
+    if not in_place or convolves(inner, up) or not inner.is_contiguous():
+        return y + F.conv2d((inner * gates).to(y.dtype), up[:, :, None, None])
+    y.flatten(2).baddbmm_(up.expand(len(y), -1, -1), inner.mul_(gates).flatten(2))
+    return y
+
+
+def _is_pointwise(module: nn.Module) -> bool:
+    return (isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.stride == (1, 1)
+            and module.padding == (0, 0) and module.groups == 1)
+
+
+def rows_of(gates: Tensor, rows: int, name: str) -> Tensor:
+    """The gates for x of so many rows: extensions that tile pictures cut every row into the same number of rows."""
+    if gates.shape[0] in (1, rows):
+        return gates
+    return gates[:, None].expand(-1, repeats_of(len(gates), rows, name), -1).flatten(0, 1)
+
+
+def repeats_of(known: int, rows: int, name: str) -> int:
+    """How many rows of a call belong to each of the rows whose gates are known."""
+    if rows % known:
+        raise UnknownRowsError(f"SciArt: {name} was called with {rows} rows where {known} were expected")
+    return rows // known
