@@ -21,7 +21,7 @@ class ThinBranch:
     `_add` is the quick way, three kernels without further questions; a layer that has none goes the general one.
     """
 
-    __slots__ = ("_down", "_dtype", "_each", "_factors", "_gates", "_layer", "_quick_below", "_rows", "_seen", "_up")
+    __slots__ = ("_dtype", "_factors", "_gates", "_layer", "_quick_below", "_rows", "_seen", "_turned")
     has_quick_way = False
 
     def __init__(self, layer: Stacked):
@@ -38,26 +38,28 @@ class ThinBranch:
             self._find(gates, len(x), y)
         if (x.numel() < self._quick_below and x.dtype is self._dtype and y.is_contiguous()
                 and not y.requires_grad):
-            self._add(x, y)
+            self._add(x, y, *(self._turned or self._turn(*(factor.to(self._dtype) for factor in self._factors))))
             return y
         return add_thin_branch(module, x, y, self._factors, rows_of(self._gates, len(x), self._layer.name))
 
     def _find(self, gates: Tensor, rows: int, y: Tensor) -> None:
         stack = self._layer.stack
-        self._seen, self._rows, self._dtype = gates, rows, y.dtype
+        self._seen = None
+        self._rows, self._dtype, self._quick_below = rows, y.dtype, 0
         self._gates = stack.gates_of(self._layer)
-        self._factors = stack.on(y.device, y.dtype).of_layer[self._layer.number]
-        down, up = self._factors
-        quick = self.has_quick_way and down.dtype == y.dtype and len(self._gates) in (1, rows)
-        # of x's entries: below, neither product is one that `product` would rather convolve
-        self._quick_below = convolved_from(down) * min(1, down.shape[1] / len(up)) if quick else 0
-        if quick:
-            self._lay()
+        self._factors = down, up = stack.on(y.device, y.dtype).of_layer[self._layer.number]
+        if self.has_quick_way and len(self._gates) in (1, rows):
+            # where neither product is one that `product` would rather convolve
+            self._quick_below = convolved_from(y, len(down)) * min(1, down.shape[1] / len(up))
+            # on a CPU factors of another precision than the model's are cast at each call, and not kept
+            self._turned = self._turn(down, up) if down.dtype == y.dtype else None
+        self._seen = gates
 
-    def _lay(self) -> None:
-        """Finds what the quick way needs: `_down`, `_up`, and the gates before `_each` row."""
+    def _turn(self, down: Tensor, up: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The factors and the gates as the quick way takes them; views."""
+        raise NotImplementedError
 
-    def _add(self, x: Tensor, y: Tensor) -> None:
+    def _add(self, x: Tensor, y: Tensor, down: Tensor, up: Tensor, gates: Tensor) -> None:
         raise NotImplementedError
 
 
@@ -67,17 +69,15 @@ class LinearBranch(ThinBranch):
     __slots__ = ()
     has_quick_way = True
 
-    def _lay(self) -> None:
-        self._down, self._up = (factor.t() for factor in self._factors)
-        self._each = self._gates[:, None] if len(self._gates) > 1 else None
+    def _turn(self, down: Tensor, up: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return down.t(), up.t(), self._gates if len(self._gates) == 1 else self._gates.unsqueeze(1)
 
-    def _add(self, x: Tensor, y: Tensor) -> None:
-        down, up, each = self._down, self._up, self._each
+    def _add(self, x: Tensor, y: Tensor, down: Tensor, up: Tensor, gates: Tensor) -> None:
         inner = x.reshape(-1, len(down)).mm(down)
-        if each is None:
-            inner.mul_(self._gates)
+        if gates.dim() == 2:
+            inner.mul_(gates)
         else:
-            inner.view(self._rows, -1, len(up)).mul_(each)
+            inner.view(self._rows, -1, len(up)).mul_(gates)
         y.view(-1, up.shape[1]).addmm_(inner, up)
 
 
@@ -87,12 +87,11 @@ class PointwiseBranch(ThinBranch):
     __slots__ = ()
     has_quick_way = True
 
-    def _lay(self) -> None:
-        self._down, self._up = (factor.expand(self._rows, -1, -1) for factor in self._factors)
-        self._each = self._gates[:, :, None]
+    def _turn(self, down: Tensor, up: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return down.expand(self._rows, -1, -1), up.expand(self._rows, -1, -1), self._gates.unsqueeze(2)
 
-    def _add(self, x: Tensor, y: Tensor) -> None:
-        y.flatten(2).baddbmm_(self._up, torch.bmm(self._down, x.flatten(2)).mul_(self._each))
+    def _add(self, x: Tensor, y: Tensor, down: Tensor, up: Tensor, gates: Tensor) -> None:
+        y.flatten(2).baddbmm_(up, torch.bmm(down, x.flatten(2)).mul_(gates))
 
 
 def branch_of(layer: Stacked, module: nn.Module) -> ThinBranch:

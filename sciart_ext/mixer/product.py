@@ -55,11 +55,14 @@ def _has_autocast(device_type: str) -> bool:
 
 def convolves(x: torch.Tensor, w: torch.Tensor) -> bool:
     """Whether a convolution is the quicker product of x with w."""
-    return x.numel() >= convolved_from(w) and x.dtype == w.dtype
+    return x.numel() * len(w) >= CONVOLVED_WORK and x.dtype == w.dtype and _can_convolve(w)
 
 
-def convolved_from(w: torch.Tensor) -> float:
-    """The number of entries of x from which a convolution is the quicker product with w, if x is of its type."""
-    if w.device.type != "cpu" or w.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
-        return math.inf
-    return CONVOLVED_WORK / len(w)
+def convolved_from(x: torch.Tensor, rows: int) -> float:
+    """The number of entries from which a convolution is the quicker product with a w of so many rows, for tensors of
+    the type of x and where it is."""
+    return CONVOLVED_WORK / rows if _can_convolve(x) else math.inf
+
+
+def _can_convolve(w: torch.Tensor) -> bool:
+    return w.device.type == "cpu" and w.dtype == torch.float32 and torch.backends.mkldnn.is_available()
