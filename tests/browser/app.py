@@ -86,17 +86,34 @@ def card(name: str) -> dict:
     return known
 
 
-def actions(store: PresetStore, loras: list[str]) -> PanelActions:
-    """What the host gives the panel, over a store of presets and a list of names."""
+class Files:
+    """The names of the LoRA files, and which of them have been read."""
 
-    read = set(loras[:4])
+    def __init__(self):
+        self.loras, self.read = [], set()
+        self.as_new()
+
+    def as_new(self) -> None:
+        self.loras[:], self.read = LORAS, set(LORAS[:4])
+
+    def find(self) -> None:
+        """One more."""
+        self.loras.append(f"found {len(self.loras)}")
+
+    def read_one(self) -> None:
+        """The next, as in the host where there are many."""
+        self.read.update([name for name in self.loras if name not in self.read][:1])
+
+
+def actions(store: PresetStore, files: Files) -> PanelActions:
+    """What the host gives the panel, over a store of presets and its files."""
+    loras = files.loras
 
     def known() -> list[dict]:
-        return [card(name) if name in read else {**unread(name), "unread": True} for name in loras]
+        return [card(name) if name in files.read else {**unread(name), "unread": True} for name in loras]
 
     def cards() -> list[dict]:
-        """One more has been read each time, as in the host where there are many."""
-        read.update([name for name in loras if name not in read][:1])
+        files.read_one()
         return known()
 
     def choices() -> PanelChoices:
@@ -122,7 +139,7 @@ def actions(store: PresetStore, loras: list[str]) -> PanelActions:
 
     return PanelActions(choices, cards, preview, store.bind, store.save, store.delete,
                         lambda name, picture: save_thumbnail(store, name, picture),
-                        refresh=lambda: loras.append(f"found {len(loras)}"))
+                        refresh=files.find)
 
 
 class InventedPictures:
@@ -225,15 +242,15 @@ def build_host_tab(tab: str, panel_actions: PanelActions) -> None:
     paste.click(pasted, [prompt], [*(component for component, _ in fields), width, height, parsed])
 
 
-def build_app(store: PresetStore, loras: list[str]) -> gr.Blocks:
+def build_app(store: PresetStore, files: Files) -> gr.Blocks:
     """The page. Our scripts and styles are put into its head, as the host does."""
     # fonts by name: none is fetched from the net
     theme = gr.themes.Default(font=["Source Sans Pro", "sans-serif"], font_mono=["monospace"])
-    sciart = build_tab(InventedPictures(store.user_dir).actions(loras), store)  # before the page, as in the host
+    sciart = build_tab(InventedPictures(store.user_dir).actions(files.loras), store)  # before the page, as in the host
     with gr.Blocks(theme=theme, title="SciArt panel") as app, gr.Tabs(elem_id="tabs"):
         for tab in ("txt2img", "img2img"):
             with gr.Tab(tab, id=tab):
-                build_host_tab(tab, actions(store, loras))
+                build_host_tab(tab, actions(store, files))
         with gr.Tab("SciArt", id="sciart_tab"):
             sciart.render()
     original = gr.routes.templates.TemplateResponse
@@ -254,9 +271,9 @@ def build_app(store: PresetStore, loras: list[str]) -> gr.Blocks:
     return app
 
 
-def as_new(folder: Path, loras: list[str]) -> None:
-    """What has been saved, bound and found is gone."""
-    loras[:] = LORAS
+def as_new(folder: Path, files: Files) -> None:
+    """What has been saved, bound, found and read is gone."""
+    files.as_new()
     for path in folder.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
@@ -264,9 +281,9 @@ def as_new(folder: Path, loras: list[str]) -> None:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         port = int(sys.argv[1]) if len(sys.argv) > 1 else 7861
-        loras = list(LORAS)
-        page = build_app(PresetStore(Path(folder)), loras).queue(16)
+        files = Files()
+        page = build_app(PresetStore(Path(folder)), files).queue(16)
         served, *_ = page.launch(server_name="127.0.0.1", server_port=port, quiet=True, show_api=False,
                                  prevent_thread_lock=True)
-        served.add_api_route("/as_new", lambda: as_new(Path(folder), loras))
+        served.add_api_route("/as_new", lambda: as_new(Path(folder), files))
         page.block_thread()
