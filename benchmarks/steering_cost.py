@@ -26,7 +26,7 @@ from sciart_ext.plan import PassPlan, compile_plan
 from sciart_ext.recipe import parse_recipe
 from sciart_ext.standalone.generate import workload
 from sciart_ext.standalone.prompts import Embeddings
-from sciart_ext.standalone.sampling import PromptRow, Rows, denoise
+from sciart_ext.standalone.sampling import PromptRow, Rows, Time, denoise
 
 from .mixing import memory
 from .mixing.allocator import in_fresh_process
@@ -54,7 +54,7 @@ ALSO = (WITHOUT_UPDATES, Variant("guided_2_rows_apart", 2, {}, rows_apart=True))
 
 
 class _RowsApart(Rows):
-    def call(self, inputs: Tensor, time: Tensor, progress: float, rows: list[PromptRow]) -> Tensor:
+    def call(self, inputs: Tensor, time: Time, progress: float, rows: list[PromptRow]) -> Tensor:
         return torch.cat([super(_RowsApart, self).call(inputs, time, progress, [row]) for row in rows])
 
 
@@ -88,7 +88,7 @@ class CostBench:
         with self._ready(Variant("gradient", 2, {}), self.steps) as (rows, noise, guide):
             if not early_end:
                 guide.maps.stopping = contextlib.nullcontext
-            at = torch.tensor(999, device=self.device)
+            at = Time(999, torch.tensor(999, device=self.device))
             guide.look_ahead(noise, 999, rows.alphas, rows.denoised)
             self._synchronize()
             began = time.perf_counter()
