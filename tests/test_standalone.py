@@ -386,7 +386,7 @@ def test_models_with_whole_numbers_in_them_load(tiny, tmp_path):
     folder = shutil.copytree(tiny[0], tmp_path / "model")
     encoder = folder / "text_encoder" / "model.safetensors"
     places = {"text_model.embeddings.position_ids": torch.arange(77)[None]}
-    save_file({**load_file(encoder), **places}, encoder)
+    save_file({**load_file(encoder), **places}, encoder, {"format": "pt"})
     weights = [load_pipeline(one, device="cpu").text_encoder.state_dict() for one in (tiny[0], folder)]
     assert weights[0].keys() == weights[1].keys()
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
