@@ -1,7 +1,7 @@
 """The branch form of thin factors, y + U·(g ⊙ (D x)), beside the call of a layer's own module.
 
 A model calls some two hundred layers in each step, and on a GPU the host must hand over their kernels as fast as they
-run. So what stays the same from call to call is found once (`ThinBranch`).
+run. So what stays the same from call to call is found once (`QuickBranch`).
 """
 
 from __future__ import annotations
@@ -16,43 +16,56 @@ from .stack import Stacked, Thin
 
 
 class ThinBranch:
-    """The branch of one layer that is a sum of thin factors and nothing else.
+    """The branch of one layer that is a sum of thin factors and nothing else."""
 
-    `_add` is the quick way, three kernels without further questions; a layer that has none goes the general one.
-    """
-
-    __slots__ = ("_dtype", "_factors", "_gates", "_layer", "_quick_below", "_rows", "_seen", "_turned")
-    has_quick_way = False
+    __slots__ = ("_layer",)
 
     def __init__(self, layer: Stacked):
         self._layer = layer
+
+    def add(self, module: nn.Module, x: Tensor, y: Tensor) -> Tensor | None:
+        """y with what the LoRAs add; None where all their gates are 0. x (rows, …, in) or (rows, in, h, w)."""
+        layer = self._layer
+        gates = layer.stack.gates_of(layer)
+        if gates is None:
+            return None
+        factors = layer.stack.on(y.device, y.dtype).of_layer[layer.number]
+        return add_thin_branch(module, x, y, factors, rows_of(gates, len(x), layer.name))
+
+
+class QuickBranch(ThinBranch):
+    """One that has a quick way, `_add`: three kernels without further questions, for calls of the usual kind. What it
+    needs is found once for a precision, a number of rows, and a place where the gates lie."""
+
+    __slots__ = ("_below", "_dtype", "_factors", "_gates", "_rows", "_seen", "_turned")
+
+    def __init__(self, layer: Stacked):
+        super().__init__(layer)
         self._seen: Tensor | None = None
         """the gates of the whole stack among which this layer's were found"""
 
     def add(self, module: nn.Module, x: Tensor, y: Tensor) -> Tensor | None:
-        """y with what the LoRAs add; None where all their gates are 0. x (rows, …, in) or (rows, in, h, w)."""
         gates = self._layer.stack.gates
         if gates is None:
             return None
         if gates is not self._seen or y.dtype is not self._dtype or len(x) != self._rows:
             self._find(gates, len(x), y)
-        if (x.numel() < self._quick_below and x.dtype is self._dtype and y.is_contiguous()
-                and not y.requires_grad):
-            self._add(x, y, *(self._turned or self._turn(*(factor.to(self._dtype) for factor in self._factors))))
-            return y
-        return add_thin_branch(module, x, y, self._factors, rows_of(self._gates, len(x), self._layer.name))
+        if not (x.numel() < self._below and x.dtype is self._dtype and y.is_contiguous() and not y.requires_grad):
+            return super().add(module, x, y)
+        self._add(x, y, *(self._turned or self._turn(*(factor.to(self._dtype) for factor in self._factors))))
+        return y
 
     def _find(self, gates: Tensor, rows: int, y: Tensor) -> None:
-        stack = self._layer.stack
+        layer = self._layer
         self._seen = None
-        self._rows, self._dtype, self._quick_below = rows, y.dtype, 0
-        self._gates = stack.gates_of(self._layer)
-        self._factors = down, up = stack.on(y.device, y.dtype).of_layer[self._layer.number]
-        if self.has_quick_way and len(self._gates) in (1, rows):
-            # where neither product is one that `product` would rather convolve
-            self._quick_below = convolved_from(y, len(down)) * min(1, down.shape[1] / len(up))
-            # on a CPU factors of another precision than the model's are cast at each call, and not kept
-            self._turned = self._turn(down, up) if down.dtype == y.dtype else None
+        self._rows, self._dtype = rows, y.dtype
+        self._gates = layer.stack.gates_of(layer)
+        self._factors = down, up = layer.stack.on(y.device, y.dtype).of_layer[layer.number]
+        usual = len(self._gates) in (1, rows)
+        # of the entries of x: as long as neither product is one that `product` would rather convolve
+        self._below = convolved_from(y, len(down)) * min(1, down.shape[1] / len(up)) if usual else 0
+        # on a CPU factors of another precision than the model's are cast at each call, and not kept
+        self._turned = self._turn(down, up) if usual and down.dtype == y.dtype else None
         self._seen = gates
 
     def _turn(self, down: Tensor, up: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -60,14 +73,14 @@ class ThinBranch:
         raise NotImplementedError
 
     def _add(self, x: Tensor, y: Tensor, down: Tensor, up: Tensor, gates: Tensor) -> None:
+        """Adds to y itself, which lies together in memory and wants no gradient."""
         raise NotImplementedError
 
 
-class LinearBranch(ThinBranch):
+class LinearBranch(QuickBranch):
     """Of a linear layer."""
 
     __slots__ = ()
-    has_quick_way = True
 
     def _turn(self, down: Tensor, up: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return down.t(), up.t(), self._gates if len(self._gates) == 1 else self._gates.unsqueeze(1)
@@ -81,11 +94,10 @@ class LinearBranch(ThinBranch):
         y.view(-1, up.shape[1]).addmm_(inner, up)
 
 
-class PointwiseBranch(ThinBranch):
+class PointwiseBranch(QuickBranch):
     """Of a convolution of 1 × 1."""
 
     __slots__ = ()
-    has_quick_way = True
 
     def _turn(self, down: Tensor, up: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return down.expand(self._rows, -1, -1), up.expand(self._rows, -1, -1), self._gates.unsqueeze(2)

@@ -130,9 +130,10 @@ class Layer:
 
     def add_branch(self, module: nn.Module, x: Tensor, y: Tensor, gates: Gates) -> Tensor:
         """y and what the deltas add to it; x (rows, …, in) or (rows, in, h, w), gates spread before (`GateTable`)."""
-        if self.row_gates is not None:
+        own_gates = self.row_gates
+        if own_gates is not None:
             factors = self.stack.on(y.device, y.dtype).of_layer[self.number]
-            y = add_thin_branch(module, x, y, factors, rows_of(self.row_gates, len(x), self.name))
+            y = add_thin_branch(module, x, y, factors, rows_of(own_gates, len(x), self.name))
         if not self.wholes:
             return y
         wholes = [self.placed.on(k, y.device, y.dtype) for k in self.wholes]

@@ -55,14 +55,12 @@ def _has_autocast(device_type: str) -> bool:
 
 def convolves(x: torch.Tensor, w: torch.Tensor) -> bool:
     """Whether a convolution is the quicker product of x with w."""
-    return x.numel() * len(w) >= CONVOLVED_WORK and x.dtype == w.dtype and _can_convolve(w)
+    return x.dtype == w.dtype and x.numel() >= convolved_from(x, len(w))
 
 
 def convolved_from(x: torch.Tensor, rows: int) -> float:
     """The number of entries from which a convolution is the quicker product with a w of so many rows, for tensors of
     the type of x and where it is."""
-    return CONVOLVED_WORK / rows if _can_convolve(x) else math.inf
-
-
-def _can_convolve(w: torch.Tensor) -> bool:
-    return w.device.type == "cpu" and w.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    if x.device.type != "cpu" or x.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
+        return math.inf
+    return CONVOLVED_WORK / rows
