@@ -11,6 +11,7 @@ import pytest
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
 
+FRAMES_AT_REST = 20  # a third of a second: longer than the panel waits before it asks for the plan
 OFFLINE = ("ERR_NAME_NOT_RESOLVED", "ERR_INTERNET_DISCONNECTED")  # what gradio would fetch from elsewhere
 
 
@@ -60,6 +61,22 @@ class Page:
         self.page.locator(f"#sciart_{self.tab}_recipe textarea").evaluate(
             "(field, text) => { field.value = text; updateInput(field); }", json.dumps({"loras": loras, **others}))
         expect(self.panel.locator("[data-index]")).to_have_count(len(loras))
+        self.rest()
+
+    def rest(self):
+        """Waits until what the panel has asked for has come and moves nothing any more: a gesture needs places that
+        stay."""
+        self.page.evaluate("""([tab, frames]) => new Promise((resolve) => {
+            let before = "", same = 0;
+            const look = () => {
+                const parts = document.querySelectorAll(`#sciart_${tab}_panel :is(svg, .sciart-row, .sciart-handle)`);
+                const now = JSON.stringify([...parts].map((part) => part.getBoundingClientRect()));
+                same = now === before ? same + 1 : 0;
+                before = now;
+                same < frames ? requestAnimationFrame(look) : resolve();
+            };
+            look();
+        })""", [self.tab, FRAMES_AT_REST])
 
     def text(self):
         return self.page.locator(f"#sciart_{self.tab}_recipe textarea").input_value()

@@ -54,6 +54,7 @@ def drag(page, start, end, steps=5):
     mouse.down()
     mouse.move(*end, steps=steps)
     mouse.up()
+    page.rest()
 
 
 def points(page, index=0):

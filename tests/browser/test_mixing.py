@@ -49,6 +49,7 @@ def drag(page, *shares):
     page.page.mouse.down()
     page.page.mouse.move(*place(page, *shares), steps=8)
     page.page.mouse.up()
+    page.rest()
 
 
 def test_the_dot_is_where_the_weights_are(page):
