@@ -15,6 +15,7 @@ from .gate_table import GateTable
 from .gates import Gates
 from .merged import MergedStack, Weights, copy_originals
 from .product import unrounded
+from .slot import Snapshot
 
 
 class Ahead:
@@ -24,7 +25,7 @@ class Ahead:
         self._stacks = stacks
         self._table = table
         self._stream: torch.cuda.Stream | None = None
-        self._made: tuple[tuple[float, ...], list[MergedStack]] | None = None
+        self._made: tuple[tuple[float, ...], list[tuple[MergedStack, Snapshot]]] | None = None
 
     @torch.no_grad()
     def make(self, gates: Gates, device: torch.device) -> None:
@@ -40,20 +41,17 @@ class Ahead:
             copy_originals([(own, stack.spare) for stack, own in zip(changing, originals)])
             for stack in changing:
                 stack.add_all(stack.spare, ranks[stack.stack])
-        for stack in changing:
-            for slot in stack.slots:
-                slot.remember()
-        self._made = (gates.uniform, changing)
+        self._made = (gates.uniform, [(stack, Snapshot(stack.slots)) for stack in changing])
 
     def take(self, gates: Gates) -> None:
         """Shows what was made for these gates, where the host's own weights are still those it was made from."""
         if self._made is None or self._made[0] != gates.uniform:
             return
-        _, stacks = self._made
+        _, made = self._made
         self.forget()
-        for stack in stacks:
-            if all(slot.is_as_remembered() for slot in stack.slots):
-                stack.show_spare(gates)
+        for stack, source in made:
+            if not source.changed():
+                stack.show_spare(gates, source)
 
     def forget(self) -> None:
         """Nothing is taken of what was made; the device is done with it before its memory is used again."""

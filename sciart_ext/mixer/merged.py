@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .device import is_gpu
 from .gates import Gates
 from .product import add_times, unrounded
-from .slot import Slot, are_channels_last, outdated
+from .slot import Slot, Snapshot, are_channels_last
 from .stack import Stack
 
 TOGETHER_ENTRIES = 2**14
@@ -51,17 +51,18 @@ class MergedStack:
         self.weights: Weights | None = None
         self.spare: Weights | None = None
         self._made_for: tuple | None = None
+        self._made_from: Snapshot | None = None
 
     def own(self, gates: Gates) -> tuple[float, ...]:
         """Of these gates, the same in all rows, those that decide the merged weights."""
         return tuple(gates.uniform[k] for k in self.loras)
 
-    def stale(self, gates: Gates) -> list[Slot]:
+    def stale(self, gates: Gates) -> Sequence[Slot]:
         """The slots whose merged weight is that of other gates, or of values that the host's parameter had before."""
         own = self.own(gates)
         if own == self._made_for:
-            return outdated(self.slots)
-        return list(self.slots) if any(own) else []
+            return self._made_from.changed()
+        return self.slots if any(own) else []
 
     def originals(self) -> list[nn.Parameter]:
         """The host's own weights."""
@@ -87,13 +88,11 @@ class MergedStack:
             self.add_all(self.weights, ranks)
         else:
             self._write_each(stale, ranks)
-        self.mark_made(stale, gates)
+        self._mark_made(gates, Snapshot(self.slots))
 
-    def mark_made(self, slots: Sequence[Slot], gates: Gates) -> None:
-        """The weights of these slots are now those of the gates, and of the host's own weights as they are."""
-        for slot in slots:
-            slot.mark_current()
-        self._made_for = self.own(gates)
+    def _mark_made(self, gates: Gates, source: Snapshot) -> None:
+        """The merged weights are those of these gates and of the host's own weights as they were then."""
+        self._made_for, self._made_from = self.own(gates), source
 
     @property
     def together(self) -> bool:
@@ -121,15 +120,16 @@ class MergedStack:
             up, down = up.to(matrices.dtype), _times_gates(down, gates[:, :, None], matrices.dtype)
         matrices.baddbmm_(up, down)
 
-    def show_spare(self, gates: Gates) -> None:
-        """What was made for these gates is shown from now on; what was shown till now is the next spare."""
+    def show_spare(self, gates: Gates, source: Snapshot) -> None:
+        """What was made for these gates, from the host's own weights as they were then, is shown from now on; what was
+        shown till now is the next spare."""
         before = self.weights
         self._show(self.spare)
         self.spare = before
-        self.mark_made(self.slots, gates)
+        self._mark_made(gates, source)
 
     def release(self) -> None:
-        self.weights = self.spare = self._made_for = None
+        self.weights = self.spare = self._made_for = self._made_from = None
         for slot in self.slots:
             slot.release()
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from .gates import Gates
-from .slot import Slot, outdated
+from .slot import Slot, Snapshot
 
 
 class MergedAlone:
@@ -17,6 +17,7 @@ class MergedAlone:
         self.slot = slot
         self.loras = [k for layer in slot.layers for k in layer.loras]
         self._made_for: tuple | None = None
+        self._made_from: Snapshot | None = None
 
     def stale(self, gates: Gates) -> list[Slot]:
         """The slot, where its merged weight is that of other gates, or of values that the host's parameter had before.
@@ -24,7 +25,7 @@ class MergedAlone:
         own = tuple(gates.uniform[k] for k in self.loras)
         if not any(own):
             return []
-        return outdated(self.slots) if own == self._made_for else self.slots
+        return self._made_from.changed() if own == self._made_for else self.slots
 
     def write(self, gates: Gates) -> None:
         slot, weight = self.slot, self.slot.target.weight()
@@ -38,9 +39,9 @@ class MergedAlone:
             for layer in slot.layers:
                 part = slot.merged[layer.target.rows]
                 layer.write_merged(part.clone(), part, gates)
-        slot.mark_current()
+        self._made_from = Snapshot(self.slots)
         self._made_for = tuple(gates.uniform[k] for k in self.loras)
 
     def release(self) -> None:
-        self._made_for = None
+        self._made_for = self._made_from = None
         self.slot.release()

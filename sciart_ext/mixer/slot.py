@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from operator import attrgetter, getitem, is_
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ from .targets import Target
 class Slot:
     """One parameter of the model, its layers (several where q, k, v are packed), and its merged weight."""
 
-    __slots__ = ("_remembered", "holder", "layers", "merged", "name", "source", "target")
+    __slots__ = ("holder", "layers", "merged", "name", "target")
 
     def __init__(self, target: Target):
         self.target = target
@@ -23,24 +23,6 @@ class Slot:
         self.merged: nn.Parameter | None = None
         self.holder = target.module._parameters
         self.name = target.parameter
-        self.source: tuple | None = None
-        self._remembered: tuple | None = None
-
-    def mark_current(self) -> None:
-        """The merged weight is that of the values the host's parameter has now."""
-        self.source = self._now()
-
-    def remember(self) -> None:
-        """A weight to come is made from the values that the host's parameter has now."""
-        self._remembered = self._now()
-
-    def is_as_remembered(self) -> bool:
-        """Whether it still has them."""
-        return _is(self.holder[self.name], self._remembered)
-
-    def _now(self) -> tuple:
-        weight = self.holder[self.name]
-        return weakref.ref(weight), weight._version, weight.data_ptr(), weight.dtype
 
     @property
     def nbytes(self) -> int:
@@ -48,20 +30,37 @@ class Slot:
         return 0 if self.merged is None else self.merged.numel() * self.merged.element_size()
 
     def release(self) -> None:
-        self.merged = self.source = self._remembered = None
+        self.merged = None
 
 
-def outdated(slots: Iterable[Slot]) -> list[Slot]:
-    """Those whose host's parameter has other values than the merged weight was made from."""
-    return [slot for slot in slots if not _is(slot.holder[slot.name], slot.source)]
+class Snapshot:
+    """The host's parameters of some slots as they are now, to tell later which of them are others or have other values.
+
+    Lists of one thing each, not objects of one slot each: looking at them is most of what constant weights cost.
+    """
+
+    def __init__(self, slots: Sequence[Slot]):
+        self._slots = slots
+        self._holders = [slot.holder for slot in slots]
+        self._names = [slot.name for slot in slots]
+        self._parameters, self._marks = self._look()
+
+    def _look(self) -> tuple[list[nn.Parameter], list[list]]:
+        parameters = list(map(getitem, self._holders, self._names))
+        return parameters, [list(map(mark, parameters)) for mark in MARKS]
+
+    def changed(self) -> Sequence[Slot]:
+        """The slots whose parameter is another or has other values than then."""
+        parameters, marks = self._look()
+        if all(map(is_, parameters, self._parameters)) and marks == self._marks:
+            return []
+        pairs = zip(parameters, self._parameters, zip(*marks), zip(*self._marks))
+        return [slot for slot, (now, then, now_marked, then_marked) in zip(self._slots, pairs)
+                if now is not then or now_marked != then_marked]
 
 
-def _is(weight: torch.Tensor, source: tuple | None) -> bool:
-    if source is None:
-        return False
-    known, version, address, dtype = source
-    return (known() is weight and weight._version == version and weight.data_ptr() == address
-            and weight.dtype is dtype)
+MARKS = (attrgetter("_version"), torch.Tensor.data_ptr, attrgetter("dtype"))
+"""Writing into a tensor changes its version; setting its `data` its address or its precision."""
 
 
 class Shown:
