@@ -18,12 +18,11 @@ from torch import Tensor
 
 from sciart_ext.guidance.attention import AttentionMaps
 from sciart_ext.guidance.guide import Guide
-from sciart_ext.guidance.settings import GuidanceSettings
 from sciart_ext.guidance.words import Subject, find_words
 from sciart_ext.mixer.mixer import Mixer
 from sciart_ext.mixer.targets import diffusers_unet_layers
-from sciart_ext.plan import PassPlan, compile_plan
-from sciart_ext.recipe import parse_recipe
+from sciart_ext.recipe import PassPlan, compile_plan, parse_recipe
+from sciart_ext.recipe.guidance import GuidanceSettings
 from sciart_ext.standalone.generate import workload
 from sciart_ext.standalone.prompts import Embeddings
 from sciart_ext.standalone.sampling import PromptRow, Rows, Time, denoise

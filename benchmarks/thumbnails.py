@@ -11,8 +11,8 @@ import argparse
 
 import torch
 
-from sciart_ext.preset_pictures import as_webp
 from sciart_ext.presets import BUILTIN_DIR, PresetStore, resolve
+from sciart_ext.presets.pictures import as_webp
 from sciart_ext.recipe import parse_recipe
 from sciart_ext.standalone import prepare
 from sciart_ext.world import MODEL

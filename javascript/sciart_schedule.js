@@ -1,5 +1,5 @@
 /* A LoRA's weight over the steps, without the page: read as Python reads it, its value, and edits of its points.
-   Python's side is sciart_ext/schedule.py; a test compares them. */
+   Python's side is sciart_ext/recipe/schedule.py; a test compares them. */
 (function() {
     "use strict";
 

@@ -1,4 +1,4 @@
-"""`python -m sciart_ext`: see cli.py."""
+"""`python -m sciart_ext`: see cli/."""
 
 import sys
 

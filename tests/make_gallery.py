@@ -16,7 +16,7 @@ from pages import ROOT, blocks_of, split_commands
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from sciart_ext import cli
+from sciart_ext.cli import main
 
 PAGE = ROOT / "docs" / "gallery.md"
 
@@ -37,7 +37,7 @@ def make(names: list[str], out: Path) -> list[Path]:
     written = []
     with tempfile.TemporaryDirectory() as folder, inside(folder):
         for name in names or known:
-            if cli.main([*known[name], "--quiet"]):
+            if main([*known[name], "--quiet"]):
                 raise RuntimeError(f"the command of {name} was refused")
         for path in sorted(Path("gallery").glob("*.png")):
             written.append(out / path.name)

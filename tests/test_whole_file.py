@@ -18,8 +18,8 @@ from sciart_ext.errors import SciArtError
 from sciart_ext.influence.kept import KeptRuns
 from sciart_ext.influence.runs import Run
 from sciart_ext.lora.file import load_lora
-from sciart_ext.preset_pictures import save_thumbnail
 from sciart_ext.presets import PresetStore
+from sciart_ext.presets.pictures import save_thumbnail
 from sciart_ext.recipe import parse_recipe
 from sciart_ext.standalone.infotext import save_png
 from sciart_ext.whole_file import delete, write_text, written_whole
@@ -136,7 +136,7 @@ def _roles(folder):
 
 
 def _picture(folder):
-    from sciart_ext.html_page import base64_png
+    from sciart_ext.report.html_page import base64_png
 
     save_thumbnail(PresetStore(folder), "mine", f"data:image/png;base64,{base64_png(Image.new('RGB', (8, 8)))}")
 

@@ -12,7 +12,7 @@ from sciart_ext.guidance.attention import AttentionMaps
 from sciart_ext.guidance.guide import Guide
 from sciart_ext.guidance.words import Subject, Words
 from sciart_ext.mixer.mixer import Mixer
-from sciart_ext.plan import PassPlan
+from sciart_ext.recipe import PassPlan
 from sciart_ext.standalone.sampling import PromptRow, Rows, denoise
 
 from .bench import END, Bench

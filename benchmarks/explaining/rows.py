@@ -15,8 +15,7 @@ from torch import Tensor
 
 from sciart_ext.mixer.mixer import Mixer
 from sciart_ext.mixer.targets import diffusers_unet_layers
-from sciart_ext.plan import compile_plan
-from sciart_ext.recipe import parse_recipe
+from sciart_ext.recipe import compile_plan, parse_recipe
 from sciart_ext.standalone.counterfactuals import SetRows
 from sciart_ext.standalone.generate import workload
 from sciart_ext.standalone.prompts import Embeddings

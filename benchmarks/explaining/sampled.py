@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from sciart_ext.colour import lab
 from sciart_ext.influence.measures import shares_of_change
 from sciart_ext.influence.runs import Run
 from sciart_ext.influence.shapley import exact_shares, sampled_shares, sets_of, spread_orders
 from sciart_ext.influence.subsets import ORDERS
 from sciart_ext.lora.file import load_lora
 from sciart_ext.recipe import parse_recipe
+from sciart_ext.report.colour import lab
 from sciart_ext.standalone.counterfactuals import run_sets
 from sciart_ext.standalone.generate import Settings
 from sciart_ext.standalone.models import load_pipeline

@@ -16,8 +16,7 @@ from sciart_ext.guidance.guide import Guide
 from sciart_ext.guidance.sheet import Seen
 from sciart_ext.lora.file import LoraFile, load_lora
 from sciart_ext.mixer.mixture import bind
-from sciart_ext.plan import compile_plan
-from sciart_ext.recipe import Recipe, parse_recipe
+from sciart_ext.recipe import Recipe, compile_plan, parse_recipe
 from sciart_ext.standalone.generate import Settings, encode_rows, model_parts, workload
 from sciart_ext.standalone.guided import enter_guide
 from sciart_ext.standalone.models import load_pipeline

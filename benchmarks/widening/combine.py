@@ -12,9 +12,9 @@ from torch import Tensor
 
 from sciart_ext.combine import masks
 from sciart_ext.combine.orthogonal import Product, order_of, orthogonal
-from sciart_ext.combine.settings import METHODS, Combination, CombiningSettings
 from sciart_ext.combine.sparse import THINNINGS, SparseCombination, dense
 from sciart_ext.lora.low_rank import LowRank
+from sciart_ext.recipe.combining import METHODS, Combination, CombiningSettings
 
 from ..explaining.geometry import shapes_of
 

@@ -24,8 +24,7 @@ from sciart_ext.compose.ways import fusion_of
 from sciart_ext.lora.file import load_lora
 from sciart_ext.mixer.mixer import Mixer
 from sciart_ext.mixer.targets import diffusers_unet_layers
-from sciart_ext.plan import compile_plan
-from sciart_ext.recipe import parse_recipe
+from sciart_ext.recipe import compile_plan, parse_recipe
 from sciart_ext.standalone.generate import Settings, generate, load_loras, workload
 from sciart_ext.standalone.models import load_pipeline
 from sciart_ext.standalone.prompts import Embeddings

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sciart_ext.combine.settings import METHODS
 from sciart_ext.recipe import Recipe, parse_recipe
+from sciart_ext.recipe.combining import METHODS
 from sciart_ext.world.scenes import INDIVIDUALS, KINDS
 
 from .. import record

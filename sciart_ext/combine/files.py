@@ -12,9 +12,9 @@ from ..lora.file import LoraFile
 from ..lora.kinds import MAX_RANK
 from ..lora.low_rank import LowRank
 from ..recipe import Recipe
+from ..recipe.combining import CombiningSettings
 from .orthogonal import Product, order_of, orthogonal
 from .reduction import SVD, Reduced, reduce_dense, reduce_products, relative_error
-from .settings import CombiningSettings
 from .sparse import SparseCombination, dense
 
 PRODUCTS = ("linear", "orthogonal")

@@ -27,7 +27,7 @@ from .deltas import Deltas
 from .masks import PLACES, Bits, Bools
 
 if TYPE_CHECKING:
-    from .settings import Combination
+    from ..recipe.combining import Combination
 
 # Entries of all LoRAs together that are joined at a time: on a CPU what is made on the way stays in its cache; on a GPU
 # it takes 23 bytes an entry at most (4 for the deltas, 3 for the masks, 16 of C for each of the LoRAs), 184 MB.

@@ -13,7 +13,7 @@ from torch import Tensor
 from .fusion import Fusion, Weights
 
 if TYPE_CHECKING:
-    from .settings import CompositionSettings
+    from ..recipe.composition import CompositionSettings
 
 
 class ByDistance(Fusion):

@@ -16,7 +16,7 @@ def region_mask(region: Sequence[float] | str, size: tuple[int, int], feather: f
     region: a box or a compact mask picture, which is spread over the whole picture; feather: `feathered`'s.
     """
     if isinstance(region, str):
-        from .mask_picture import mask_values
+        from ..recipe.mask_picture import mask_values
 
         given = torch.from_numpy(mask_values(region).copy())[None, None]
         shrunk = F.adaptive_avg_pool2d(given, tuple(map(min, size, given.shape[-2:])))

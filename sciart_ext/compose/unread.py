@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..recipe import Recipe
-from .settings import READ_BY, CompositionSettings
+from ..recipe.composition import READ_BY, CompositionSettings
 
 
 def unread(recipe: Recipe) -> list[str]:

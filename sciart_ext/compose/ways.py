@@ -9,8 +9,8 @@ from .by_region import ByRegion
 from .fusion import Average, Fusion
 
 if TYPE_CHECKING:
-    from ..plan import PassPlan
-    from .settings import CompositionSettings
+    from ..recipe import PassPlan
+    from ..recipe.composition import CompositionSettings
 
 
 def fusion_of(plan: PassPlan, settings: CompositionSettings) -> Fusion | None:

@@ -8,8 +8,8 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from ..html_page import numbers_table, page
-from ..svg import colour_grid, line_plot
+from ..report.html_page import numbers_table, page
+from ..report.svg import colour_grid, line_plot
 from .comparison import Comparison, Shared
 from .report import in_words
 

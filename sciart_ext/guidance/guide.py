@@ -23,7 +23,7 @@ from ..compose.fusion import Fusion, Weights
 from ..errors import SciArtError
 from ..memory import unless_too_large
 from ..mixer.gates import sent
-from ..schedule import step_progress, weight_at
+from ..recipe.schedule import step_progress, weight_at
 from .alike import told_apart
 from .attention import AttentionMaps
 from .look_ahead import layouts
@@ -32,7 +32,7 @@ from .masks import fusion_weights, masks_from_attention, resized, told_by_boxes,
 from .offload import in_main_memory
 
 if TYPE_CHECKING:
-    from .settings import GuidanceSettings
+    from ..recipe.guidance import GuidanceSettings
     from .sheet import Seen
     from .words import Subject, Words
 

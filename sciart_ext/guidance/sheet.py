@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ..heat import GAP, HEADER, fitted, overlaid
+from ..report.heat import GAP, HEADER, fitted, overlaid
 
 COLUMNS = ("looked ahead", "in the end", "mask")
 

@@ -15,7 +15,7 @@ from ..errors import SciArtError, did_you_mean
 from ..mixer.gates import sent
 
 if TYPE_CHECKING:
-    from ..plan import PassPlan, Row
+    from ..recipe import PassPlan, Row
 
 CHUNK = 77
 """columns of the text embedding per chunk of the prompt: begin mark, 75 tokens, end mark"""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..colour import distances, lab
+from ..report.colour import distances, lab
 from .measures import bends, curve, phases_of, shares_of_change, when, where
 from .runs import Run
 from .shapley import exact_shares, sampled_shares

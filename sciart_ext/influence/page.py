@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from ..heat import coloured, highest_of, overlaid
-from ..html_page import json_block, numbers_table, page, picture, pictures_table
-from ..svg import line_plot, line_style
+from ..report.heat import coloured, highest_of, overlaid
+from ..report.html_page import json_block, numbers_table, page, picture, pictures_table
+from ..report.svg import line_plot, line_style
 from .analysis import Effects
 from .measures import PHASES
 from .path_plot import QUIET, path_plot

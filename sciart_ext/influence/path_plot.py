@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ..svg import LEFT, RIGHT, TOP, WIDTH, drawn_line, from_to, legend, shortened, svg, text
+from ..report.svg import LEFT, RIGHT, TOP, WIDTH, drawn_line, from_to, legend, shortened, svg, text
 
 HEIGHT = 300
 QUIET = ("#888888", "1 3")

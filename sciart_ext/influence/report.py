@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ..heat import heat_sheet
+from ..report.heat import heat_sheet
 from .analysis import Effects, Influence, analyse
 from .measures import PHASES
 from .paths import Paths, neighbour_paths, principal_paths

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..layer_factors import Factor, LayerFactors
 from ..lora.kinds import BIAS
+from ..recipe.layer_factors import Factor, LayerFactors
 from .combined import combined_layer
 from .cost import place_of
 from .fit import shape_delta
@@ -18,8 +18,8 @@ from .stack import Stack
 from .targets import Target
 
 if TYPE_CHECKING:
-    from ..combine.settings import Combination
     from ..lora.file import LoraFile
+    from ..recipe.combining import Combination
 
 
 def build_layers(targets: Mapping[str, Target], loras: Sequence[LoraFile],

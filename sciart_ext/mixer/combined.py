@@ -21,7 +21,7 @@ from .targets import Target
 from .whole import Whole
 
 if TYPE_CHECKING:
-    from ..combine.settings import Combination
+    from ..recipe.combining import Combination
 
 
 def combined_layer(name: str, target: Target, deltas: Mapping[int, Factors | Whole], block_factors: dict[int, float],

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from ..errors import UnknownRowsError
-from ..layer_factors import varying_factors
 from ..memory import free, is_out_of_memory
+from ..recipe.layer_factors import varying_factors
 from .bracket import Bracket
 from .branch import branch_of
 from .build import build_layers, build_stacks, levels_of
@@ -29,8 +29,8 @@ from .slot import Slot
 from .targets import Target
 
 if TYPE_CHECKING:
-    from ..combine.settings import Combination
     from ..lora.file import LoraFile
+    from ..recipe.combining import Combination
 
 MERGED_SHARE = 0.25
 """of the memory that a GPU has beside the model and the LoRAs' factors: what merged weights may take there if there is

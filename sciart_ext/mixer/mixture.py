@@ -17,9 +17,9 @@ from .mixer import Mixer
 from .targets import Target
 
 if TYPE_CHECKING:
-    from ..combine.settings import Combination
     from ..lora.file import LoraFile
     from ..recipe import LoraEntry
+    from ..recipe.combining import Combination
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from .stack import Thin
 from .targets import Target
 
 if TYPE_CHECKING:
-    from ..combine.settings import Combination
+    from ..recipe.combining import Combination
 
 # Orders of a layer's LoRAs whose factors are kept: rows in which some are silent have orders of their own.
 ORDERS_KEPT = 8

@@ -30,7 +30,7 @@ from .targets import Target
 from .whole import Whole
 
 if TYPE_CHECKING:
-    from ..combine.settings import Combination
+    from ..recipe.combining import Combination
 
 
 class SparseLayer(Layer):

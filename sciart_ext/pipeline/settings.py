@@ -12,8 +12,8 @@ from typing import Any
 from PIL import Image
 
 from ..errors import SciArtError, did_you_mean
-from ..schedule import check_number
-from ..schema import Field, Strict, ValidationError, check_bool, check_count, refused, validator
+from ..recipe.schedule import check_number
+from ..recipe.schema import Field, Strict, ValidationError, check_bool, check_count, refused, validator
 from .poses import POSES
 
 INFOTEXT_KEY = "SciArt pipeline"

@@ -20,8 +20,7 @@ from ..lora.file import LoraFile
 from ..mixer.mixer import Mixer
 from ..mixer.mixture import Mixture, bind
 from ..mixer.targets import diffusers_unet_layers
-from ..plan import PassPlan, Row, compile_plan
-from ..recipe import Recipe
+from ..recipe import PassPlan, Recipe, Row, compile_plan
 from .generate import Settings, check_settings, embedded_words, encode_rows, model_parts, sample
 from .prompts import Embeddings, encoders, token_chunks, token_ids, words_in
 from .sampling import PromptRow, Rows, decode

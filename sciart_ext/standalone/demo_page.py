@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from ..html_page import json_block, numbers_table, page, picture, pictures_table
 from ..influence.page import report_body
 from ..influence.report import Report
-from ..plan import compile_plan
-from ..plan_plot import plan_svg
-from ..recipe import Recipe, dump_recipe
+from ..recipe import Recipe, compile_plan, dump_recipe
+from ..report.html_page import json_block, numbers_table, page, picture, pictures_table
+from ..report.plan_plot import plan_svg
 from ..world.oracle import Reading
 
 

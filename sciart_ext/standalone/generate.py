@@ -26,8 +26,7 @@ from ..memory import unless_too_large
 from ..mixer.cost import Workload
 from ..mixer.mixture import Mixture, Part, all_layers, bind
 from ..mixer.targets import Target, clip_layers, diffusers_unet_layers
-from ..plan import PassPlan, compile_plan
-from ..recipe import INFOTEXT_KEY, NOTES_KEY, VERSION_KEY, Recipe, recipe_to_text
+from ..recipe import INFOTEXT_KEY, NOTES_KEY, VERSION_KEY, PassPlan, Recipe, compile_plan, recipe_to_text
 from .embeddings import Words, usable_words
 from .guided import enter_guide
 from .infotext import infotext

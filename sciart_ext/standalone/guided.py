@@ -7,10 +7,10 @@ from contextlib import ExitStack
 
 from ..guidance.attention import AttentionMaps
 from ..guidance.guide import Guide
-from ..guidance.settings import GuidanceSettings
 from ..guidance.words import mixed_prompt, subjects_in, words_of
 from ..mixer.targets import diffusers_unet_layers
-from ..plan import PassPlan
+from ..recipe import PassPlan
+from ..recipe.guidance import GuidanceSettings
 from .prompts import encoders, token_chunks, token_ids
 
 

@@ -18,8 +18,8 @@ from ..guidance.guide import Guide
 from ..memory import rows_that_fit, too_many_rows, unless_too_large
 from ..mixer.mixer import Mixer
 from ..mixer.refusal import too_large
-from ..plan import PassPlan, Row
-from ..schedule import step_progress
+from ..recipe import PassPlan, Row
+from ..recipe.schedule import step_progress
 from .samplers import alpha_at, sampler_step, start
 
 if TYPE_CHECKING:

@@ -19,9 +19,8 @@ from typing import Any
 import gradio as gr
 
 from ..errors import SciArtError
-from ..plan import compile_plan
-from ..recipe import INFOTEXT_KEY, Recipe, parse_recipe
-from ..svg import PALETTE
+from ..recipe import INFOTEXT_KEY, Recipe, compile_plan, parse_recipe
+from ..report.svg import PALETTE
 from .notices import help_link
 
 MAX_STEPS = 10_000

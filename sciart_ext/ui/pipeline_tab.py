@@ -10,11 +10,11 @@ import gradio as gr
 from PIL import Image
 
 from ..errors import SciArtError
-from ..html_page import base64_png
 from ..pipeline.poses import POSES, pose_picture
 from ..pipeline.settings import STAGES, Pipeline, parse_pipeline
 from ..pipeline.stages import Made
 from ..presets import PresetStore
+from ..report.html_page import base64_png
 from .notices import notice
 from .waiting import progress_bar, shown_while
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import gradio as gr
 
 from ..errors import SciArtError
-from ..presets import PresetStore, write_json
+from ..presets import PresetStore
+from ..presets.store import write_json
 from .notices import notice
 
 FILE = "sciart-presets.json"

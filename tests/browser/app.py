@@ -30,8 +30,8 @@ from sciart_ext.influence.report import Report, report  # noqa: E402
 from sciart_ext.influence.subsets import Unfinished, ask  # noqa: E402
 from sciart_ext.pipeline.settings import parse_pipeline  # noqa: E402
 from sciart_ext.pipeline.stages import Made, Stage  # noqa: E402
-from sciart_ext.preset_pictures import save_thumbnail, thumbnail  # noqa: E402
 from sciart_ext.presets import PresetStore, resolve, suggest  # noqa: E402
+from sciart_ext.presets.pictures import save_thumbnail, thumbnail  # noqa: E402
 from sciart_ext.ui.panel import PanelActions, PanelChoices, build_panel, plan_preview  # noqa: E402
 from sciart_ext.ui.pipeline_tab import PipelineActions  # noqa: E402
 from sciart_ext.ui.tab import TabActions, build_tab  # noqa: E402

@@ -10,9 +10,8 @@ import time
 import pytest
 from panel_page import expect, opened
 
-from sciart_ext.plan import compile_plan
-from sciart_ext.recipe import parse_recipe
-from sciart_ext.schedule import CURVES, check_points, step_progress
+from sciart_ext.recipe import compile_plan, parse_recipe
+from sciart_ext.recipe.schedule import CURVES, check_points, step_progress
 
 pytestmark = pytest.mark.browser
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from panel_page import expect, opened
 
-from sciart_ext.schedule import check_points
+from sciart_ext.recipe.schedule import check_points
 
 pytestmark = pytest.mark.browser
 

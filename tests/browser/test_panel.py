@@ -8,8 +8,8 @@ import pytest
 from panel_page import Page, expect, opened
 from PIL import Image
 
-from sciart_ext.compose.mask_picture import mask_values
 from sciart_ext.recipe import parse_recipe
+from sciart_ext.recipe.mask_picture import mask_values
 
 pytestmark = pytest.mark.browser
 

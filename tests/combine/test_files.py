@@ -20,12 +20,12 @@ from random_model import write_random_model
 from sciart_ext.cli import main
 from sciart_ext.combine import writing
 from sciart_ext.combine.files import combine_files
-from sciart_ext.combine.settings import METHODS
 from sciart_ext.combine.sparse import dense
 from sciart_ext.combine.writing import METADATA_KEY, write_combined
 from sciart_ext.errors import SciArtError
 from sciart_ext.lora.file import load_lora
 from sciart_ext.recipe import parse_recipe
+from sciart_ext.recipe.combining import METHODS
 from sciart_ext.standalone.generate import Settings, generate, load_loras
 from sciart_ext.standalone.models import load_pipeline
 from sciart_ext.standalone.samplers import make_scheduler

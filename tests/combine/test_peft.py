@@ -19,11 +19,11 @@ from sciart_ext.combine import masks
 from sciart_ext.combine.files import combine_files
 from sciart_ext.combine.orthogonal import Product
 from sciart_ext.combine.reduction import reduce_dense, reduce_products
-from sciart_ext.combine.settings import Combination, CombiningSettings
 from sciart_ext.combine.sparse import SparseCombination, dense
 from sciart_ext.lora.file import LoraFile
 from sciart_ext.lora.low_rank import LowRank
 from sciart_ext.recipe import parse_recipe
+from sciart_ext.recipe.combining import Combination, CombiningSettings
 
 LORAS, WEIGHTS, DENSITY, RANK = ("child", "watercolor", "science"), [0.65, 0.55, 0.5], 0.4, 4
 FULL = {"linear": 20, "conv": 8, "pointwise": 10}

@@ -8,9 +8,9 @@ import torch
 from written_out import elected_mean, summed, trimmed
 
 from sciart_ext.combine import masks
-from sciart_ext.combine.settings import Combination, CombiningSettings
 from sciart_ext.combine.sparse import SparseCombination, dense
 from sciart_ext.lora.low_rank import LowRank
+from sciart_ext.recipe.combining import Combination, CombiningSettings
 
 NAMES = {0: "child", 1: "watercolor", 2: "science"}
 WEIGHTS = [(0.65, 0.55, 0.5), (0.65, -0.55, 0.5), (-1.0, 0.2, 3.0)]

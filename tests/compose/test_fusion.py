@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from sciart_ext.compose.by_distance import ByDistance, distance_weights, patch_cosines
 from sciart_ext.compose.by_region import ByRegion
 from sciart_ext.compose.fusion import Average, Weights, fused
-from sciart_ext.compose.settings import CompositionSettings
+from sciart_ext.recipe.composition import CompositionSettings
 
 LEFT, RIGHT = [0, 0, 0.5, 1], [0.5, 0, 1, 1]
 

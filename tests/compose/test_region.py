@@ -7,8 +7,8 @@ import pytest
 import torch
 from pngs import as_data_url, halves
 
-from sciart_ext.compose.mask_picture import compact
 from sciart_ext.compose.region import box_mask, feathered, region_cells, region_mask
+from sciart_ext.recipe.mask_picture import compact
 
 LEFT, RIGHT = [0, 0, 0.5, 1], [0.5, 0, 1, 1]
 

@@ -20,10 +20,10 @@ import pytest
 from pages import ROOT, Block, blocks, blocks_of, split_commands
 from PIL import Image
 
-from sciart_ext import cli, cli_picture
-from sciart_ext.plan import compile_plan
-from sciart_ext.presets import PresetStore, check_preset, resolve
-from sciart_ext.recipe import parse_recipe, recipe_to_text
+from sciart_ext.cli import commands, picture
+from sciart_ext.presets import PresetStore, resolve
+from sciart_ext.presets.store import check_preset
+from sciart_ext.recipe import compile_plan, parse_recipe, recipe_to_text
 from sciart_ext.world import MODEL
 
 pytest.importorskip("diffusers")
@@ -77,7 +77,7 @@ def test_what_is_not_run_could_be(block: Block):
         if words[0] == "make":
             assert words[1] in targets
         elif words[:3] == ["python", "-m", "sciart_ext"]:
-            cli.build_parser().parse_args(words[3:])
+            commands.build_parser().parse_args(words[3:])
         elif words[:2] == ["python", "-m"]:
             assert importlib.util.find_spec(words[2]), words
         else:
@@ -97,7 +97,7 @@ def filled(folder: Path) -> Path:
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(filled(tmp_path))
-    for module in (cli, cli_picture):
+    for module in (commands, picture):
         monkeypatch.setattr(module, "PresetStore", lambda: PresetStore(user_dir=tmp_path / "user"))
     return tmp_path
 
@@ -107,7 +107,7 @@ def printed(words: list[str], status: int) -> str:
     assert words[:3] == ["python", "-m", "sciart_ext"], f"no test knows how to run {words[0]}"
     output = io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-        assert cli.main(words[3:]) == status, output.getvalue()
+        assert commands.main(words[3:]) == status, output.getvalue()
     return output.getvalue()
 
 

@@ -13,9 +13,9 @@ from typing import Literal, get_args, get_origin
 import pytest
 from pages import ROOT, anchor, blocks, code_spans, headings, links, pages, split_commands, tables, without_code
 
-from sciart_ext.axes import LORAS, axes
-from sciart_ext.cli import build_parser
-from sciart_ext.cli_picture import _SETTINGS
+from sciart_ext.cli.commands import build_parser
+from sciart_ext.cli.picture import _SETTINGS
+from sciart_ext.host.webui.axes import LORAS, axes
 from sciart_ext.pipeline.settings import Pipeline
 from sciart_ext.presets import PresetStore
 from sciart_ext.recipe import Recipe
@@ -230,7 +230,7 @@ def test_every_axis_of_the_plot_is_told_and_no_other():
 
 
 def test_every_setting_is_told_and_no_other():
-    text = (ROOT / "sciart_ext" / "host" / "a1111_settings.py").read_text(encoding="utf-8")
+    text = (ROOT / "sciart_ext" / "host" / "a1111" / "settings.py").read_text(encoding="utf-8")
     titles = {node.args[1].value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)
               and getattr(node.func, "id", "") == "option"}
     table = next(table for table in tables(DOCS / "webui.md") if table.head[0] == "setting")
@@ -238,7 +238,7 @@ def test_every_setting_is_told_and_no_other():
 
 
 def test_every_route_is_told_and_no_other():
-    text = (ROOT / "sciart_ext" / "host" / "a1111_api.py").read_text(encoding="utf-8")
+    text = (ROOT / "sciart_ext" / "host" / "a1111" / "routes" / "api.py").read_text(encoding="utf-8")
     routes = {f"{method} /sciart/v1{path}" for method, path in
               re.findall(r'\("(GET|POST|DELETE)", "(/[a-z{}/]*)",', text)}
     table = next(table for table in tables(DOCS / "api.md") if table.head[0] == "route")

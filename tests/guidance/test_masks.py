@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-from sciart_ext.compose.mask_picture import PREFIX, compact
 from sciart_ext.guidance.masks import (
     fusion_weights,
     masks_from_attention,
@@ -19,6 +18,7 @@ from sciart_ext.guidance.masks import (
     with_boxes,
     within_boxes,
 )
+from sciart_ext.recipe.mask_picture import PREFIX, compact
 
 
 def bump(y, x, size=12, height=1.0):

@@ -11,8 +11,7 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 from sciart_ext.guidance import guide as guides
-from sciart_ext.plan import compile_plan
-from sciart_ext.recipe import parse_recipe
+from sciart_ext.recipe import compile_plan, parse_recipe
 from sciart_ext.standalone.guided import enter_guide
 from sciart_ext.standalone.models import load_pipeline
 from sciart_ext.standalone.prompts import encode

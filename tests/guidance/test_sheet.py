@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from sciart_ext.guidance.sheet import Seen, subject_sheet
-from sciart_ext.heat import GAP, HEADER, TILE
+from sciart_ext.report.heat import GAP, HEADER, TILE
 
 
 def sheet(picture, seen):

@@ -9,10 +9,10 @@ import random
 import numpy as np
 from PIL import Image
 
-from sciart_ext.axes import COMPOSES
-from sciart_ext.combine.settings import METHODS
-from sciart_ext.compose.settings import READ_BY
+from sciart_ext.host.webui.axes import COMPOSES
 from sciart_ext.lora.blocks import KINDS, LABELS
+from sciart_ext.recipe.combining import METHODS
+from sciart_ext.recipe.composition import READ_BY
 
 ODD_NAME = "어린이, 크레용 (v2)"
 """a file name with all that an infotext has to quote"""

@@ -9,7 +9,7 @@ from server import ONE_THREAD, HostServer
 pytest.importorskip("diffusers")
 
 from sciart_ext.cli import main
-from sciart_ext.combine.settings import METHODS
+from sciart_ext.recipe.combining import METHODS
 from sciart_ext.standalone.export import export_webui
 from sciart_ext.world import MODEL
 

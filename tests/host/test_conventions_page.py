@@ -15,7 +15,7 @@ from random_recipes import random_request
 from server import ONE_THREAD, HostServer
 from test_page import ROLES, Tab, expect, opened, recipe_in
 
-from sciart_ext.prompt_styles import shipped_styles
+from sciart_ext.presets.prompt_styles import shipped_styles
 from sciart_ext.recipe import parse_recipe, recipe_to_text
 
 pytestmark = pytest.mark.browser

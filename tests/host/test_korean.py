@@ -12,7 +12,7 @@ import pytest
 from server import ONE_THREAD, SCIART, HostServer
 from test_page import ROLES, Tab, expect, opened
 
-from sciart_ext.axes import axes
+from sciart_ext.host.webui.axes import axes
 
 pytestmark = pytest.mark.browser
 
@@ -159,7 +159,7 @@ def test_both_files_have_the_same_texts_and_english_is_as_it_is() -> None:
 
 def test_what_no_page_has_is_not_in_the_files() -> None:
     """A text that was changed in the code leaves no old translation behind."""
-    sources = [path for pattern in ("javascript/*.js", "sciart_ext/**/*.py", "sciart_ext/presets/*.json")
+    sources = [path for pattern in ("javascript/*.js", "sciart_ext/**/*.py", "sciart_ext/presets/shipped/*.json")
                for path in SCIART.glob(pattern)]
     code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     flat = re.sub(r'"\s*\+?\s*\n\s*f?"', "", code).replace('\\"', '"').replace("\\'", "'")

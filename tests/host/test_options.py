@@ -13,7 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 from server import ONE_THREAD, HostServer
 
 import sciart_ext
-from sciart_ext.prompt_styles import shipped_styles
+from sciart_ext.presets.prompt_styles import shipped_styles
 
 DEFAULTS = {"sciart_start": "", "sciart_panel_open": False, "sciart_memory_limit_mb": 0, "sciart_user_dir": "",
             "sciart_version_in_infotext": True}

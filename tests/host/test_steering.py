@@ -11,8 +11,8 @@ from server import ONE_THREAD, HostServer, as_base64
 
 pytest.importorskip("diffusers")
 
-from sciart_ext.heat import HEADER, TILE
 from sciart_ext.recipe import parse_recipe
+from sciart_ext.report.heat import HEADER, TILE
 from sciart_ext.standalone.export import export_webui
 from sciart_ext.standalone.generate import Settings, generate, load_loras
 from sciart_ext.standalone.models import load_pipeline

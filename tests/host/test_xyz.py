@@ -12,7 +12,7 @@ from pictures import recipe, with_recipe
 from plots import axis_labels, plot
 from server import HostServer
 
-from sciart_ext.axes import axes
+from sciart_ext.host.webui.axes import axes
 from sciart_ext.recipe import parse_recipe
 
 TWO = {"loras": [{"name": "child", "weight": 0.7}, {"name": "watercolor", "schedule": "0.1@0, 0.6@1"}]}

@@ -11,12 +11,12 @@ pytest.importorskip("transformers")
 
 from invented import invented
 
-from sciart_ext.colour import distances
 from sciart_ext.influence.analysis import analyse
 from sciart_ext.influence.measures import mass_within
 from sciart_ext.influence.runs import Run
 from sciart_ext.influence.subsets import ask
 from sciart_ext.recipe import parse_recipe
+from sciart_ext.report.colour import distances
 from sciart_ext.standalone.counterfactuals import run_sets
 from sciart_ext.standalone.generate import Settings, load_loras
 from sciart_ext.standalone.models import load_pipeline

@@ -5,16 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sciart_ext.influence.measures import (
-    bends,
-    curve,
-    evenness,
-    mass_within,
-    phases_of,
-    shares_of_change,
-    when,
-    where,
-)
+from sciart_ext.influence.measures import bends, curve, evenness, mass_within, phases_of, shares_of_change, when, where
 
 
 def path(*points):

@@ -8,13 +8,13 @@ import torch
 from lora_kinds import MATRICES, bias_delta, delta_of_kind, norm_delta
 from torch import nn
 
-from sciart_ext.combine.settings import Combination, CombiningSettings
 from sciart_ext.lora.file import LoraFile
 from sciart_ext.lora.kinds import BIAS
 from sciart_ext.lora.relative import Scaling
 from sciart_ext.mixer.cost import Workload
 from sciart_ext.mixer.mixer import Mixer
 from sciart_ext.mixer.targets import Target
+from sciart_ext.recipe.combining import Combination, CombiningSettings
 
 METHODS = ["orthogonal", "ties", "dare-linear", "dare-ties", "magnitude-prune"]
 SPARSE = METHODS[1:]

@@ -10,11 +10,10 @@ pytest.importorskip("transformers")
 from mixer_bench import assert_near, run, wide_copy
 from torch import nn
 
-from sciart_ext.combine.settings import Combination, CombiningSettings
-from sciart_ext.layer_factors import LayerFactors, check_blocks
 from sciart_ext.mixer.targets import diffusers_unet_layers
-from sciart_ext.plan import Row, compile_plan
-from sciart_ext.recipe import parse_recipe
+from sciart_ext.recipe import Row, compile_plan, parse_recipe
+from sciart_ext.recipe.combining import Combination, CombiningSettings
+from sciart_ext.recipe.layer_factors import LayerFactors, check_blocks
 
 BLOCKS = [{"in": "0@0, 1@1", "attention": 0.5, "M00": 0.0}, {"feed_forward": "1@0, -1@1", "OUT03": 2},
           ", ".join(str(i / 10) for i in range(17))]

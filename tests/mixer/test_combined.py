@@ -24,7 +24,6 @@ from torch import nn
 
 from sciart_ext.combine import masks, orthogonal
 from sciart_ext.combine.orthogonal import Product, order_of
-from sciart_ext.combine.settings import Combination, CombiningSettings
 from sciart_ext.combine.sparse import SparseCombination
 from sciart_ext.lora.blocks import group_of
 from sciart_ext.mixer import orthogonal_layer
@@ -34,6 +33,7 @@ from sciart_ext.mixer.mixture import Part, bind
 from sciart_ext.mixer.sparse_layer import SparseLayer
 from sciart_ext.mixer.targets import clip_layers, diffusers_unet_layers, open_clip_layers
 from sciart_ext.recipe import LoraEntry
+from sciart_ext.recipe.combining import Combination, CombiningSettings
 
 SETTINGS = CombiningSettings(density=0.4, seed=3, directions=2)
 METHODS = ["orthogonal", "ties", "dare-linear", "dare-ties", "magnitude-prune"]

@@ -13,13 +13,13 @@ from mixer_bench import assert_near, run, shared_bench, wide_copy
 from test_kinds import LAYERS, file_of
 from torch import nn
 
-from sciart_ext.combine.settings import Combination, CombiningSettings
 from sciart_ext.combine.sparse import SparseCombination
 from sciart_ext.errors import SciArtError
 from sciart_ext.lora.kinds import BIAS
 from sciart_ext.lora.names import layer_name
 from sciart_ext.mixer.mixer import Mixer
 from sciart_ext.mixer.targets import diffusers_unet_layers
+from sciart_ext.recipe.combining import Combination, CombiningSettings
 
 SETTINGS = CombiningSettings(density=0.5, seed=3)
 SPARSE = ["ties", "dare-linear", "dare-ties", "magnitude-prune"]

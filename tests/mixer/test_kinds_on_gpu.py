@@ -14,10 +14,10 @@ from lora_kinds import MATRICES, NEED_THE_WEIGHT, delta_of_kind
 from pretended_gpu import PretendedGpu
 from pretended_gpu.marks import needs_pretended_gpu
 
-from sciart_ext.combine.settings import Combination, CombiningSettings
 from sciart_ext.lora.file import LoraFile
 from sciart_ext.mixer.mixer import Mixer
 from sciart_ext.mixer.targets import open_clip_layers
+from sciart_ext.recipe.combining import Combination, CombiningSettings
 
 pytestmark = needs_pretended_gpu
 

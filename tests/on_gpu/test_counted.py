@@ -10,8 +10,8 @@ from pretended_gpu.marks import needs_pretended_gpu
 
 from benchmarks import record
 from benchmarks.cuda.stand_ins import COMBINING, GUIDANCE
-from sciart_ext.combine.settings import CombiningSettings
-from sciart_ext.guidance.settings import GuidanceSettings
+from sciart_ext.recipe.combining import CombiningSettings
+from sciart_ext.recipe.guidance import GuidanceSettings
 
 SAME = """
 import torch

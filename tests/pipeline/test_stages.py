@@ -10,7 +10,8 @@ from PIL import Image
 
 from sciart_ext.errors import SciArtError
 from sciart_ext.pipeline.settings import STAGES, decoded, dump_pipeline, overridden, parse_pipeline
-from sciart_ext.presets import PresetStore, check_preset
+from sciart_ext.presets import PresetStore
+from sciart_ext.presets.store import check_preset
 
 PROFILES = ("science-imagination-profile-cool", "science-imagination-profile-warm")
 

@@ -1,0 +1,212 @@
+"""The command line: `python -m sciart_ext generate | influence | plan | presets | loras | geometry | combine |
+export-webui`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .. import standalone
+from ..errors import SciArtError
+from ..presets import PresetStore
+from ..recipe import compile_plan
+from ..recipe.schedule import MAX_WEIGHT, check_number
+from ..whole_file import write_text, written_whole
+from ..world import MODEL
+from .combine import add_combine_command
+from .command import add_command
+from .picture import add_picture_commands
+from .progress import show_progress
+from .recipe import add_recipe_options, read_json, recipe_data, resolved_recipe, self_bound
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit status: 0, or 2 where the request cannot be carried out."""
+    args = build_parser().parse_args(arguments)
+    try:
+        args.run(args)
+    except SciArtError as error:
+        print(f"sciart: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    parser = argparse.ArgumentParser(
+        prog="sciart", description="SciArt without a WebUI: draws with several LoRAs whose weights may change over the "
+        "steps, tells what each of them did, and compares and combines LoRA files. Without --model it draws with the "
+        "tiny model that comes with it.", epilog="Each command tells more: sciart generate --help")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
+
+    add_picture_commands(commands)
+
+    command = add_command(commands, "plan", "show each LoRA's weight at every step; needs no files",
+                          '--lora child="0.2@0, 0.65@0.5" --steps 10')
+    add_recipe_options(command)
+    command.add_argument("--steps", type=int, default=20, help="of the first pass; default: 20")
+    command.add_argument("--hires-steps", type=int, default=0, help="of the hires pass; default: 0, none")
+    command.add_argument("--json", action="store_true", help="as JSON instead of a table")
+    command.add_argument("--png", type=Path, metavar="FILE", help="also draw it, into this file")
+    command.set_defaults(run=_plan)
+
+    command = add_command(commands, "presets", "list, show, save or delete presets", "show science-imagination")
+    actions = command.add_subparsers(dest="action", required=True, metavar="ACTION", title="actions")
+    actions.add_parser("list", help="their names and titles").set_defaults(run=_presets_list)
+    for action, run, what in (("show", _presets_show, "one of them, as JSON"),
+                              ("delete", _presets_delete, "delete one of your own"),
+                              ("save", _presets_save, "keep one of your own")):
+        sub = actions.add_parser(action, help=what)
+        sub.add_argument("name", help="of the preset: a-z, 0-9, _ and -")
+        sub.set_defaults(run=run)
+    sub.add_argument("file", help="the preset: a JSON file, or - for standard input")
+
+    command = add_command(commands, "loras", "tell what LoRA files contain, and whether they fit a model",
+                          "models/Lora/child.safetensors --json")
+    command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a LoRA file")
+    command.add_argument("--model", type=Path, help="tell whether they fit this one: a diffusers folder, .safetensors "
+                                                    "or .ckpt")
+    command.add_argument("--config", type=Path, help="for a single file: a diffusers folder of the same architecture")
+    command.add_argument("--json", action="store_true", help="as JSON instead of a line for each")
+    command.set_defaults(run=_loras)
+
+    command = add_command(commands, "geometry", "tell what LoRA files have in common, and where they conflict",
+                          "child.safetensors watercolor.safetensors --out geometry.html")
+    command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="a LoRA file; two or more")
+    command.add_argument("--weights", help="of each in the mixture: 0.65,0.55,0.5; default: 1")
+    command.add_argument("--json", action="store_true", help="every layer's numbers instead of sentences")
+    command.add_argument("--out", type=Path, metavar="FILE", help="also as a page with pictures: geometry.html")
+    command.add_argument("--quiet", action="store_true", help="no progress bar")
+    command.set_defaults(run=_geometry)
+
+    add_combine_command(commands)
+
+    command = add_command(commands, "export-webui", "put the tiny model and its LoRAs into a WebUI",
+                          "stable-diffusion-webui/models")
+    command.add_argument("models_dir", type=Path, help="the WebUI's folder `models`")
+    command.add_argument("--model", type=Path, default=MODEL,
+                         help="another diffusers folder of SD 1's kind, its LoRAs in `loras`; default: the tiny model")
+    command.add_argument("--name", default="sciart-tiny", help="of the checkpoint, and before the LoRAs' names; "
+                                                               "default: sciart-tiny")
+    command.set_defaults(run=_export_webui)
+    return parser
+
+
+def _plan(args: argparse.Namespace) -> None:
+    for name, value, low in (("steps", args.steps, 1), ("hires-steps", args.hires_steps, 0)):
+        if not low <= value <= 1000:
+            raise SciArtError(name, f"{value} is out of range; accepted: {low} to 1000")
+    store = PresetStore()
+    data = recipe_data(args)
+    if not data:
+        raise SciArtError("recipe", "missing; give --recipe, --preset or --lora")
+    plan = compile_plan(resolved_recipe(self_bound(data, store), store), args.steps, args.hires_steps)
+    if args.png:
+        from ..report.plan_plot import plan_png
+        with written_whole(args.png) as temporary:
+            temporary.write_bytes(plan_png(plan))
+    table = plan.table()
+    if args.json:
+        print(json.dumps(table, ensure_ascii=False, indent=2))
+        return
+    for title, part in (("first pass", table["first"]), ("hires pass", table["hires"])):
+        if part:
+            print(f"{title}, {part['steps']} steps\n{plan_text(part)}\n")
+
+
+def plan_text(part: dict) -> str:
+    """One pass of a plan's table as aligned text: a row per step, a column per LoRA, text-encoder weights last."""
+    names = [lora["name"] + {"both": "", "cond": " (prompt)", "uncond": " (negative)"}[lora["apply_to"]]
+             for lora in part["loras"]]
+    rows = [["step", "progress", *names]]
+    for step, progress in enumerate(part["progress"]):
+        rows.append([str(step + 1), f"{progress:.3f}", *(f"{lora['weights'][step]:.3f}" for lora in part["loras"])])
+    rows.append(["text", "encoder", *(f"{lora['te_weight']:.3f}" for lora in part["loras"])])
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows)
+
+
+def _presets_list(args: argparse.Namespace) -> None:
+    store = PresetStore()
+    names = store.names()
+    width = max(map(len, names), default=0)
+    for name in names:
+        preset = store.read(name)
+        print(f"{name:{width}}  {'shipped' if preset.builtin else 'own    '}  {preset.data['title']}")
+
+
+def _presets_show(args: argparse.Namespace) -> None:
+    print(json.dumps(PresetStore().read(args.name, "name").to_json(), ensure_ascii=False, indent=2))
+
+
+def _presets_save(args: argparse.Namespace) -> None:
+    PresetStore().save(args.name, read_json(args.file, "file"))
+
+
+def _presets_delete(args: argparse.Namespace) -> None:
+    PresetStore().delete(args.name)
+
+
+def _loras(args: argparse.Namespace) -> None:
+    from ..lora.file import load_lora
+
+    files = [load_lora(path) for path in args.files]
+    reports = [lora.report() for lora in files]
+    if args.model:
+        standalone.prepare()
+        from ..mixer.fit import check_fit
+        from ..standalone.generate import model_layers
+        from ..standalone.models import load_pipeline
+
+        layers = model_layers(load_pipeline(args.model, args.config, "cpu"))
+        for lora, report in zip(files, reports):
+            try:
+                report["fit"] = check_fit([lora], layers, args.model.stem) or ["fits"]
+            except SciArtError as error:
+                report["fit"] = [str(error)]
+    if args.json:
+        print(json.dumps(reports, ensure_ascii=False, indent=2))
+        return
+    for report in reports:
+        ranks = f"rank {', '.join(report['ranks'])}, " if report["ranks"] else ""
+        words = "".join(f", embedding {word!r}" for word in report.get("embeddings", []))
+        print(f"{report['file']}: {report['kind']} for {report['base']}, {ranks}{report['unet_layers']} UNet "
+              f"and {report['text_encoder_layers']} text encoder layers, {report['megabytes']} MB{words}")
+        for line in report.get("fit", []):
+            print(f"  {line}")
+
+
+def _geometry(args: argparse.Namespace) -> None:
+    from ..geometry.comparison import compare
+    from ..geometry.page import geometry_page
+    from ..geometry.report import as_data, in_words
+    from ..lora.file import load_lora
+
+    weights = [_number(text) for text in args.weights.split(",")] if args.weights else None
+    loras = [load_lora(path) for path in args.files]
+    comparison = compare(loras, weights, None if args.quiet else show_progress)
+    if args.out:
+        write_text(args.out, geometry_page(comparison))
+    if args.json:
+        print(json.dumps(as_data(comparison), ensure_ascii=False))
+    else:
+        print("\n".join(in_words(comparison)))
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        raise SciArtError("weights", f"expected numbers such as 0.65,0.55, got {text!r}") from None
+    return check_number(number, "weights", -MAX_WEIGHT, MAX_WEIGHT)
+
+
+def _export_webui(args: argparse.Namespace) -> None:
+    standalone.prepare()
+    from ..standalone.export import export_webui
+
+    for path in export_webui(args.model, args.models_dir, args.name):
+        print(path)

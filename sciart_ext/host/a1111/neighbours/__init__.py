@@ -1,0 +1,1 @@
+"""Other extensions that act in the same picture."""

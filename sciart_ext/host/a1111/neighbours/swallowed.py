@@ -1,0 +1,42 @@
+"""Errors of scripts and upscalers that the host prints and goes on without: a picture made so is not what was asked."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from modules import errors, shared
+
+from ....errors import SciArtError
+
+
+@contextmanager
+def nothing_swallowed(field: str) -> Iterator[None]:
+    """While it lasts such an error stops what is being made, and is raised in the end, as of this field."""
+    reported, told = errors.report, []
+
+    def report(message: str, *, exc_info: bool = False) -> None:
+        reason = sys.exc_info()[1] if exc_info else None
+        told.append(_named(message) + (f": {reason or type(reason).__name__}" if reason is not None else ""))
+        shared.state.interrupt()
+        reported(message, exc_info=exc_info)
+
+    errors.report = report
+    try:
+        yield
+    except Exception as error:
+        if told:  # what came of going on
+            raise SciArtError(field, f"failed: {told[0]}") from error
+        raise
+    finally:
+        errors.report = reported
+    if told:
+        raise SciArtError(field, f"failed: {told[0]}")
+
+
+def _named(message: str) -> str:
+    """The message's first line; of a script's path only its extension, folder and file."""
+    words = message.splitlines()[0].split(": ")
+    return ": ".join("/".join(Path(word).parts[-3:]) if Path(word).is_absolute() else word for word in words)

@@ -1,0 +1,159 @@
+"""One run of the host: carries a recipe through its prompts, passes and batches, and takes everything back."""
+
+from __future__ import annotations
+
+import functools
+import logging
+
+import numpy as np
+import torch
+from modules import sd_unet, shared
+
+from .... import __version__
+from ....compose.unread import unread
+from ....errors import SciArtError
+from ....guidance.guide import Guide
+from ....guidance.sheet import Seen, subject_sheet
+from ....lora.reading import fingerprint
+from ....mixer.mixture import Mixture
+from ....presets import resolve
+from ....recipe import (
+    INFOTEXT_KEY,
+    NOTES_KEY,
+    VERSION_KEY,
+    PassPlan,
+    Recipe,
+    compile_plan,
+    parse_recipe,
+    recipe_to_text,
+)
+from ...webui.adetailer import check_can_repair, is_repair, not_repaired
+from ...webui.watched import Watched
+from ..errors import SciArtRequestError, as_request_error
+from ..model.session import loaded_model, lora_paths, session
+from ..prompts.embeddings import notes_on_embeddings
+from ..prompts.encoding import Prompts
+from ..settings import OwnPresets, version_is_told, with_memory_limit
+from .fused import check_can_compose
+from .guided import check_can_guide
+from .sampling import Pass
+
+LOSS_KEY = "SciArt loss"
+log = logging.getLogger("sciart")
+
+
+class Run:
+    """A recipe on one `StableDiffusionProcessing`; all its state lives on `p` and ends with it."""
+
+    def __init__(self, p, argument: object, watched: Watched | None = None, whole: Run | None = None):
+        """whole: the run of the picture of which `p` repairs a part."""
+        self.p = p
+        self.watched = watched
+        self.whole = whole
+        self.recipe: Recipe = with_memory_limit(resolve(parse_recipe(argument), OwnPresets()))
+        if is_repair(p):
+            check_can_repair(self.recipe)
+        check_can_compose(self.recipe.compose, p)
+        if self.recipe.compose == "contrastive":
+            check_can_guide()
+        self.sampled = False
+        self.seen: list[list[Seen]] = []
+        """what guidance saw in each call of a sampler, of each image"""
+        p.extra_generation_params[INFOTEXT_KEY] = recipe_to_text(self.recipe)
+        if version_is_told():
+            p.extra_generation_params[VERSION_KEY] = __version__
+        for note in [*session.mixture(loaded_model(), self.recipe).notes, *unread(self.recipe)]:
+            self.note(note)
+        files = [(fingerprint(path), self.recipe.combination) for path in lora_paths(self.recipe)]
+        self.prompts = Prompts(p, files, lambda hires: self.plan(p.steps, hires), self.plans, self.mixture,
+                               self.refused)
+        if watched is not None:
+            shared.state.job_no, shared.state.job_count = watched.batch, watched.batches
+            if watched.stop():
+                shared.state.interrupt()
+
+    def check_prompt(self) -> None:
+        """A note where a LoRA of the recipe is in the prompt too: both act; and where an embedding cannot be used. Not
+        before the host has loaded the prompt's own LoRAs, and let go of those of the last."""
+        networks = self.p.extra_network_data or {}
+        for kind in ("lora", "lyco"):
+            prompted = {params.items[0] for params in networks.get(kind, []) if params.items}
+            for lora in self.recipe.loras:
+                if lora.name in prompted:
+                    self.note(f"{lora.name} is also in the prompt as <{kind}:{lora.name}:…>: both weights act")
+        for note in notes_on_embeddings(session.mixture(loaded_model(), self.recipe)):
+            self.note(note)
+
+    def before_sampling(self, x: torch.Tensor) -> None:
+        """Takes part in the sampling that the host is about to start with latent x (rows, channels, h, w)."""
+        sampler = self.p.sampler
+        original = sampler.launch_sampling
+
+        def launch(steps, func):
+            del sampler.launch_sampling
+            self.sampled = True
+            if sd_unet.current_unet is not None:
+                raise self.refused(SciArtError("sd_unet", f"{sd_unet.current_unet.option.label} replaces the UNet; "
+                                                          "SciArt cannot mix there. Set SD Unet to None"))
+            with Pass(self, sampler, steps, x) as sampling:
+                return sampling.sample(functools.partial(original, steps, func))
+
+        sampler.launch_sampling = launch
+
+    def note(self, text: str) -> None:
+        """Something doubtful, shown with the result and kept in its infotext."""
+        self.p.comment(f"SciArt: {text}")
+        known = self.p.extra_generation_params.get(NOTES_KEY)
+        if text not in (known or ""):
+            self.p.extra_generation_params[NOTES_KEY] = f"{known}; {text}" if known else text
+
+    def refused(self, error: SciArtError) -> SciArtRequestError:
+        """The host's form of what is refused once the run has begun; a whole picture is told of its parts'."""
+        if self.whole is not None:
+            self.whole.note(not_repaired(error))
+        return as_request_error(error)
+
+    def keep(self, guide: Guide) -> None:
+        """What is told and shown of the guidance of a pass: the losses before its updates, means over its images."""
+        if guide.settings.show:
+            self.seen.append(guide.seen())
+        if guide.losses:
+            losses = " ".join(f"{sum(images) / len(images):.3f}" for images in guide.losses)
+            log.info("loss of guidance before each update: %s", losses)
+            self.p.extra_generation_params[LOSS_KEY] = losses
+
+    def finish(self, processed) -> None:
+        """The run is over: adds what is to be shown; says so where the host's sampling went past us."""
+        self.prompts.detach()
+        passes = 2 if getattr(self.p, "enable_hr", False) and self.recipe.guidance.hires else 1
+        seen = [image for images in self.seen[passes - 1::passes] for image in images]
+        first, labels = processed.index_of_first_image, [lora.label for lora in self.recipe.loras if lora.subject]
+        for i, (picture, one) in enumerate(zip(processed.images[first:], seen)):
+            processed.images.append(subject_sheet(picture, one, labels))
+            processed.infotexts.append(processed.infotexts[first + i])
+        if self.watched is not None:
+            self.watched.interrupted = shared.state.interrupted or shared.state.skipped
+            self.watched.pictures += [np.asarray(picture.convert("RGB"))
+                                      for picture in processed.images[first:first + len(self.watched.sets)]]
+        if not self.sampled and not (shared.state.interrupted or shared.state.skipped):
+            self.note("another extension sampled this picture in its own way; the LoRAs of the recipe did not act")
+
+    def plan(self, steps: int, hires: bool | None = None) -> PassPlan:
+        """Of the first or the hires pass, or of the one that runs now."""
+        if getattr(self.p, "is_hr_pass", False) if hires is None else hires:
+            return compile_plan(self.recipe, self.p.steps, steps).hires
+        return compile_plan(self.recipe, steps).first
+
+    def plans(self, plan: PassPlan, images: int) -> list[PassPlan]:
+        """Of each image of a batch."""
+        return self.watched.plans(plan) if self.watched is not None else [plan] * images
+
+    def mixture(self) -> Mixture | None:
+        """The LoRAs on the model that is loaded now; None, with a note, for a later model they do not fit."""
+        try:
+            return session.mixture(loaded_model(), self.recipe)
+        except SciArtError as error:
+            if not self.sampled:
+                raise self.refused(error) from None
+            self.note(f"{loaded_model().sd_checkpoint_info.name_for_extra} runs without the LoRAs ({error})")
+            return None

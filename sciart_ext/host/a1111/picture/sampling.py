@@ -1,0 +1,265 @@
+"""One call of a sampler in a run: each of its evaluations with the gates of its moment and of its rows."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from modules import sd_samplers_timesteps, shared
+
+from ....compose.ways import fusion_of
+from ....errors import SciArtError, UnknownRowsError
+from ....guidance.words import mixed_prompt, subjects_in
+from ....influence.word_maps import WordMaps, columns_of
+from ....memory import unless_too_large
+from ....mixer.cost import Workload
+from ....mixer.refusal import too_large
+from ....recipe import Row
+from ....recipe.evaluations import EvaluationPattern, progress_of_sigma
+from ....recipe.schedule import step_progress
+from ..model.parts import model_parts
+from ..model.session import loaded_model
+from ..neighbours.controlnet import check_rows_are_whole, told_apart
+from ..prompts.embeddings import known_words
+from ..prompts.tokens import Tokens
+from .fused import Evaluation, FusedPass, calls_with
+from .guided import GuidedPass
+
+if TYPE_CHECKING:
+    from .run import Run
+
+
+class Pass:
+    """One call of a sampler: gates for each of its evaluations, on whichever model is loaded at the time."""
+
+    def __init__(self, run: Run, sampler, steps: int, x: torch.Tensor):
+        self.run = run
+        self.sampler = sampler
+        self.denoiser = sampler.model_wrap_cfg
+        self.pattern = _pattern(sampler)
+        self.steps = _evaluated_steps(sampler, run.p, steps)
+        self.plan = run.plan(self.steps)
+        self.plans = run.plans(self.plan, len(x))
+        self.latent = x
+        self._watched = None if getattr(run.p, "is_hr_pass", False) else run.watched
+        self._words: WordMaps | None = None
+        self._stack = ExitStack()
+        self._mixing = ExitStack()
+        self._mixer = None
+        self._fused: FusedPass | None = None
+        self._now: Evaluation | None = None
+        self._levels: tuple[torch.Tensor, float, float] | None = None
+        """the model's noise levels, the least and the largest of them"""
+
+    def __enter__(self) -> Pass:
+        try:
+            self._mix()
+            hook = self.denoiser.register_forward_pre_hook(self._before_evaluation, with_kwargs=True)
+            self._stack.callback(hook.remove)
+            after = self.denoiser.register_forward_hook(self._after_evaluation)
+            self._stack.callback(after.remove)
+            self._stack.enter_context(_replaced(self.denoiser, "update_inner_model", self._follow_model))
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(self, *exception) -> None:
+        try:
+            if isinstance(self._fused, GuidedPass):
+                self.run.keep(self._fused.guide)
+            self._leave()
+        finally:
+            self._stack.close()
+
+    @property
+    def _sets_differ(self) -> bool:
+        """Whether other LoRAs act in some images of the batch than in others."""
+        return len({plan.silent for plan in self.plans}) > 1
+
+    def sample(self, sampling: Callable[[], torch.Tensor]) -> torch.Tensor:
+        """The sampler's run, which gives latents; where it does not fit in memory, a refusal that says what would."""
+        try:
+            latents = unless_too_large(sampling, self._too_large)
+        except SciArtError as error:
+            raise self.run.refused(error) from error
+        except UnknownRowsError as error:
+            known = SciArtError("compose", f"{error}; accepted: merge, switch, with apply_to both")
+            raise self.run.refused(known) from None
+        if self._watched is not None:
+            self._watched.see(latents)
+        return latents
+
+    def _too_large(self) -> SciArtError | None:
+        if self._mixer is None or self._now is None or self._sets_differ:
+            return None  # other sets of LoRAs may still fit one by one
+        if self._fused is not None:
+            return self._fused.too_many(self._now, self._mixer.rows_called, functools.partial(self._set_gates, 1))
+        if shared.sd_model.model.conditioning_key == "crossattn-adm":  # unCLIP's calls have a picture for their text
+            return None
+        images = len(self.latent)
+        ways_out = [(images, "the setting `Batch cond/uncond` off")] if shared.opts.batch_cond_uncond else []
+        self._mixer.set_gates(self._rows[:1])
+        return too_large(self._mixer, calls_with(self.denoiser, self._now.cond, self._now), images, ways_out)
+
+    def _mix(self) -> None:
+        mixture = self.run.mixture()
+        self._mixer = mixture.unet if mixture else None
+        self._fused = self._words = None
+        if self._mixer is None:
+            return
+        rows = len(self.latent) * len(self.plan.rows())
+        calls = self.steps * self.pattern.per_step
+        self._mixer.choose(Workload(calls, self.plan.changes(), rows, *self.latent.shape[-2:],
+                                    rows_differ=self.plan.rows_differ or self._sets_differ))
+        if self.plan.rows_differ or self._sets_differ:
+            self._check_rows()
+        self._mixing.enter_context(self._mixer)
+        if self.plan.own:
+            self._fuse()
+        if self._watched is not None and self._watched.words:
+            self._watch_words(self._watched.words)
+
+    def _leave(self) -> None:
+        """The model is left as it was; what the mixer did otherwise than usual is told."""
+        for note in self._mixer.notes if self._mixer is not None else ():
+            self.run.note(note)
+        self._mixing.close()
+
+    def _check_rows(self) -> None:
+        try:
+            check_rows_are_whole(self._mixer.root)
+        except SciArtError as error:
+            raise self.run.refused(error) from None
+
+    def _fuse(self) -> None:
+        encoded = told_apart(self.run.prompts.encoded[getattr(self.run.p, "is_hr_pass", False)], self.plan.rows())
+        try:
+            if self.plan.subjects:
+                with known_words(self.run.mixture()):
+                    self._fused = GuidedPass(self._mixing, self.sampler, self.plan, self.run.recipe.guidance, encoded)
+            else:
+                fusion = fusion_of(self.plan, self.run.recipe.composition)
+                self._fused = FusedPass(self.sampler, self.plan, encoded, fusion)
+        except SciArtError as error:
+            raise self.run.refused(error) from None
+        self._mixing.enter_context(_replaced(self.denoiser, "combine_denoised", self._fused.combine))
+
+    def _watch_words(self, words: Sequence[str]) -> None:
+        model = loaded_model()
+        unet, tokens = model_parts(model)["unet"], Tokens(model)
+        prompt = self.run.p.prompts[0]
+        prompt = mixed_prompt(subjects_in(self.plan), prompt) if self.plan.subjects else prompt
+        try:
+            with known_words(self.run.mixture()):
+                columns = columns_of(words, prompt, tokens.of_words, tokens.chunks(prompt))
+        except SciArtError as error:
+            raise self.run.refused(error) from None
+        self._words = self._mixing.enter_context(WordMaps(unet.root, unet.layers, columns))
+        self._watched.word_maps.append(self._words)
+
+    def _follow_model(self, original: Callable[[], None]) -> None:
+        """The refiner has been loaded: leave the old UNet, mix in the new one."""
+        before = self._fused
+        self._leave()
+        original()
+        self._mix()
+        if self._mixer is not None:
+            self._mixer.set_gates(self._rows)
+        self._record_words()
+        if self._fused is not None:
+            self._fused.follow(before)
+            self.sampler.sampler_extra_args["cond"] = self._fused.needed()
+
+    def _before_evaluation(self, denoiser, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        given = {**dict(zip(("x", "sigma"), args)), **kwargs}
+        now = Evaluation.of({**self.sampler.sampler_extra_args,
+                             **{name: value for name, value in given.items() if value is not None}})
+        progress = self._progress(denoiser, now.sigma)
+        self._now = now
+        if self._watched is not None and self._is_first_of_step(denoiser.step):
+            self._watched.see(now.x)
+        if self._fused is not None:
+            self._fused.begin(progress, now)
+            if self._is_first_of_step(denoiser.step):
+                set_gates = functools.partial(self._set_gates, len(now.cond.batch))
+                self._fused.update(self.pattern.step(denoiser.step), self.steps, set_gates)
+            kwargs = {**kwargs, "cond": self._fused.needed()}
+            *rows, last = self._fused.rows()
+            told = [plan.gates(progress, row) for plan in self.plans for row in rows]
+        else:
+            last = Row(uncond=True)
+            told = [plan.gates(progress) for plan, image in zip(self.plans, now.cond.batch) for _ in image]
+        # InstructPix2Pix evaluates every picture twice more without its prompt, other models once
+        without = [plan.gates(progress, last) for plan in self.plans] * (2 if _is_edit(denoiser) else 1)
+        self._rows, self._rows_per_image = told + without, len(told) // len(self.plans)
+        if self._mixer is not None:
+            self._mixer.set_gates(self._rows, self._coming(denoiser.step))
+        self._record_words()
+        return args, kwargs
+
+    def _coming(self, evaluation: int) -> tuple[float, ...] | None:
+        """The gates of all rows of the step after that of this evaluation; None where rows differ, or none is known."""
+        step = self.pattern.step(evaluation + 1)
+        if (self._fused is not None or self.plan.rows_differ or self._sets_differ or step >= self.steps
+                or self.sampler.funcname == "sample_dpm_adaptive"):
+            return None
+        return self.plan.gates(step_progress(step, self.steps))
+
+    def _record_words(self) -> None:
+        if self._words is not None:
+            self._words.record([[image * self._rows_per_image + row for row in self.plan.looking()]
+                                for image in range(len(self.plans))])
+
+    def _after_evaluation(self, *_) -> None:
+        if self._words is not None:
+            self._words.add()
+
+    def _set_gates(self, images: int, rows: Sequence[Row], progress: float) -> None:
+        """For a call with these rows of each of the first so many images."""
+        self._mixer.set_gates([plan.gates(progress, row) for plan in self.plans[:images] for row in rows])
+
+    def _is_first_of_step(self, evaluation: int) -> bool:
+        return evaluation == 0 or self.pattern.step(evaluation) > self.pattern.step(evaluation - 1)
+
+    def _progress(self, denoiser, sigma: torch.Tensor) -> float:
+        if self.sampler.funcname == "sample_dpm_adaptive":  # which waits for each of its steps to know the next one's
+            sigmas = denoiser.inner_model.sigmas
+            if self._levels is None or self._levels[0] is not sigmas:
+                self._levels = sigmas, float(sigmas[0]), float(sigmas[-1])
+            return progress_of_sigma(float(sigma.max()), *self._levels[1:])
+        return step_progress(self.pattern.step(denoiser.step), self.steps)
+
+
+def _pattern(sampler) -> EvaluationPattern:
+    if sampler.func.__name__ == "plms":
+        return EvaluationPattern(extra_in_first=1)
+    return EvaluationPattern(per_step=2 if sampler.config.options.get("second_order") else 1)
+
+
+def _evaluated_steps(sampler, p, steps: int) -> int:
+    """The steps that are really run: the host's timestep samplers run one less, or as many as timesteps divide."""
+    if not isinstance(sampler, sd_samplers_timesteps.CompVisSampler):
+        return steps
+    from_picture = getattr(p, "is_hr_pass", False) or hasattr(p, "init_images")
+    count = steps - 1 if from_picture else len(sampler.get_timesteps(p, steps))
+    return max(count if sampler.func.__name__ == "unipc" else count - 1, 1)
+
+
+def _is_edit(denoiser) -> bool:
+    scale = denoiser.image_cfg_scale
+    return shared.sd_model.cond_stage_key == "edit" and scale is not None and scale != 1.0
+
+
+@contextmanager
+def _replaced(owner: object, name: str, replacement: Callable):
+    """Calls of `owner.name` go to `replacement(original, …)` while it lasts; set on the instance, not the class."""
+    original = getattr(owner, name)
+    setattr(owner, name, functools.partial(replacement, original))
+    try:
+        yield
+    finally:
+        delattr(owner, name)

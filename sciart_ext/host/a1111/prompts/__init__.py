@@ -1,0 +1,1 @@
+"""Prompts as the host reads, tokenizes and encodes them."""

@@ -1,0 +1,173 @@
+"""A run's prompts, encoded by the host: each row with its own text and its own text-encoder gates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from modules import prompt_parser, sd_samplers_cfg_denoiser, shared
+from torch import Tensor
+
+from ....errors import SciArtError
+from ....guidance.words import row_prompt
+from ....mixer.mixture import Mixture
+from ....recipe import INFOTEXT_KEY, PassPlan, Row
+from .embeddings import known_words
+
+Conditioning = prompt_parser.MulticondLearnedConditioning
+
+
+@dataclass(frozen=True)
+class EncodedRows:
+    """The conditionings of a pass in which LoRAs have rows of their own, and what they were made of."""
+
+    joined: Conditioning
+    """AND parts of one, per image: the plan's rows but the last, which is the host's own negative prompt"""
+    plain: Conditioning | None
+    """of contrastive guidance: the prompt as it was given, without any subject's LoRA"""
+    prompts: tuple[str, ...]
+    """as they were given, per image"""
+    steps: int
+    hires_steps: int | None
+
+    @property
+    def mixture(self) -> Conditioning:
+        """The first part alone."""
+        return Conditioning(self.joined.shape, [image[:1] for image in self.joined.batch])
+
+    @property
+    def negative(self) -> Conditioning:
+        """The negative prompt of the own rows and of the plain one."""
+        return Conditioning(self.joined.shape, [image[-1:] for image in self.joined.batch])
+
+
+class Prompts:
+    """Takes part in how the host encodes the prompts of a run `p`.
+
+    files: what tells the LoRAs' files and their combination apart; plan(hires): of the first or the hires pass;
+    plans(plan, images): of each image; mixture(): of the LoRAs with the model that is loaded now, None where they do
+    not fit it; refused(error): the host's form of a refusal.
+    """
+
+    def __init__(self, p, files: Sequence[object], plan: Callable[[bool], PassPlan],
+                 plans: Callable[[PassPlan, int], Sequence[PassPlan]], mixture: Callable[[], Mixture | None],
+                 refused: Callable[[SciArtError], Exception]):
+        self.p = p
+        self.files = files
+        self.encoded: dict[bool, EncodedRows] = {}
+        """of a pass in which LoRAs have rows of their own, as they were encoded last; of the first and the hires pass
+        """
+        self._plan = plan
+        self._plans = plans
+        self._mixture = mixture
+        self._refused = refused
+        self._negatives: dict[bool, list] = {}
+        self._original = p.get_conds_with_caching
+        self._ended = False
+
+    def attach(self) -> None:
+        """Puts itself in the place of the host's own encoding."""
+        self._attached = self.p.get_conds_with_caching = self._encode_all
+
+    def detach(self) -> None:
+        """Leaves `p` as if we had not been there."""
+        self._ended = True
+        if vars(self.p).get("get_conds_with_caching") is self._attached:
+            del self.p.get_conds_with_caching
+
+    def _encode_all(self, function: Callable, prompts, steps, caches, extra_network_data, hires_steps=None):
+        hires = hires_steps is not None
+        first, plan, uncond = self._plan(False), self._plan(hires), getattr(prompts, "is_negative_prompt", False)
+        known: dict[tuple, Conditioning | list] = {}
+
+        def encode(row: Row, caches=None):
+            texts = _retold(prompts, lambda text: row_prompt(first, row, text, text))
+            gates = [one.te_gates(row) for one in self._plans(plan, len(prompts))]
+            key = tuple(texts), tuple(gates)
+            if key not in known:
+                known[key] = encoded(texts, gates, caches or [[None, None]])
+            return known[key]
+
+        def encoded(texts, gates, caches):
+            if len(set(gates)) == 1:
+                return self._encode(gates[0], function, texts, steps, caches, extra_network_data, hires_steps)
+            return _side_by_side([self._encode(own, function, _retold([text], str, texts), steps, [[None, None]],
+                                               extra_network_data, hires_steps) for own, text in zip(gates, texts)])
+
+        if self._ended or not first.own or self._mixture() is None:
+            return encode(Row(uncond=uncond), caches)
+        if uncond:  # the host encodes these first
+            *others, last = (row for row in plan.rows() if row.uncond)
+            self._negatives[hires] = [encode(row) for row in others]
+            return encode(last, caches)
+        parts = [encode(row, caches if i == 0 else None)
+                 for i, row in enumerate(row for row in plan.rows() if not row.uncond)]
+        if not plan.own:  # a hires pass in which the LoRAs are merged
+            return parts[0]
+        try:
+            rows = _joined(parts, self._negatives[hires], plan.compose)
+        except SciArtError as error:
+            raise self._refused(error) from None
+        plain = encode(Row(plain=True)) if plan.subjects else None
+        self.encoded[hires] = EncodedRows(rows, plain, tuple(prompts), steps, hires_steps)
+        return rows
+
+    def _encode(self, gates: Sequence[float], function: Callable, prompts, steps, caches, data, hires_steps):
+        """What the host makes of the prompts, with these text-encoder gates and the words of the LoRAs' embeddings."""
+        mixture = self._mixture() if not self._ended else None
+        if mixture is None or not (mixture.embeddings or (mixture.text_encoders and any(gates))):
+            return self._original(function, prompts, steps, caches, data, hires_steps)
+        # The host's cache knows nothing of text encoders that changed: its key must say so.
+        key = {**(data or {}), INFOTEXT_KEY: list(zip(self.files, gates))}
+        with known_words(mixture), mixture.encoding(gates):
+            return self._original(function, prompts, steps, caches, key, hires_steps)
+
+
+def _retold(prompts: Sequence[str], told: Callable[[str], str], like=None) -> prompt_parser.SdConditioning:
+    """The prompts as told; like: whose size and kind they have, by default their own."""
+    return prompt_parser.SdConditioning([told(text) for text in prompts], copy_from=like or prompts)
+
+
+def _side_by_side(images: Sequence):
+    """What the host makes of several prompts at once, from what it makes of each."""
+    if isinstance(images[0], Conditioning):
+        return Conditioning((len(images),), [image.batch[0] for image in images])
+    return [image[0] for image in images]
+
+
+def _joined(parts: Sequence[Conditioning], negatives: Sequence[Sequence[Sequence]], compose: str) -> Conditioning:
+    """AND parts of one, per image; negatives: what the host makes of the negative prompt in some rows, per image its
+    schedule."""
+    if any(len(image) > 1 for part in parts for image in part.batch):
+        raise SciArtError("compose", f"{compose} does not work with AND in the prompt; accepted: merge, switch")
+    scheduled = prompt_parser.ComposableScheduledPromptConditioning
+    batch = [[*(part.batch[i][0] for part in parts), *(scheduled(negative[i]) for negative in negatives)]
+             for i in range(len(parts[0].batch))]
+    return Conditioning(parts[0].shape, [_of_one_length(image) for image in batch])
+
+
+def _of_one_length(parts: Sequence) -> list:
+    """The parts of an image, shorter ones with empty chunks after them, as the host pads a negative prompt."""
+    longest = max(tokens_of(scheduled.cond).shape[0] for part in parts for scheduled in part.schedules)
+
+    def padded(cond):
+        missing = longest - tokens_of(cond).shape[0]
+        if not missing:
+            return cond
+        empty = shared.sd_model.cond_stage_model_empty_prompt
+        return with_tokens(cond, sd_samplers_cfg_denoiser.pad_cond(
+            tokens_of(cond)[None], missing // empty.shape[1], empty)[0])
+
+    return [prompt_parser.ComposableScheduledPromptConditioning(
+        [scheduled._replace(cond=padded(scheduled.cond)) for scheduled in part.schedules], part.weight)
+        for part in parts]
+
+
+def tokens_of(cond) -> Tensor:
+    """(tokens, width) of one prompt; SDXL's has more beside it."""
+    return cond["crossattn"] if isinstance(cond, dict) else cond
+
+
+def with_tokens(cond, tokens: Tensor):
+    """The prompt with these in place of its own."""
+    return {**cond, "crossattn": tokens} if isinstance(cond, dict) else tokens

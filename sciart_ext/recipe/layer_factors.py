@@ -1,0 +1,113 @@
+"""Block weights: the factor a LoRA's weight has in a layer, by the layer's block and by its kind.
+
+Each is a number or a schedule over the pass. A layer's factor is its block's (the label's, such as IN04, before the
+group's, in) times its kind's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import SciArtError, did_you_mean
+from ..lora.blocks import BASE, GROUPS, KINDS, LABELS, LISTS, group_of, kind_of, label_of
+from .schedule import MAX_WEIGHT, Points, check_number, check_points, weight_at
+
+NAMES = (*GROUPS, *KINDS, *LABELS)
+
+
+def check_blocks(value: Any) -> dict | list:
+    """Block weights as JSON data: factors by name, or a list of 12, 17, 20 or 26 numbers (as text too).
+
+    Raises `SciArtError` for what is neither; a field of it names the block.
+    """
+    if isinstance(value, str):
+        value = _numbers(value)
+    if isinstance(value, (list, tuple)):
+        if len(value) not in LISTS:
+            known = ", ".join(map(str, sorted(LISTS)))
+            raise SciArtError("", f"{len(value)} block weights; accepted: lists of {known}")
+        return [check_number(number, f"[{i}]", -MAX_WEIGHT, MAX_WEIGHT) for i, number in enumerate(value)]
+    if not isinstance(value, dict):
+        raise SciArtError("", "expected factors by block such as {'in': 1, 'OUT03': 0.5, 'attention': '0@0, 1@1'}, or "
+                              f"a list of block weights, got {value!r}")
+    checked = {}
+    for name, factor in value.items():
+        if name not in NAMES:
+            raise SciArtError(str(name), f"unknown block or kind; {did_you_mean(str(name), NAMES)}")
+        if not isinstance(factor, (str, list, tuple)):
+            checked[name] = check_number(factor, name, -MAX_WEIGHT, MAX_WEIGHT)
+        elif name == BASE:
+            raise SciArtError(BASE, "prompts are encoded once, before the first step; accepted: a number")
+        else:
+            checked[name] = [list(point) for point in check_points(factor, name)]
+    return checked
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise SciArtError("", f"cannot read {text!r}; expected numbers with commas between them") from None
+
+
+@dataclass(frozen=True)
+class Factor:
+    """Of one layer: a number, times schedules that multiply it over the pass."""
+
+    constant: float = 1.0
+    schedules: tuple[Points, ...] = ()
+
+    def at(self, progress: float) -> float:
+        result = self.constant
+        for points in self.schedules:
+            result *= weight_at(points, "linear", progress)
+        return result
+
+
+class LayerFactors:
+    """The factors of one LoRA, from its checked `blocks`. A list's own blocks have its values, the others 0."""
+
+    def __init__(self, blocks: Mapping[str, Any] | Sequence[float] = ()):
+        if isinstance(blocks, Mapping):
+            named = dict(blocks)
+        else:
+            named = dict.fromkeys(LABELS, 0.0) if blocks else {}
+            named.update(zip(LISTS[len(blocks)], blocks) if blocks else ())
+        self._named = {name: value if isinstance(value, float) else float(value) if isinstance(value, int)
+                       else tuple(tuple(point) for point in value) for name, value in named.items()}
+
+    @property
+    def text_encoder(self) -> float:
+        """The factor of the text encoders' weight."""
+        return self._named.get(BASE, 1.0)
+
+    def of(self, layer: str) -> Factor:
+        """Of a UNet's layer, by its canonical name."""
+        return self._factor(label_of(layer), group_of(layer), kind_of(layer))
+
+    def varying(self) -> tuple[tuple[Points, ...], ...]:
+        """The different schedules, or products of them, that layers may have."""
+        places = [(None, None), *((label, _group_of_label(label)) for label in LABELS[1:]), (None, "out")]
+        factors = (self._factor(label, group, kind) for label, group in places for kind in (None, *KINDS))
+        return tuple(dict.fromkeys(factor.schedules for factor in factors if factor.schedules))
+
+    def _factor(self, label: str | None, group: str | None, kind: str | None) -> Factor:
+        block = self._named.get(label, self._named.get(group, 1.0))
+        values = (block, self._named.get(kind, 1.0))
+        constant = 1.0
+        for value in values:
+            constant *= value if isinstance(value, float) else 1.0
+        return Factor(constant, tuple(value for value in values if not isinstance(value, float)))
+
+
+def _group_of_label(label: str) -> str:
+    return {"I": "in", "M": "mid", "O": "out"}[label[0]]
+
+
+def varying_factors(blocks: Sequence[Mapping[str, Any] | Sequence[float]]) -> list[tuple[int, Factor]]:
+    """(LoRA, factor) of each gate that LoRAs have besides their own, because the factor of some layers varies; blocks:
+    of each LoRA."""
+    return [(k, Factor(schedules=schedules)) for k, one in enumerate(blocks)
+            for schedules in LayerFactors(one).varying()]

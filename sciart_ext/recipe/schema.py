@@ -1,0 +1,69 @@
+"""What the parts of the recipe are declared with: pydantic 1.10, which the host installs, or the `v1` of pydantic 2."""
+
+from __future__ import annotations
+
+from typing import Any
+
+try:
+    from pydantic.v1 import BaseModel, Field, ValidationError, validator
+except ImportError:  # pydantic before 1.10.17 has no v1 namespace: it is version 1
+    from pydantic import BaseModel, Field, ValidationError, validator
+
+from ..errors import SciArtError, did_you_mean
+
+__all__ = ["Field", "Strict", "ValidationError", "check_bool", "check_count", "refused", "validator"]
+
+
+class Strict(BaseModel):
+    """Unknown fields are refused, and what was read is not changed."""
+
+    class Config:
+        extra = "forbid"
+        allow_mutation = False
+
+
+def check_bool(value: Any) -> bool:
+    """true or false; what pydantic would take for one of them is refused."""
+    if not isinstance(value, bool):
+        raise SciArtError("", f"expected true or false, got {value!r}")
+    return value
+
+
+def check_count(value: Any, low: int, high: int) -> int:
+    """A whole number from `low` to `high`."""
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise SciArtError("", f"expected a whole number from {low} to {high}, got {value!r}")
+    return value
+
+
+def refused(error: ValidationError, model: type[BaseModel]) -> SciArtError:
+    """The first reason why a `model` could not be made of its data, as ours."""
+    first = error.errors()[0]
+    location = first["loc"]
+    cause = _cause(error.raw_errors)
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+    if isinstance(cause, SciArtError):
+        joint = "" if not cause.field or cause.field.startswith("[") else "."
+        return SciArtError(f"{field}{joint}{cause.field}", cause.message)
+    if first["type"] == "value_error.extra":
+        return SciArtError(field, f"unknown field; {did_you_mean(str(location[-1]), _fields_at(location, model))}")
+    if "permitted" in first.get("ctx", {}):
+        accepted = ", ".join(map(repr, first["ctx"]["permitted"]))
+        return SciArtError(field, f"unknown value; accepted: {accepted}")
+    return SciArtError(field, first["msg"])
+
+
+def _cause(errors: Any) -> BaseException | None:
+    """The exception behind the first error, found through pydantic's nested wrappers."""
+    while isinstance(errors, (list, tuple)) and errors:
+        errors = errors[0]
+    inner = getattr(errors, "exc", None)
+    return _cause(inner.raw_errors) if isinstance(inner, ValidationError) else inner
+
+
+def _fields_at(location: tuple, model: type[BaseModel]) -> list[str]:
+    """Names of the fields that are accepted where the unknown field at `location` stands."""
+    for part in location[:-1]:
+        if part in model.__fields__:
+            model = model.__fields__[part].type_
+    return list(model.__fields__)

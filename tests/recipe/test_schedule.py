@@ -1,0 +1,103 @@
+"""Schedules: weights between and outside of points, progress, and the short text form."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+
+from sciart_ext.errors import SciArtError
+from sciart_ext.recipe.schedule import CURVES, check_number, check_points, points_to_text, step_progress, weight_at
+
+POINTS = ((0.2, 0.0), (0.6, 1.0), (0.8, -1.0))
+
+
+@pytest.mark.parametrize("curve", CURVES)
+def test_outside_the_points_the_nearest_point_holds(curve):
+    assert weight_at(POINTS, curve, 0.0) == 0.0
+    assert weight_at(POINTS, curve, 0.9) == -1.0
+    assert weight_at(((0.5, 0.7),), curve, 0.1) == 0.7
+    assert weight_at(((0.5, 0.7),), curve, 0.9) == 0.7
+
+
+@pytest.mark.parametrize("curve", CURVES)
+@pytest.mark.parametrize("point", POINTS)
+def test_at_a_point_its_own_weight_holds(curve, point):
+    assert weight_at(POINTS, curve, point[0]) == point[1]
+
+
+def test_linear_interpolates():
+    assert weight_at(POINTS, "linear", 0.4) == pytest.approx(0.5)
+    assert weight_at(POINTS, "linear", 0.7) == pytest.approx(0.0)
+
+
+def test_step_holds_the_earlier_point():
+    assert weight_at(POINTS, "step", 0.59) == 0.0
+    assert weight_at(POINTS, "step", 0.79) == 1.0
+
+
+def test_cosine_eases():
+    assert weight_at(POINTS, "cosine", 0.4) == pytest.approx(0.5)
+    assert weight_at(POINTS, "cosine", 0.3) == pytest.approx((1 - math.cos(math.pi / 4)) / 2)
+    assert weight_at(POINTS, "cosine", 0.3) < weight_at(POINTS, "linear", 0.3)
+
+
+@pytest.mark.parametrize("curve", ["linear", "cosine"])
+def test_weights_stay_between_their_points(curve):
+    for i in range(101):
+        assert -1.0 <= weight_at(POINTS, curve, i / 100) <= 1.0
+
+
+@pytest.mark.parametrize("steps", [2, 3, 7, 20, 35, 150])
+def test_a_point_at_a_step_is_met_exactly_by_that_step(steps):
+    for step in range(steps):
+        progress = step_progress(step, steps)
+        assert weight_at(check_points([[0, 0], [progress, 5]] if step else [[0, 5]]), "step", progress) == 5
+
+
+def test_progress_runs_from_0_to_1_over_steps_less_one():
+    assert [step_progress(step, 5) for step in range(5)] == [0, 0.25, 0.5, 0.75, 1]
+
+
+def test_one_step_is_progress_0_and_progress_is_never_outside():
+    assert step_progress(0, 1) == 0
+    assert step_progress(9, 5) == 1
+    assert step_progress(-1, 5) == 0
+
+
+@pytest.mark.parametrize(("text", "points"), [
+    ("0.2@0, 0.65@0.5", ((0, 0.2), (0.5, 0.65))),
+    (" 0.65@0.5,0.2@0 ", ((0, 0.2), (0.5, 0.65))),
+    ("0.2@0; 1@1", ((0, 0.2), (1, 1))),
+    ("0.5", ((0, 0.5),)),
+    ("-1e-3@.25", ((0.25, -0.001),)),
+])
+def test_the_short_text_is_read(text, points):
+    assert check_points(text) == points
+
+
+def test_points_read_back_exactly_from_their_text():
+    rng = random.Random(0)
+    for _ in range(200):
+        progress = sorted({rng.choice([0.0, 1.0, rng.random()]) for _ in range(rng.randint(1, 6))})
+        points = tuple((p, rng.choice([0.0, 1.0, -2.0, rng.uniform(-10, 10)])) for p in progress)
+        assert check_points(points_to_text(points)) == points
+
+
+def test_whole_numbers_are_written_short():
+    assert points_to_text(((0.0, 1.0), (1.0, -2.0), (0.5, 0.25))) == "1@0, -2@1, 0.25@0.5"
+
+
+@pytest.mark.parametrize("text", ["nan@0", "inf@0", "0@nan", "", ",", "1@", "@1", "1@0,", "1 @ 0 @", "a"])
+def test_a_text_that_is_no_schedule_is_refused(text):
+    with pytest.raises(SciArtError):
+        check_points(text)
+
+
+@pytest.mark.parametrize("value", [True, "1", None, [1], float("nan"), float("inf"), -0.1, 1.1])
+def test_a_number_is_a_finite_number_in_its_range(value):
+    with pytest.raises(SciArtError) as caught:
+        check_number(value, "field", 0.0, 1.0)
+    assert caught.value.field == "field"
+    assert "from 0 to 1" in caught.value.message
