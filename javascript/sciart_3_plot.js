@@ -1,5 +1,5 @@
 /* The drawing of the mixture's curves: axes, a line and the steps' dots for each LoRA, the hires pass beside them.
-   Sizes are pixels of the page. What can be dragged is drawn by sciart_curves.js. */
+   Sizes are pixels of the page. What can be dragged is drawn by sciart_3_curves.js. */
 (function() {
     "use strict";
 

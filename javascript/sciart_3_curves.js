@@ -1,4 +1,4 @@
-/* The plot of the mixture, and the edits of the chosen LoRA's points; sciart_gestures.js says what makes them.
+/* The plot of the mixture, and the edits of the chosen LoRA's points; sciart_3_gestures.js says what makes them.
    What is drawn between points is computed here; the dots are the weights of the plan that Python compiled, once it
    has answered (with `switch` they leave the line: a LoRA whose turn it is not has none). */
 (function() {
