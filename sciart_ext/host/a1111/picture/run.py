@@ -36,7 +36,7 @@ from ..prompts.encoding import Prompts
 from ..settings import OwnPresets, version_is_told, with_memory_limit
 from .fused import check_can_compose
 from .guided import check_can_guide
-from .sampling import Pass
+from .sampling import Pass, PassContext
 
 LOSS_KEY = "SciArt loss"
 log = logging.getLogger("sciart")
@@ -95,10 +95,20 @@ class Run:
             if sd_unet.current_unet is not None:
                 raise self.refused(SciArtError("sd_unet", f"{sd_unet.current_unet.option.label} replaces the UNet; "
                                                           "SciArt cannot mix there. Set SD Unet to None"))
-            with Pass(self, sampler, steps, x) as sampling:
+            with Pass(self._pass_context(), sampler, steps, x) as sampling:
                 return sampling.sample(functools.partial(original, steps, func))
 
         sampler.launch_sampling = launch
+
+    def _pass_context(self) -> PassContext:
+        hires = self._is_hires()
+        return PassContext(self.p, hires, self.recipe, self.watched, plan=lambda steps: self.plan(steps, hires),
+                           plans=self.plans, encoded=lambda: self.prompts.encoded[hires], mixture=self.mixture,
+                           note=self.note, keep=self.keep, refused=self.refused)
+
+    def _is_hires(self) -> bool:
+        """Whether the host is in its hires pass now."""
+        return getattr(self.p, "is_hr_pass", False)
 
     def note(self, text: str) -> None:
         """Something doubtful, shown with the result and kept in its infotext."""
@@ -138,9 +148,9 @@ class Run:
         if not self.sampled and not (shared.state.interrupted or shared.state.skipped):
             self.note("another extension sampled this picture in its own way; the LoRAs of the recipe did not act")
 
-    def plan(self, steps: int, hires: bool | None = None) -> PassPlan:
-        """Of the first or the hires pass, or of the one that runs now."""
-        if getattr(self.p, "is_hr_pass", False) if hires is None else hires:
+    def plan(self, steps: int, hires: bool) -> PassPlan:
+        """Of the first or the hires pass."""
+        if hires:
             return compile_plan(self.recipe, self.p.steps, steps).hires
         return compile_plan(self.recipe, steps).first
 

@@ -5,46 +5,73 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import torch
 from modules import sd_samplers_timesteps, shared
+from modules.processing import StableDiffusionProcessing
 
 from ....compose.ways import fusion_of
 from ....errors import SciArtError, UnknownRowsError
+from ....guidance.guide import Guide
 from ....guidance.words import mixed_prompt, subjects_in
 from ....influence.word_maps import WordMaps, columns_of
 from ....memory import unless_too_large
 from ....mixer.cost import Workload
+from ....mixer.mixture import Mixture
 from ....mixer.refusal import too_large
-from ....recipe import Row
+from ....recipe import PassPlan, Recipe, Row
 from ....recipe.evaluations import EvaluationPattern, progress_of_sigma
 from ....recipe.schedule import step_progress
+from ...webui.watched import Watched
 from ..model.parts import model_parts
 from ..model.session import loaded_model
 from ..neighbours.controlnet import check_rows_are_whole, told_apart
 from ..prompts.embeddings import known_words
+from ..prompts.encoding import EncodedRows
 from ..prompts.tokens import Tokens
 from .fused import Evaluation, FusedPass, calls_with
 from .guided import GuidedPass
 
-if TYPE_CHECKING:
-    from .run import Run
+
+@dataclass(frozen=True)
+class PassContext:
+    """What a call of a sampler needs of its run."""
+
+    p: StableDiffusionProcessing
+    hires: bool
+    """whether it is the hires pass"""
+    recipe: Recipe
+    watched: Watched | None
+    plan: Callable[[int], PassPlan]
+    """of this pass, for a number of steps"""
+    plans: Callable[[PassPlan, int], Sequence[PassPlan]]
+    """(plan, images): of each image of the batch"""
+    encoded: Callable[[], EncodedRows]
+    """the conditionings of this pass, where LoRAs have rows of their own"""
+    mixture: Callable[[], Mixture | None]
+    """the LoRAs on the model that is loaded now; None where they do not fit it"""
+    note: Callable[[str], None]
+    """tells the user of something doubtful"""
+    keep: Callable[[Guide], None]
+    """is given the guidance of the pass at its end"""
+    refused: Callable[[SciArtError], Exception]
+    """the host's form of a refusal, to be raised"""
 
 
 class Pass:
     """One call of a sampler: gates for each of its evaluations, on whichever model is loaded at the time."""
 
-    def __init__(self, run: Run, sampler, steps: int, x: torch.Tensor):
-        self.run = run
+    def __init__(self, context: PassContext, sampler, steps: int, x: torch.Tensor):
+        self.context = context
         self.sampler = sampler
         self.denoiser = sampler.model_wrap_cfg
         self.pattern = _pattern(sampler)
-        self.steps = _evaluated_steps(sampler, run.p, steps)
-        self.plan = run.plan(self.steps)
-        self.plans = run.plans(self.plan, len(x))
+        self.steps = _evaluated_steps(sampler, context.p, steps)
+        self.plan = context.plan(self.steps)
+        self.plans = context.plans(self.plan, len(x))
         self.latent = x
-        self._watched = None if getattr(run.p, "is_hr_pass", False) else run.watched
+        self._watched = None if context.hires else context.watched
         self._words: WordMaps | None = None
         self._stack = ExitStack()
         self._mixing = ExitStack()
@@ -70,7 +97,7 @@ class Pass:
     def __exit__(self, *exception) -> None:
         try:
             if isinstance(self._fused, GuidedPass):
-                self.run.keep(self._fused.guide)
+                self.context.keep(self._fused.guide)
             self._leave()
         finally:
             self._stack.close()
@@ -85,10 +112,10 @@ class Pass:
         try:
             latents = unless_too_large(sampling, self._too_large)
         except SciArtError as error:
-            raise self.run.refused(error) from error
+            raise self.context.refused(error) from error
         except UnknownRowsError as error:
             known = SciArtError("compose", f"{error}; accepted: merge, switch, with apply_to both")
-            raise self.run.refused(known) from None
+            raise self.context.refused(known) from None
         if self._watched is not None:
             self._watched.see(latents)
         return latents
@@ -106,7 +133,7 @@ class Pass:
         return too_large(self._mixer, calls_with(self.denoiser, self._now.cond, self._now), images, ways_out)
 
     def _mix(self) -> None:
-        mixture = self.run.mixture()
+        mixture = self.context.mixture()
         self._mixer = mixture.unet if mixture else None
         self._fused = self._words = None
         if self._mixer is None:
@@ -126,38 +153,38 @@ class Pass:
     def _leave(self) -> None:
         """The model is left as it was; what the mixer did otherwise than usual is told."""
         for note in self._mixer.notes if self._mixer is not None else ():
-            self.run.note(note)
+            self.context.note(note)
         self._mixing.close()
 
     def _check_rows(self) -> None:
         try:
             check_rows_are_whole(self._mixer.root)
         except SciArtError as error:
-            raise self.run.refused(error) from None
+            raise self.context.refused(error) from None
 
     def _fuse(self) -> None:
-        encoded = told_apart(self.run.prompts.encoded[getattr(self.run.p, "is_hr_pass", False)], self.plan.rows())
+        context, plan = self.context, self.plan
+        encoded = told_apart(context.encoded(), plan.rows())
         try:
-            if self.plan.subjects:
-                with known_words(self.run.mixture()):
-                    self._fused = GuidedPass(self._mixing, self.sampler, self.plan, self.run.recipe.guidance, encoded)
+            if plan.subjects:
+                with known_words(context.mixture()):
+                    self._fused = GuidedPass(self._mixing, self.sampler, plan, context.recipe.guidance, encoded)
             else:
-                fusion = fusion_of(self.plan, self.run.recipe.composition)
-                self._fused = FusedPass(self.sampler, self.plan, encoded, fusion)
+                self._fused = FusedPass(self.sampler, plan, encoded, fusion_of(plan, context.recipe.composition))
         except SciArtError as error:
-            raise self.run.refused(error) from None
+            raise context.refused(error) from None
         self._mixing.enter_context(_replaced(self.denoiser, "combine_denoised", self._fused.combine))
 
     def _watch_words(self, words: Sequence[str]) -> None:
         model = loaded_model()
         unet, tokens = model_parts(model)["unet"], Tokens(model)
-        prompt = self.run.p.prompts[0]
+        prompt = self.context.p.prompts[0]
         prompt = mixed_prompt(subjects_in(self.plan), prompt) if self.plan.subjects else prompt
         try:
-            with known_words(self.run.mixture()):
+            with known_words(self.context.mixture()):
                 columns = columns_of(words, prompt, tokens.of_words, tokens.chunks(prompt))
         except SciArtError as error:
-            raise self.run.refused(error) from None
+            raise self.context.refused(error) from None
         self._words = self._mixing.enter_context(WordMaps(unet.root, unet.layers, columns))
         self._watched.word_maps.append(self._words)
 
