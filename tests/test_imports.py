@@ -40,14 +40,46 @@ def _module_level(node: ast.AST):
         yield from _module_level(child)
 
 
+def imported_files(path: Path) -> set[Path]:
+    """Files and folders of the package that a file imports, or names from, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+            named = [base / alias.name for alias in node.names]
+            found |= {one for one in named if is_module(one)} or {base}
+    return found
+
+
+def is_module(path: Path) -> bool:
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def room(path: Path) -> str:
+    """The folder in which a module is, or the module itself where it stands loose beside rooms."""
+    inner = path.relative_to(PACKAGE)
+    loose = inner.parent.as_posix() in (".", "host", "host/a1111") and not path.is_dir()
+    return (inner if loose or path.is_dir() else inner.parent).as_posix()
+
+
+def rooms() -> dict[str, set[str]]:
+    """Which rooms each room imports from."""
+    arrows: dict[str, set[str]] = {}
+    for path in FILES:
+        own = room(path.parent if path.name == "__init__.py" else path.with_suffix(""))
+        arrows.setdefault(own, set()).update(room(other) for other in imported_files(path))
+        arrows[own].discard(own)
+    return arrows
+
+
 def inside(path: Path, folder: str) -> bool:
     return (PACKAGE / folder) in path.parents
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 class TestImportsOf:
-    def test_only_host_imports_the_host(self, path):
-        if not inside(path, "host"):
+    def test_a_webui_is_imported_in_its_own_folder_alone(self, path):
+        if not inside(path, "host/a1111"):
             assert not imported(path) & HOST
 
     def test_only_ui_imports_gradio(self, path):
@@ -72,6 +104,44 @@ class TestImportsOf:
 
     def test_the_file_says_what_it_is_for(self, path):
         assert path.stat().st_size == 0 or ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def reached(arrows: dict[str, set[str]], start: str) -> set[str]:
+    """The rooms that a room imports from, and those that they do."""
+    found, left = set(), [start]
+    while left:
+        for other in arrows.get(left.pop(), ()):
+            if other not in found:
+                found.add(other)
+                left.append(other)
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(rooms()))
+def test_no_room_imports_itself_by_way_of_others(name):
+    assert name not in reached(rooms(), name)
+
+
+@pytest.mark.parametrize(("name", "others"), [
+    ("lora", {"recipe", "mixer", "presets"}), ("recipe", {"mixer", "presets", "combine", "compose", "guidance"}),
+    ("mixer", {"compose", "guidance", "influence"}), ("report", {"mixer"}), ("compose", {"guidance"}),
+    ("combine", {"mixer"})])
+def test_a_room_stands_below(name, others):
+    assert not reached(rooms(), name) & others
+
+
+def test_hosts_know_nothing_of_the_command_line():
+    below = [name for name in rooms() if name.startswith(("host", "ui", "standalone"))]
+    assert len(below) > 8 and not any("cli" in reached(rooms(), name) for name in below)
+
+
+@pytest.mark.parametrize("room", ["recipe", "presets", "report", "pipeline"])
+def test_what_needs_no_torch_loads_none(room):
+    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in (PACKAGE / room).glob("*.py")]
+    code = (f"import sys, importlib\nfor m in {modules!r}: importlib.import_module(m.removesuffix('.__init__'))\n"
+            "print([m for m in ('torch', 'matplotlib') if m in sys.modules])")
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
 
 
 def test_scripts_are_short_and_only_delegate():

@@ -8,9 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..guidance.masks import fusion_weights
 from ..mixer.gates import sent
-from .fusion import Fusion, Weights
+from .fusion import Fusion, Weights, fusion_weights
 from .region import region_mask
 
 

@@ -48,3 +48,18 @@ def fused(cond: Tensor, uncond: Tensor, weights: Weights) -> tuple[Tensor, Tenso
     """
     return tuple((weight.to(of).unsqueeze(2) * of).sum(1) for of, weight in
                  ((cond, weights.cond), (uncond, weights.uncond)))
+
+
+def fusion_weights(masks: Tensor, opacity: float | Tensor = 1.0) -> Tensor:
+    """masks (…, subjects, h, w), 0 to 1 → weights (…, 1 + subjects, h, w) of the mixture's row and each subject's.
+
+    opacity: of all subjects, or of each (…, subjects), on the masks' device.
+
+    They sum to 1 everywhere: overlapping masks share by their values, what no mask covers is the mixture's, as is
+    1 − opacity of what they cover.
+    """
+    masks = masks.float()
+    if isinstance(opacity, Tensor):
+        opacity = opacity[..., None, None]
+    own = opacity * masks / masks.sum(-3, keepdim=True).clamp(min=1)
+    return torch.cat([1 - own.sum(-3, keepdim=True), own], -3)

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..compose.fusion import Fusion, Weights
+from ..compose.fusion import Fusion, Weights, fusion_weights
 from ..errors import SciArtError
 from ..memory import unless_too_large
 from ..mixer.gates import sent
@@ -28,7 +28,7 @@ from .alike import told_apart
 from .attention import AttentionMaps
 from .look_ahead import layouts
 from .loss import contrastive_loss, pairs_of
-from .masks import fusion_weights, masks_from_attention, resized, told_by_boxes, with_boxes, within_boxes
+from .masks import masks_from_attention, resized, told_by_boxes, with_boxes, within_boxes
 from .offload import in_main_memory
 
 if TYPE_CHECKING:

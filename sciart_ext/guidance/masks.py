@@ -1,4 +1,4 @@
-"""Where each LoRA's prediction counts: masks from attention maps, and their fusion."""
+"""Where each LoRA's prediction counts: masks from attention maps."""
 
 from __future__ import annotations
 
@@ -52,21 +52,6 @@ def with_boxes(masks: Tensor, boxes: Sequence[Sequence[float] | str | None]) -> 
     taken = torch.stack([box for box in given if box is not None]).any(0) if any(boxes) else None
     return torch.stack([masks[:, k] if taken is None else masks[:, k] & ~taken if box is None
                         else box.expand(masks[:, k].shape) for k, box in enumerate(given)], 1)
-
-
-def fusion_weights(masks: Tensor, opacity: float | Tensor = 1.0) -> Tensor:
-    """masks (…, subjects, h, w), 0 to 1 → weights (…, 1 + subjects, h, w) of the mixture's row and each subject's.
-
-    opacity: of all subjects, or of each (…, subjects), on the masks' device.
-
-    They sum to 1 everywhere: overlapping masks share by their values, what no mask covers is the mixture's, as is
-    1 − opacity of what they cover.
-    """
-    masks = masks.float()
-    if isinstance(opacity, Tensor):
-        opacity = opacity[..., None, None]
-    own = opacity * masks / masks.sum(-3, keepdim=True).clamp(min=1)
-    return torch.cat([1 - own.sum(-3, keepdim=True), own], -3)
 
 
 def resized(masks: Tensor, size: tuple[int, int]) -> Tensor:

@@ -26,7 +26,7 @@ from ..memory import unless_too_large
 from ..mixer.cost import Workload
 from ..mixer.mixture import Mixture, Part, all_layers, bind
 from ..mixer.targets import Target, clip_layers, diffusers_unet_layers
-from ..recipe import INFOTEXT_KEY, NOTES_KEY, VERSION_KEY, PassPlan, Recipe, compile_plan, recipe_to_text
+from ..recipe import INFOTEXT_KEY, NOTES_KEY, VERSION_KEY, PassPlan, Recipe, Row, compile_plan, recipe_to_text
 from .embeddings import Words, usable_words
 from .guided import enter_guide
 from .infotext import infotext
@@ -151,17 +151,18 @@ def model_layers(pipe) -> dict[str, Target]:
 
 def encode_rows(pipe, settings: Settings, plan: PassPlan, mixture: Mixture) -> list[PromptRow]:
     """Each row's prompt, encoded with its own text-encoder gates, all to the same length."""
-    texts = [row_prompt(plan, row, settings.prompt, settings.negative_prompt) for row in plan.encoded_rows()]
+    texts = {row: row_prompt(plan, row, settings.prompt, settings.negative_prompt) for row in plan.encoded_rows()}
     words, _ = embedded_words(pipe, mixture)
-    if plan.subjects and any(words_in(encoders(pipe)[0][0], text, words) for text in texts):
+    if plan.subjects and any(words_in(encoders(pipe)[0][0], text, words) for text in texts.values()):
         raise SciArtError("compose", "contrastive cannot place the word of an embedding that comes with a LoRA here; "
                                      "accepted: merge, or another prompt")
-    chunks = max(count_chunks(pipe, text, words) for text in texts)
-    rows = []
-    for row, text in zip(plan.encoded_rows(), texts):
+    chunks = max(count_chunks(pipe, text, words) for text in texts.values())
+
+    def encoded(row: Row) -> PromptRow:
         with mixture.encoding(plan.te_gates(row)):
-            rows.append(PromptRow(row, encode(pipe, text, chunks, settings.clip_skip, words)))
-    return rows
+            return PromptRow(row, encode(pipe, texts[row], chunks, settings.clip_skip, words))
+
+    return [encoded(row) for row in texts]
 
 
 def embedded_words(pipe, mixture: Mixture) -> tuple[Words, list[str]]:

@@ -79,7 +79,7 @@ class Rows:
     def call(self, inputs: Tensor, time: Time, progress: float, rows: Sequence[PromptRow]) -> Tensor:
         """inputs (images, c, h, w), as the scheduler scales them → predictions (rows, images, c, h, w)."""
         images = len(inputs)
-        self.mixer.set_gates([self.gates(progress, row.row, image) for row in rows for image in range(images)])
+        self.set_gates([row.row for row in rows], progress, images)
         text = torch.cat([row.embeddings.tokens.expand(images, -1, -1) for row in rows])
         added = None
         if rows[0].embeddings.pooled is not None:
@@ -88,6 +88,10 @@ class Rows:
         called = inputs.repeat(len(rows), 1, 1, 1)
         return self.unet(called, time.tensor, encoder_hidden_states=text, added_cond_kwargs=added).sample.unflatten(
             0, (len(rows), images))
+
+    def set_gates(self, rows: Sequence[Row], progress: float, images: int) -> None:
+        """For the next call, which has these rows of so many images, all images of a row together."""
+        self.mixer.set_gates([self.gates(progress, row, image) for row in rows for image in range(images)])
 
     def gates(self, progress: float, row: Row, image: int) -> tuple[float, ...]:
         """One gate per LoRA in this row of this image."""

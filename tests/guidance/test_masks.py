@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from sciart_ext.compose.fusion import fusion_weights
 from sciart_ext.guidance.masks import (
-    fusion_weights,
     masks_from_attention,
     resized,
     smoothed,

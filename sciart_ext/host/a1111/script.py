@@ -10,8 +10,8 @@ from ...errors import SciArtError
 from ...recipe import INFOTEXT_KEY, NOTES_KEY, VERSION_KEY, is_off
 from ...ui.panel import build_panel
 from ..webui.adetailer import is_repair, not_repaired
+from ..webui.errors import as_request_error
 from ..webui.watched import Watched
-from .errors import as_request_error
 from .model.session import session
 from .page.panel import panel_actions, panel_start
 from .picture.run import LOSS_KEY, Run

@@ -14,7 +14,7 @@ from ....errors import SciArtError
 from ....presets import resolve
 from ....recipe import is_off, parse_recipe
 from ...webui.axes import Axis, axes, edited, labels_of
-from ..errors import as_request_error
+from ...webui.errors import as_request_error
 from ..model import lora_files
 from ..model.session import lora_paths
 from ..settings import OwnPresets

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
 import torch
@@ -15,10 +15,8 @@ from ....errors import SciArtError
 from ....memory import rows_that_fit, too_many_rows
 from ....mixer.gates import sent
 from ....recipe import Pair, PassPlan, Row
+from ...protocols import SetGates
 from ..prompts.encoding import Conditioning, EncodedRows
-
-SetGates = Callable[[Sequence[Row], float], None]
-"""(rows, progress): for the next call, which has these rows of every image"""
 
 
 def check_can_compose(compose: str, p) -> None:

@@ -15,12 +15,13 @@ from ....guidance.guide import Guide
 from ....guidance.words import mixed_prompt, subjects_in, words_of
 from ....recipe import PassPlan, Row
 from ....recipe.guidance import GuidanceSettings
+from ...protocols import SetGates
 from ...webui.replaced import is_replaced
 from ..model.parts import model_parts, update_weights
 from ..neighbours.controlnet import gradients_kept
 from ..prompts.encoding import EncodedRows
 from ..prompts.tokens import Tokens
-from .fused import Evaluation, FusedPass, SetGates
+from .fused import Evaluation, FusedPass
 
 
 def check_can_guide() -> None:

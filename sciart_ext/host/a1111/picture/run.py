@@ -28,8 +28,8 @@ from ....recipe import (
     recipe_to_text,
 )
 from ...webui.adetailer import check_can_repair, is_repair, not_repaired
+from ...webui.errors import SciArtRequestError, as_request_error
 from ...webui.watched import Watched
-from ..errors import SciArtRequestError, as_request_error
 from ..model.session import loaded_model, lora_paths, session
 from ..prompts.embeddings import notes_on_embeddings
 from ..prompts.encoding import Prompts

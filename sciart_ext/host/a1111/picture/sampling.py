@@ -23,6 +23,7 @@ from ....mixer.refusal import too_large
 from ....recipe import PassPlan, Recipe, Row
 from ....recipe.evaluations import EvaluationPattern, progress_of_sigma
 from ....recipe.schedule import step_progress
+from ...protocols import Note, Refused
 from ...webui.watched import Watched
 from ..model.parts import model_parts
 from ..model.session import loaded_model
@@ -51,12 +52,10 @@ class PassContext:
     """the conditionings of this pass, where LoRAs have rows of their own"""
     mixture: Callable[[], Mixture | None]
     """the LoRAs on the model that is loaded now; None where they do not fit it"""
-    note: Callable[[str], None]
-    """tells the user of something doubtful"""
+    note: Note
     keep: Callable[[Guide], None]
     """is given the guidance of the pass at its end"""
-    refused: Callable[[SciArtError], Exception]
-    """the host's form of a refusal, to be raised"""
+    refused: Refused
 
 
 class Pass:
@@ -205,7 +204,7 @@ class Pass:
         given = {**dict(zip(("x", "sigma"), args)), **kwargs}
         now = Evaluation.of({**self.sampler.sampler_extra_args,
                              **{name: value for name, value in given.items() if value is not None}})
-        progress = self._progress(denoiser, now.sigma)
+        progress = self._progress(denoiser.step, now.sigma)
         self._now = now
         if self._watched is not None and self._is_first_of_step(denoiser.step):
             self._watched.see(now.x)
@@ -252,13 +251,13 @@ class Pass:
     def _is_first_of_step(self, evaluation: int) -> bool:
         return evaluation == 0 or self.pattern.step(evaluation) > self.pattern.step(evaluation - 1)
 
-    def _progress(self, denoiser, sigma: torch.Tensor) -> float:
+    def _progress(self, evaluation: int, sigma: torch.Tensor) -> float:
         if self.sampler.funcname == "sample_dpm_adaptive":  # which waits for each of its steps to know the next one's
-            sigmas = denoiser.inner_model.sigmas
+            sigmas = self.denoiser.inner_model.sigmas
             if self._levels is None or self._levels[0] is not sigmas:
                 self._levels = sigmas, float(sigmas[0]), float(sigmas[-1])
             return progress_of_sigma(float(sigma.max()), *self._levels[1:])
-        return step_progress(self.pattern.step(denoiser.step), self.steps)
+        return step_progress(self.pattern.step(evaluation), self.steps)
 
 
 def _pattern(sampler) -> EvaluationPattern:

@@ -12,6 +12,7 @@ from ....errors import SciArtError
 from ....guidance.words import row_prompt
 from ....mixer.mixture import Mixture
 from ....recipe import INFOTEXT_KEY, PassPlan, Row
+from ...protocols import Refused
 from .embeddings import known_words
 
 Conditioning = prompt_parser.MulticondLearnedConditioning
@@ -51,7 +52,7 @@ class Prompts:
 
     def __init__(self, p, files: Sequence[object], plan: Callable[[bool], PassPlan],
                  plans: Callable[[PassPlan, int], Sequence[PassPlan]], mixture: Callable[[], Mixture | None],
-                 refused: Callable[[SciArtError], Exception]):
+                 refused: Refused):
         self.p = p
         self.files = files
         self.encoded: dict[bool, EncodedRows] = {}

@@ -19,7 +19,7 @@ from ....presets import resolve
 from ....recipe import Recipe, compile_plan, dump_recipe, parse_recipe
 from ....recipe.schedule import MAX_WEIGHT, check_number
 from ....report.plan_plot import plan_png
-from ..errors import as_request_error
+from ...webui.errors import as_request_error
 from ..model import lora_files
 from ..model.session import session
 from ..settings import OwnPresets
