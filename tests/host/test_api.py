@@ -6,9 +6,12 @@ import urllib.parse
 
 import pytest
 from pictures import recipe, with_recipe
-from server import ONE_THREAD, HostServer
+from server import ONE_THREAD, SCIART, HostServer
 
-from sciart_ext.recipe import parse_recipe
+from sciart_ext.recipe import INFOTEXT_KEY, parse_recipe
+from sciart_ext.standalone.infotext import parse_infotext
+
+KEPT = json.loads((SCIART / "tests" / "kept" / "kept.json").read_text(encoding="utf-8"))["recipes"]
 
 ROUTES = [("GET", "/sciart/v1/presets", None), ("GET", "/sciart/v1/presets/science-imagination", None),
           ("GET", "/sciart/v1/loras", None), ("GET", "/sciart/v1/roles", None),
@@ -64,6 +67,16 @@ def test_infotext_makes_the_picture_again(host: HostServer, given) -> None:
     assert again.pngs[0] == first.pngs[0]
     read = host.post("/sdapi/v1/png-info", {"image": first.json["images"][0]}).json["parameters"]["SciArt"]
     assert parse_recipe(read) == parse_recipe(given)
+
+
+@pytest.mark.parametrize("name", ["changing", "blocks", "combined", "regions"])
+def test_what_an_earlier_version_wrote_is_read(host: HostServer, name) -> None:
+    """Its request, and the recipe out of its infotext, as one of its pictures has it."""
+    asked, pasted = KEPT[name]["request"], parse_infotext(KEPT[name]["infotext"])[INFOTEXT_KEY]
+    first, again = (host.txt2img(**with_recipe(given)) for given in (asked, pasted))
+    assert first.status == again.status == 200, first.text + again.text
+    assert first.pngs[0] == again.pngs[0] != host.txt2img().pngs[0]
+    assert json.dumps(pasted, ensure_ascii=False) in first.infotext
 
 
 def test_a_replaced_unet_is_refused(host: HostServer) -> None:

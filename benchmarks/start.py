@@ -1,0 +1,101 @@
+"""How long SciArt's import takes, in the WebUI's start and on the command line, beside another checkout's.
+
+    python -m benchmarks.start [--before FOLDER] [--rounds 5] [--quick]
+
+Seconds as `python -X importtime` tells them: all modules of SciArt, and what they are the first to import. Both
+checkouts take turns; medians. The WebUI is the one that SCIART_WEBUI names; without one its part is null. Last line:
+one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.host.server import SCIART, HostServer, is_installed, webui_folder
+
+from . import record
+
+LINE = re.compile(r"^import time:\s+(\d+) \|\s+(\d+) \|( +)([\w.]+)$", re.M)
+ENV = {"PYTHONPROFILEIMPORTTIME": "1"}
+COMMAND = ("-m", "sciart_ext", "plan", "--help")
+
+
+def main() -> None:
+    options = arguments()
+    folders = {"now": SCIART, **({"before": options.before.resolve()} if options.before else {})}
+    rounds = 1 if options.quick else options.rounds
+    taken = {name: {"webui": [], "command_line": []} for name in folders}
+    for number in range(rounds):
+        for name in list(folders)[::1 if number % 2 else -1]:
+            found = {"webui": in_webui(folders[name]), "command_line": on_command_line(folders[name])}
+            print(f"round {number + 1} of {rounds}", name, found, flush=True)
+            for part, one in found.items():
+                if one is not None:
+                    taken[name][part].append(one)
+    result = {"machine": record.machine(), "commit": record.commit(), "rounds": rounds, **{
+        part: {name: {"seconds": middle(taken[name][part], "seconds"), "modules": middle(taken[name][part], "modules")}
+               for name in folders} for part in ("webui", "command_line")}}
+    if not options.quick:
+        print("kept in", record.write("start", result))
+    print(json.dumps(result))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--before", type=Path, help="another checkout of SciArt")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="one round; nothing is kept")
+    return parser.parse_args()
+
+
+def middle(taken: list[dict], what: str) -> float | None:
+    return round(statistics.median(one[what] for one in taken), 4) if taken else None
+
+
+def in_webui(folder: Path) -> dict | None:
+    """In the start of a WebUI without a page and without a checkpoint."""
+    webui = webui_folder()
+    if not is_installed(webui):
+        return None
+    with HostServer(models=SCIART / "tests" / "kept", extensions={"sciart": folder}, env=ENV, webui=webui,
+                    args=("--skip-load-model-at-start",)) as server:
+        return imports(server.log())
+
+
+def on_command_line(folder: Path) -> dict:
+    done = subprocess.run([sys.executable, *COMMAND], cwd=folder, env={**os.environ, **ENV}, check=True,
+                          capture_output=True, text=True)
+    return imports(done.stderr)
+
+
+def imports(told: str) -> dict:
+    """Seconds of SciArt's modules with what they import first, and their number."""
+    found = list(outermost(told))
+    return {"seconds": sum(found) / 1e6, "modules": sum(is_ours(name) for *_, name in LINE.findall(told))}
+
+
+def outermost(told: str) -> Iterator[int]:
+    """Microseconds of the modules of ours that none of ours imports. A module is told after those that it imports."""
+    above: list[tuple[int, bool]] = []
+    for _, cumulative, indent, name in reversed(LINE.findall(told)):
+        while above and above[-1][0] >= len(indent):
+            above.pop()
+        if is_ours(name) and not any(ours for _, ours in above):
+            yield int(cumulative)
+        above.append((len(indent), is_ours(name)))
+
+
+def is_ours(name: str) -> bool:
+    return name.split(".")[0] == "sciart_ext"
+
+
+if __name__ == "__main__":
+    main()
