@@ -1,7 +1,7 @@
 """What users have kept of an earlier version is read as it was then: `tests/kept/`, which names the commit it is of.
 
-`own/` is a user's folder of presets and roles. kept.json: of each recipe as it was requested, how it was read, the gates
-of 20 steps, and the infotext of its picture; how the presets were resolved; the shipped styles.
+`own/` is a user's folder of presets and roles. kept.json: of each recipe as it was requested, how it was read, the
+gates of 20 steps, and the infotext of its picture; how the presets were resolved; the shipped styles.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Hosts: the only place that imports a host's `modules`. One group of modules per kind of host."""
+"""Hosts: what any must give (`protocols.py`), what is the same in every WebUI (`webui/`), and a folder for each."""
