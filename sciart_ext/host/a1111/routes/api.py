@@ -24,8 +24,8 @@ from ..model import lora_files
 from ..model.session import session
 from ..settings import OwnPresets
 from .geometry import compared
-from .influence import InfluenceRequest
-from .pipeline import PipelineRequest
+from .influence import InfluenceRequest, influence_of
+from .pipeline import PipelineRequest, pictures_of
 from .styles import add_styles
 
 PREFIX = "/sciart/v1"
@@ -151,7 +151,7 @@ def geometry(body: GeometryRequest) -> dict:
 def _influence_by(api: object) -> Callable:
     def influence(body: InfluenceRequest) -> dict:
         """What each LoRA of a recipe did to a picture: shares, curves, heatmaps, and a sentence for each."""
-        return influence.influence(api, body)
+        return influence_of(api, body)
 
     return influence
 
@@ -159,7 +159,7 @@ def _influence_by(api: object) -> Callable:
 def _pipeline_by(api: object) -> Callable:
     def pipeline(body: PipelineRequest) -> dict:
         """The pictures of a pipeline: txt2img with a pose and repaired faces, light img2img, an upscale."""
-        return pipeline.pipeline(api, body)
+        return pictures_of(api, body)
 
     return pipeline
 

@@ -71,7 +71,7 @@ class _Interrupted(Exception):
     """The host was told to stop."""
 
 
-def influence(api, body: InfluenceRequest) -> dict:
+def influence_of(api, body: InfluenceRequest) -> dict:
     """What each LoRA of a recipe did to a picture, as JSON data with PNGs; interrupted, how many of the pictures are
     made. `api`: the host's. Raises `SciArtError` for what cannot be asked."""
     told = explained(api, body)

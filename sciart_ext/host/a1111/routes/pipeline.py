@@ -49,7 +49,7 @@ class _Cancelled(Exception):
     """The host was told to stop."""
 
 
-def pipeline(api, body: PipelineRequest) -> dict:
+def pictures_of(api, body: PipelineRequest) -> dict:
     """The pictures of a pipeline's stages as JSON data; `api`: the host's. Raises `SciArtError`."""
     told = run_pipeline(api, api.app, body)
     return {"cancelled": told.cancelled, "notes": told.notes, "pipeline": dump_pipeline(told.pipeline),
