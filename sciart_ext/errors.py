@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+MOST_QUOTED = 200
+
 
 class SciArtError(ValueError):
     """A request that cannot be carried out. `field` is the path of what is wrong, e.g. `loras[1].weight`."""
@@ -13,6 +15,11 @@ class SciArtError(ValueError):
         super().__init__(f"{field}: {message}" if field else message)
         self.field = field
         self.message = message
+
+
+def quoted(text: str) -> str:
+    """What others have written, short enough for an error message."""
+    return text if len(text) <= MOST_QUOTED else f"{text[:MOST_QUOTED - 1]}…"
 
 
 class UnknownRowsError(RuntimeError):

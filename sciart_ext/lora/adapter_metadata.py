@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import math
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..errors import SciArtError
+from ..errors import SciArtError, quoted
+from .json_text import read_json
+from .pattern import Budget, Pattern, PatternError, is_plain
 
+MOST_BYTES = 2**20
+"""of `adapter_config.json`"""
+MOST_PATTERNS = 50
+"""keys that are more than names"""
+STEPS = 100_000
+"""of all patterns of a file together"""
+LARGEST_RANK = 10.0**9
+"""LyCORIS takes a rank that no layer has for a whole matrix"""
 _PARTS_OF_MODEL = (("unet.", "unet_"), ("text_encoder.", "te1_"), ("text_encoder_2.", "te2_"), ("", ""))
 
 
@@ -25,19 +33,19 @@ def apply_adapter_metadata(path: Path, metadata: Mapping[str, str], grouped: Map
     configuration without the part's name; PEFT itself keeps it in `adapter_config.json` beside
     `adapter_model.safetensors`.
     """
-    config = _configuration(path, metadata)
+    config, budget = _configuration(path, metadata), Budget(STEPS)
     for part, prefix in _PARTS_OF_MODEL:
         own = {key[len(part):]: value for key, value in config.items() if key.startswith(part)}
-        alphas, ranks = (_pattern(path, own, f"{name}_pattern", part) for name in ("alpha", "rank"))
+        alphas, ranks = (_Table(path, own, f"{name}_pattern", part, budget) for name in ("alpha", "rank"))
         # LoHa and LoKr call it alpha
         default = _number(path, own, "lora_alpha" if "lora_alpha" in own else "alpha", part)
-        if default is None and not alphas:
+        if default is None and not alphas.values:
             continue
         for layer, parts in grouped.items():
             if not layer.startswith(prefix) or {"alpha", "scale"} & parts.keys():
                 continue
-            alpha = _matching(alphas, modules[layer], default)
-            rank = _rank(parts) or _matching(ranks, modules[layer], _number(path, own, "r", part))
+            alpha = alphas.of(modules[layer], default)
+            rank = _rank(parts) or _sane_rank(path, ranks.of(modules[layer], _number(path, own, "r", part)), part)
             if alpha is not None and rank and (_rank(parts) or "lokr_w1" in parts):
                 parts["scale"] = torch.tensor(alpha / (rank**0.5 if own.get("use_rslora") else rank),
                                               dtype=torch.float64)
@@ -48,18 +56,26 @@ def _configuration(path: Path, metadata: Mapping[str, str]) -> dict:
     if "lora_adapter_metadata" in metadata:
         source, read = "lora_adapter_metadata", lambda: metadata["lora_adapter_metadata"]
     elif path.stem == "adapter_model" and beside.is_file():
-        source, read = beside.name, lambda: beside.read_text(encoding="utf-8")
+        source, read = beside.name, lambda: _text_of(path, beside)
     else:
         return {}
     try:
-        config = json.loads(read())
+        config = read_json(read())
     except OSError as error:
         raise SciArtError(path.name, f"{source} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError):
+    except ValueError:
         config = None
     if not isinstance(config, dict):
         raise SciArtError(path.name, f"{source} is not a JSON object")
     return config
+
+
+def _text_of(path: Path, beside: Path) -> str:
+    with beside.open("rb") as file:
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise SciArtError(path.name, f"{beside.name} has more than {MOST_BYTES} bytes")
+    return data.decode("utf-8-sig")
 
 
 def _number(path: Path, config: Mapping, field: str, part: str) -> float | None:
@@ -67,23 +83,58 @@ def _number(path: Path, config: Mapping, field: str, part: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise SciArtError(path.name, f"{part}{field} is {value!r}, not a number")
+        raise SciArtError(path.name, f"{part}{quoted(field)} is {quoted(repr(value))}, not a number")
     return float(value)
 
 
-def _pattern(path: Path, config: Mapping, field: str, part: str) -> dict[re.Pattern, float]:
-    """PEFT's own rule: the end of a module's dotted name matches the key."""
-    table = config.get(field) or {}
-    if not isinstance(table, dict):
-        raise SciArtError(path.name, f"{part}{field} is {table!r}, not a table of numbers")
-    try:
-        return {re.compile(rf"(.*\.)?({key})"): _number(path, table, key, f"{part}{field}: ") for key in table}
-    except re.error as error:
-        raise SciArtError(path.name, f"{part}{field} has a key that is no pattern: {error}") from None
+def _sane_rank(path: Path, rank: float | None, part: str) -> float | None:
+    if rank is not None and not 1 <= rank <= LARGEST_RANK:
+        raise SciArtError(path.name, f"{part}r is {rank!r}; accepted: at least 1")
+    return rank
 
 
-def _matching(patterns: Mapping[re.Pattern, float], module: str, default: float | None) -> float | None:
-    return next((value for pattern, value in patterns.items() if pattern.fullmatch(module)), default)
+class _Table:
+    """Numbers by the layers' names, `alpha_pattern` or `rank_pattern`, by PEFT's own rule: the first key counts that
+    matches the end of a module's dotted name."""
+
+    def __init__(self, path: Path, config: Mapping, field: str, part: str, budget: Budget):
+        table = config.get(field) or {}
+        self._path, self._field, self._budget = path, f"{part}{field}", budget
+        if not isinstance(table, dict):
+            raise SciArtError(path.name, f"{self._field} is {quoted(repr(table))}, not a table of numbers")
+        self.values = [_number(path, table, key, f"{self._field}: ") for key in table]
+        self._plain = {key: number for number, key in enumerate(table) if is_plain(key)}
+        others = [(number, key) for number, key in enumerate(table) if key not in self._plain]
+        if len(others) > MOST_PATTERNS:
+            raise SciArtError(path.name, f"{self._field} has {len(others)} patterns; at most {MOST_PATTERNS} are "
+                                         "accepted")
+        self._patterns = [(number, self._read(key)) for number, key in others]
+
+    def _read(self, key: str) -> Pattern:
+        try:
+            return Pattern(key)
+        except PatternError as error:
+            raise SciArtError(self._path.name, f"{self._field} has a key that is no pattern: {quoted(key)}: {error}"
+                              ) from None
+
+    def of(self, module: str, default: float | None) -> float | None:
+        first = min((self._plain[end] for end in _ends(module) if end in self._plain), default=len(self.values))
+        try:
+            for number, pattern in self._patterns:
+                if number < first and pattern.matches_end_of(module, self._budget):
+                    first = number
+                    break
+        except PatternError as error:
+            raise SciArtError(self._path.name, f"{self._field} {error}") from None
+        return self.values[first] if first < len(self.values) else default
+
+
+def _ends(module: str) -> Iterator[str]:
+    """A dotted name, and what follows each of its dots."""
+    yield module
+    while "." in module:
+        module = module.partition(".")[2]
+        yield module
 
 
 def _rank(parts: Mapping[str, Tensor]) -> int | None:

@@ -6,6 +6,7 @@ larger the rank, the longer it takes. What depends on the model's weight has no 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -28,14 +29,15 @@ def factors_rank(delta: Delta) -> int:
     """The rank of `exact_factors`."""
     if isinstance(delta, LowRank):
         return delta.rank
-    return delta.factored_rank or min(delta.shape[0], torch.Size(delta.shape[1:]).numel())
+    whole = min(delta.shape[0], math.prod(delta.shape[1:]))
+    return delta.factored_rank if 0 < delta.factored_rank <= whole else whole
 
 
 def exact_factors(delta: Delta) -> LowRank:
     """up and down whose product is the delta."""
     if isinstance(delta, LowRank):
         return delta
-    if delta.factored_rank:
+    if 0 < delta.factored_rank <= min(delta.shape[0], math.prod(delta.shape[1:])):
         return _shaped(delta.factored(), delta.shape)
     dense = delta.of(torch.empty(delta.shape)).flatten(1)
     out, inputs = dense.shape

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from ..errors import SciArtError
+from ..errors import SciArtError, quoted
+from ..memory import is_out_of_memory
 from .adapter_metadata import apply_adapter_metadata
 from .base_model import guess_base
 from .foreign import name_foreign
 from .kinds import BIAS, Delta, kind_of, read_layer
 from .names import Key, layer_name, parse_key, split_key
-from .reading import DTYPES, read_header, read_tensors
+from .reading import DTYPES, fingerprint, read_header, read_numbers, read_tensors
 
 KNOWN = "LoRA, LoCon, LoHa, LoKr, DoRA, IA3, OFT, BOFT, GLoRA, full and norm differences"
 _EMBEDDING = "bundle_emb."
+SMALL = 4 * 2**20
 
 
 @dataclass(frozen=True)
@@ -57,26 +60,46 @@ class LoraFile:
 def load_lora(path: Path, name: str | None = None) -> LoraFile:
     """Reads a LoRA file from kohya, LyCORIS, diffusers or PEFT. Raises `SciArtError` for what is none."""
     path = Path(path)
-    return _assemble(path, name, *read_tensors(path))
+    with _refusing(path):
+        return _assemble(path, name, *read_tensors(path))
 
 
 def inspect_lora(path: Path, name: str | None = None) -> dict:
-    """The report of a file; of a safetensors file only the header is read, so that long lists are quick."""
+    """The report of a file, as `outline_lora` reads it. Raises `SciArtError` as `load_lora` does."""
     return outline_lora(path, name).report()
 
 
 def outline_lora(path: Path, name: str | None = None) -> LoraFile:
-    """A file's layers and their shapes; those of a safetensors file, of which only the header is read, have no data."""
+    """A file's layers and their shapes.
+
+    Of a safetensors file of more than `SMALL` bytes only the header and the single numbers are read, so that long lists
+    are quick: its layers have no data, and NaN in a matrix is found when it is loaded.
+    """
     path = Path(path)
-    if path.suffix.lower() != ".safetensors":
+    if path.suffix.lower() != ".safetensors" or fingerprint(path)[-1] <= SMALL:
         return load_lora(path, name)
-    header = read_header(path)
-    metadata = header.pop("__metadata__", {})
-    shapes = {key: tuple(entry["shape"]) for key, entry in header.items()}
-    # Numbers (alpha) do not matter to the report: zero stands for them, and matrices have no data at all.
-    tensors = {key: torch.zeros(shape) if shape in ((), (1,)) else
-               torch.empty(shape, device="meta", dtype=DTYPES[header[key]["dtype"]]) for key, shape in shapes.items()}
-    return _assemble(path, name, tensors, metadata)
+    with _refusing(path):
+        header = read_header(path)
+        metadata = header.pop("__metadata__", {})
+        numbers = read_numbers(path, header)
+        tensors = {key: numbers[key] if key in numbers else
+                   torch.empty(entry["shape"], device="meta", dtype=DTYPES[entry["dtype"]])
+                   for key, entry in header.items()}
+        return _assemble(path, name, tensors, metadata)
+
+
+@contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    """Where the reading of a file ends: in what it holds, or in a `SciArtError`."""
+    try:
+        yield
+    except SciArtError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        reason = quoted(str(error).partition("\n")[0])
+        raise SciArtError(path.name, f"cannot be read: {type(error).__name__} {reason}") from error
 
 
 def _assemble(path: Path, name: str | None, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> LoraFile:

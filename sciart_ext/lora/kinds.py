@@ -6,19 +6,22 @@ that mixes kinds, lacks a part or has one too many is refused.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
-import torch
 from torch import Tensor
 
 from ..errors import SciArtError
 from .dense import BiasDifference, Dense, Difference, Hadamard, Kronecker, NormDifference
-from .low_rank import LowRank
+from .low_rank import LowRank, Tucker
 from .relative import Butterfly, Decomposed, Generalized, Rotation, Scaling
 
 __all__ = ["BIAS", "MAX_RANK", "Delta", "LowRank", "kind_of", "read_layer"]
 
 MAX_RANK = 4096
+MAX_ENTRIES = 2**27
+"""of a layer's delta; the largest layer of SDXL has 29,491,200"""
+MAX_SCALE = 1e6
 BIAS = ".bias"
 """what the name of a bias ends with, after that of its layer"""
 Delta = LowRank | Dense
@@ -35,6 +38,8 @@ def read_layer(file: str, layer: str, parts: Mapping[str, Tensor]) -> dict[str, 
         if name in parts:
             deltas[""] = _decomposed(given, name, deltas.get(""))
     given.check_all_taken()
+    for delta in deltas.values():
+        given.check_size(delta.shape)
     return deltas
 
 
@@ -86,16 +91,29 @@ class Parts:
             return None
         if tensor.numel() != 1:
             raise self.error(f"{name} has shape {tuple(tensor.shape)}; accepted: one number")
-        return float(tensor)
+        value = float(tensor)
+        if not math.isfinite(value):
+            raise self.error(f"{name} is {value}")
+        return value
 
     def scale(self, rank: int | None) -> float:
         """alpha / rank, 1 without alpha or rank; or the file's own `.scale`."""
+        self.check_rank(rank)
+        scale, alpha = self.number("scale"), self.number("alpha")
+        if scale is None:
+            scale = alpha / rank if alpha is not None and rank else 1.0
+        if abs(scale) > MAX_SCALE:
+            raise self.error(f"scale {scale:g}; at most {MAX_SCALE:g} is accepted")
+        return scale
+
+    def check_rank(self, rank: int | None) -> None:
         if rank is not None and rank > MAX_RANK:
             raise self.error(f"rank {rank}; at most {MAX_RANK} is accepted")
-        scale, alpha = self.number("scale"), self.number("alpha")
-        if scale is not None:
-            return scale
-        return alpha / rank if alpha is not None and rank else 1.0
+
+    def check_size(self, shape: tuple[int, ...]) -> None:
+        """Refuses a delta, or what is made on the way to one, that is larger than any layer."""
+        if math.prod(shape) > MAX_ENTRIES:
+            raise self.error(f"has shape {tuple(shape)}, larger than any layer", colon=False)
 
     def check_same(self, *sizes: tuple[str, int]) -> None:
         """Refuses sizes, each told with its name, that are not all the same."""
@@ -113,7 +131,7 @@ class Parts:
 
 
 def _low_rank(parts: Parts) -> dict[str, Delta | None]:
-    """LoRA and LoCon; a Tucker core (`lora_mid`, rank × rank × kernel) is folded into down, which changes nothing."""
+    """LoRA and LoCon, perhaps with a Tucker core (`lora_mid`, rank × rank × kernel)."""
     down, up, mid = parts.take("down"), parts.take("up"), parts.may_take("mid", (4,))
     rank = down.shape[0]
     if mid is None:
@@ -127,9 +145,11 @@ def _low_rank(parts: Parts) -> dict[str, Delta | None]:
     if mid is not None:
         if down.dim() == 4 and down.shape[2:] != (1, 1):
             raise parts.error(f"down has shape {tuple(down.shape)}; before mid its kernel must be 1 × 1")
-        down = torch.einsum("nmkl, mj -> njkl", mid.float(), down.flatten(1).float())
+        parts.check_same(("mid takes rank", mid.shape[1]), ("and gives", mid.shape[0]))
+        parts.check_size((rank, down.shape[1], *mid.shape[2:]))
+    delta = LowRank(down, up, scale) if mid is None else Tucker(down, mid, up, scale)
     bias = parts.may_take("up_bias", (1,))
-    return {"": LowRank(down, up, scale), BIAS: None if bias is None else BiasDifference(scale * bias.float())}
+    return {"": delta, BIAS: None if bias is None else BiasDifference(scale * bias.float())}
 
 
 def _hadamard(parts: Parts) -> dict[str, Delta | None]:
@@ -140,10 +160,11 @@ def _hadamard(parts: Parts) -> dict[str, Delta | None]:
         parts.check_same((f"hada_w{number}_a has rank", inner[0]), (f"hada_w{number}_b has rank", inner[1]))
         if core is not None:
             parts.check_same((f"hada_t{number} has rank", core.shape[1]), (f"hada_w{number}_b has rank", b.shape[0]))
+    parts.check_rank(w2b.shape[0])
     delta = Hadamard(w1a, w1b, w2a, w2b, *cores, parts.scale(w1b.shape[0]))
     sizes = [Hadamard(*half, *half, core, core, 1.0).shape for *half, core in
              ((w1a, w1b, cores[0]), (w2a, w2b, cores[1]))]
-    if sizes[0][0] != sizes[1][0] or torch.Size(sizes[0][1:]).numel() != torch.Size(sizes[1][1:]).numel():
+    if sizes[0][0] != sizes[1][0] or math.prod(sizes[0][1:]) != math.prod(sizes[1][1:]):
         raise parts.error(f"the halves have shapes {sizes[0]} and {sizes[1]}")
     return {"": delta}
 
@@ -164,6 +185,7 @@ def _kronecker(parts: Parts) -> dict[str, Delta | None]:
         parts.check_same(("lokr_t2 has rank", t2.shape[0]), ("lokr_w2_a has rank", w2a.shape[0]))
         parts.check_same(("lokr_t2 has rank", t2.shape[1]), ("lokr_w2_b has rank", w2b.shape[0]))
     rank = next((half.shape[0] for half in (w2b, w1b) if half is not None), None)
+    parts.check_rank(None if w1b is None else w1b.shape[0])
     return {"": Kronecker(w1, w1a, w1b, w2, w2a, w2b, t2, parts.scale(rank))}
 
 

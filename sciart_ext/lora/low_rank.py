@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -47,3 +48,43 @@ class LowRank(NamedTuple):
 
     def factored(self) -> LowRank:
         return self
+
+
+class Tucker(LowRank):
+    """A LoCon with a core between its factors, which is folded into down: that changes nothing (LyCORIS, arXiv
+    2309.14859, section 3.2).
+
+    inner: (rank, in) or (rank, in, 1, 1); core: (rank, rank, kh, kw). What they fold to is up to kh·kw times as large
+    as inner; it is made when it is first needed, for a layer that it fits.
+    """
+
+    inner: torch.Tensor
+    core: torch.Tensor
+
+    def __new__(cls, inner: torch.Tensor, core: torch.Tensor, up: torch.Tensor, scale: float) -> Tucker:
+        made = super().__new__(cls, inner, up, scale)
+        made.inner, made.core = inner, core
+        return made
+
+    @functools.cached_property
+    def down(self) -> torch.Tensor:
+        return torch.einsum("nmkl, mj -> njkl", self.core.float(), self.inner.flatten(1).float())
+
+    @property
+    def rank(self) -> int:
+        return self.core.shape[0]
+
+    @property
+    def kind(self) -> str:
+        return "LoCon" if tuple(self.core.shape[2:]) != (1, 1) else "LoRA"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.up.shape[0], self.inner.shape[1], *self.core.shape[2:])
+
+    @property
+    def tensors(self) -> list[torch.Tensor]:
+        return [self.inner, self.core, self.up]
+
+    def each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> LowRank:
+        return Tucker(change(self.inner), change(self.core), change(self.up), self.scale)

@@ -63,6 +63,7 @@ def split_key(key: str) -> tuple[str, str] | None:
     return None
 
 
+@lru_cache(_KEPT)
 def layer_name(stem: str) -> str | None:
     """The canonical name of a layer as kohya, diffusers or PEFT write it; None where the model part is unknown."""
     for prefix, target in _PREFIXES:

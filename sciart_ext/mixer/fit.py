@@ -85,16 +85,16 @@ def shape_factors(delta: LowRank, target: Target) -> Factors | None:
         return None
     out, inputs = _matrix_shape(target)
     kernel = module.kernel_size if isinstance(module, nn.Conv2d) else (1, 1)
-    down, up = delta.down, delta.up.reshape(delta.up.shape[0], -1)
-    if down.dim() == 2:
-        down = down[:, :, None, None]
-    if tuple(down.shape[2:]) != tuple(kernel) or up.shape[0] != out or getattr(module, "groups", 1) != 1:
+    given, reached, *own_kernel = delta.shape
+    if tuple(own_kernel or (1, 1)) != tuple(kernel) or given != out or getattr(module, "groups", 1) != 1:
         return None
     channels = inputs // (kernel[0] * kernel[1])
-    if channels in WIDER_INPUTS and down.shape[1] == LATENT and isinstance(module, nn.Conv2d):
-        down = torch.nn.functional.pad(down, (0, 0, 0, 0, 0, channels - LATENT))
-    if down.shape[1] != channels:
+    wider = channels in WIDER_INPUTS and reached == LATENT and isinstance(module, nn.Conv2d)
+    if reached != channels and not wider:
         return None
+    down, up = delta.down, delta.up.reshape(given, -1)
+    if wider:
+        down = torch.nn.functional.pad(down, (0, 0, 0, 0, 0, channels - LATENT))
     return Factors(down.reshape(down.shape[0], -1), up, delta.scale)
 
 

@@ -634,20 +634,32 @@ def test_a_second_text_encoder_tells_of_sdxl(path):
     assert read(path, pair("lora_te2_text_model_encoder_layers_0_mlp_fc1")).base == "SDXL"
 
 
-def test_the_list_of_files_reads_no_tensor(attention, path, monkeypatch):
+def test_the_list_of_files_reads_no_matrix_of_a_large_file(attention, path, monkeypatch):
     save(path, kohya(attention, alpha=1))
     expected = load_lora(path).report()
 
     def refuse(*args, **kwargs):
         raise AssertionError("tensor data was read")
 
-    monkeypatch.setattr("sciart_ext.lora.reading._next_tensor", refuse)
+    monkeypatch.setattr(file_module, "SMALL", path.stat().st_size - 1)
     monkeypatch.setattr(file_module, "read_tensors", refuse)
-    header = int.from_bytes(path.read_bytes()[:8], "little") + 8
-    with path.open("r+b") as file:  # the data is rubbish now, and nobody looks
-        file.seek(header)
-        file.write(b"\xff" * (path.stat().st_size - header))
+    data = path.read_bytes()
+    start = int.from_bytes(data[:8], "little") + 8
+    with path.open("r+b") as file:  # the matrices are rubbish now, and nobody looks
+        for entry in json.loads(data[8:start]).values():
+            first, last = entry["data_offsets"]
+            if entry["shape"]:
+                file.seek(start + first)
+                file.write(b"\xff" * (last - first))
     assert inspect_lora(path) == expected
+
+
+def test_a_small_file_is_listed_as_it_is_loaded(path):
+    save(path, pair())
+    data = path.read_bytes()
+    path.write_bytes(data[:-4] + b"\xff" * 4)  # NaN
+    with pytest.raises(SciArtError, match="NaN"):
+        inspect_lora(path)
 
 
 def test_the_name_of_a_lora_is_the_files_unless_given(path):
