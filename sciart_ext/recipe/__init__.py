@@ -1,18 +1,39 @@
-"""The recipe: what it can say, read and checked, and compiled for a number of steps. Data in, data out, no torch."""
+"""The recipe: what it can say, read and checked, and compiled for a number of steps. Data in, data out, no torch.
 
-from .plan import Pair, PassPlan, Plan, Row, compile_plan
-from .recipe import (
-    COMPOSES,
-    INFOTEXT_KEY,
-    NOTES_KEY,
-    VERSION_KEY,
-    LoraEntry,
-    Recipe,
-    dump_recipe,
-    is_off,
-    parse_recipe,
-    recipe_to_text,
-)
+Its names are looked up when they are asked for: who needs only the pure parts, as the mixer does, needs no pydantic.
+"""
 
-__all__ = ["Recipe", "LoraEntry", "parse_recipe", "dump_recipe", "recipe_to_text", "is_off", "COMPOSES", "INFOTEXT_KEY",
-           "NOTES_KEY", "VERSION_KEY", "Plan", "PassPlan", "Row", "Pair", "compile_plan"]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .plan import Pair, PassPlan, Plan, Row, compile_plan
+    from .recipe import (
+        COMPOSES,
+        INFOTEXT_KEY,
+        NOTES_KEY,
+        VERSION_KEY,
+        LoraEntry,
+        Recipe,
+        dump_recipe,
+        is_off,
+        parse_recipe,
+        recipe_to_text,
+    )
+
+_HOMES = {
+    ".recipe": ("Recipe", "LoraEntry", "parse_recipe", "dump_recipe", "recipe_to_text", "is_off", "COMPOSES",
+                "INFOTEXT_KEY", "NOTES_KEY", "VERSION_KEY"),
+    ".plan": ("Plan", "PassPlan", "Row", "Pair", "compile_plan"),
+}
+__all__ = ["COMPOSES", "INFOTEXT_KEY", "NOTES_KEY", "VERSION_KEY", "LoraEntry", "Pair", "PassPlan", "Plan", "Recipe",
+           "Row", "compile_plan", "dump_recipe", "is_off", "parse_recipe", "recipe_to_text"]
+
+
+def __getattr__(name: str) -> object:
+    home = next((home for home, names in _HOMES.items() if name in names), None)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(home, __name__), name)
