@@ -20,7 +20,8 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 38
 LEGEND_LINE, LEGEND_NAME = 19, 34
 GRID_ROW = 22
 
-_NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_NOT_XML = "[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+"""compiled when it is first needed: that takes as long as importing all the rest"""
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ def shortened(name: str) -> str:
 
 def without_controls(words: str) -> str:
     """What XML forbids is replaced."""
-    return _NOT_XML.sub("\ufffd", words)
+    return re.sub(_NOT_XML, "\ufffd", words)
 
 
 def clean(words: str) -> str:
