@@ -25,6 +25,7 @@ MAX_TENSORS = 50_000
 MAX_DIMENSIONS = 8
 MAX_KEY = 512
 """characters of a tensor's name"""
+ARCHIVE = b"PK\x03\x04"
 TOGETHER = 2**12
 """entries of a tensor, and tensors, that are looked at in one go"""
 LONG_HEADER, MOST_COMMAS = 2**18, 8 * MAX_TENSORS
@@ -198,9 +199,12 @@ def read_numbers(path: Path, header: Mapping[str, dict]) -> dict[str, torch.Tens
 
 
 def _read_pickle(path: Path) -> dict[str, torch.Tensor]:
-    """Read twice: first without data, so that nothing is made that the file does not have."""
+    """An archive is read twice: first without data, so that nothing is made that the file does not have. In the format
+    before, torch 2.1 cannot do without; there memory is only written to as far as the file reaches."""
     _check_zip(path)
-    for device in ("meta", "cpu"):
+    with _opened(path) as file:
+        is_archive = file.read(len(ARCHIVE)) == ARCHIVE
+    for device in ("meta", "cpu") if is_archive else ("cpu",):
         tensors = _unpickled(path, device)
         if len(tensors) > MAX_TENSORS:
             raise SciArtError(path.name, f"{len(tensors)} tensors; at most {MAX_TENSORS} are accepted")
@@ -250,17 +254,18 @@ def _unpickled(path: Path, device: str) -> dict[str, torch.Tensor]:
             data = torch.load(_Counted(file.raw), map_location=device, weights_only=True)
     except SciArtError:
         raise
-    except pickle.UnpicklingError as error:
-        reason = quoted(str(error).partition("\n")[0])
-        raise SciArtError(path.name, f"refused: it holds more than tensors, which could run code ({reason})") from None
     except Exception as error:  # of a damaged file the unpickler raises whatever it stumbles over
         if is_out_of_memory(error):
             raise
-        reason = quoted((str(error) or type(error).__name__).partition("\n")[0])
-        odd = next((kind for kind in ("quantized", "nested") if f"_{kind}" in reason), None)  # no such without data
-        if odd:
-            raise SciArtError(path.name, f"holds {odd} tensors; accepted: {', '.join(sorted(DTYPES))}") from None
-        raise SciArtError(path.name, f"damaged: {reason}") from None
+        cause = error.__context__ or error if isinstance(error, pickle.UnpicklingError) else error
+        reason = quoted((str(cause) or type(cause).__name__).partition("\n")[0])
+        if device == "meta" and "meta" in reason.lower():  # only plain tensors can be without data
+            what = "holds what is not a plain tensor, but sparse, quantized or nested"
+        elif isinstance(error, pickle.UnpicklingError):
+            what = f"refused: it holds more than tensors, which could run code ({reason})"
+        else:
+            what = f"damaged: {reason}"
+        raise SciArtError(path.name, what) from None
     if isinstance(data, dict) and isinstance(data.get("state_dict"), dict):
         data = data["state_dict"]
     if not isinstance(data, dict) or not all(isinstance(key, str) and len(key) <= MAX_KEY for key in data):
