@@ -34,8 +34,9 @@ def main() -> None:
     folders = {"now": SCIART, **({"before": options.before.resolve()} if options.before else {})}
     rounds = 1 if options.quick else options.rounds
     for folder in folders.values():  # compiles what has not been
-        in_webui(folder), on_command_line(folder)
-    taken = {name: {"webui": [], "command_line": []} for name in folders}
+        in_webui(folder)
+        on_command_line(folder)
+    taken = {name: {"webui": [], "command_line": []} for name in ("now", "before")}
     for number in range(rounds):
         for name in list(folders)[::1 if number % 2 else -1]:
             found = {"webui": in_webui(folders[name]), "command_line": on_command_line(folders[name])}
@@ -45,7 +46,7 @@ def main() -> None:
                     taken[name][part].append(one)
     result = {"machine": record.machine(), "commit": record.commit(), "rounds": rounds, **{
         part: {name: {"seconds": middle(taken[name][part], "seconds"), "modules": middle(taken[name][part], "modules")}
-               for name in folders} for part in ("webui", "command_line")}}
+               for name in taken} for part in ("webui", "command_line")}}
     if not options.quick:
         print("kept in", record.write("start", result))
     print(json.dumps(result))

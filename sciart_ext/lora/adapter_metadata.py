@@ -11,14 +11,15 @@ from torch import Tensor
 
 from ..errors import SciArtError, quoted
 from .json_text import read_json
-from .pattern import Budget, Pattern, PatternError, is_plain
+from .pattern import Budget, Pattern
+from .pattern_notation import PatternError, is_plain
 
 MOST_BYTES = 2**20
 """of `adapter_config.json`"""
 MOST_PATTERNS = 50
 """keys that are more than names"""
-STEPS = 100_000
-"""of all patterns of a file together"""
+STEPS = 1_000_000
+"""of all patterns of a file together (`Budget`)"""
 LARGEST_RANK = 10.0**9
 """LyCORIS takes a rank that no layer has for a whole matrix"""
 _PARTS_OF_MODEL = (("unet.", "unet_"), ("text_encoder.", "te1_"), ("text_encoder_2.", "te2_"), ("", ""))

@@ -17,7 +17,9 @@ from .base_model import guess_base
 from .foreign import name_foreign
 from .kinds import BIAS, Delta, kind_of, read_layer
 from .names import Key, layer_name, parse_key, split_key
-from .reading import DTYPES, fingerprint, read_header, read_numbers, read_tensors
+from .opened import fingerprint
+from .reading import SAFETENSORS, read_tensors
+from .safetensors_file import read_safetensors
 
 KNOWN = "LoRA, LoCon, LoHa, LoKr, DoRA, IA3, OFT, BOFT, GLoRA, full and norm differences"
 _EMBEDDING = "bundle_emb."
@@ -76,16 +78,10 @@ def outline_lora(path: Path, name: str | None = None) -> LoraFile:
     are quick: its layers have no data, and NaN in a matrix is found when it is loaded.
     """
     path = Path(path)
-    if path.suffix.lower() != ".safetensors" or fingerprint(path)[-1] <= SMALL:
+    if path.suffix.lower() != SAFETENSORS or fingerprint(path)[-1] <= SMALL:
         return load_lora(path, name)
     with _refusing(path):
-        header = read_header(path)
-        metadata = header.pop("__metadata__", {})
-        numbers = read_numbers(path, header)
-        tensors = {key: numbers[key] if key in numbers else
-                   torch.empty(entry["shape"], device="meta", dtype=DTYPES[entry["dtype"]])
-                   for key, entry in header.items()}
-        return _assemble(path, name, tensors, metadata)
+        return _assemble(path, name, *read_safetensors(path, outline=True))
 
 
 @contextmanager
@@ -112,14 +108,14 @@ def _assemble(path: Path, name: str | None, tensors: dict[str, torch.Tensor], me
         if parsed is None:
             unknown.append(key)
         elif parsed.part in grouped.setdefault(parsed.layer, {}):
-            raise SciArtError(path.name, f"{key}: {parsed.layer} occurs twice under different names")
+            raise SciArtError(path.name, f"{quoted(key)}: {quoted(parsed.layer)} occurs twice under different names")
         else:
             grouped[parsed.layer][parsed.part] = tensor
             modules[parsed.layer] = (split_key(key) or (key,))[0]
     if unknown:
         kind = name_foreign(unknown)
         known = f"supported are {KNOWN}"
-        what = f"{kind} is not supported; {known}" if kind else f"unknown key {unknown[0]!r}; {known}"
+        what = f"{kind} is not supported; {known}" if kind else f"unknown key {quoted(repr(unknown[0]))}; {known}"
         raise SciArtError(path.name, what + (f" ({len(unknown)} such keys)" if len(unknown) > 1 else ""))
     if not grouped:
         raise SciArtError(path.name, "holds embeddings alone; put it among the embeddings")
@@ -136,7 +132,7 @@ def _take_embeddings(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, 
         word, _, part = key[len(_EMBEDDING):].partition(".")
         vectors = tensors.pop(key)
         if not word or not part or vectors.dim() != 2 or 0 in vectors.shape:
-            raise SciArtError(path.name, f"{key} has shape {tuple(vectors.shape)}; a bundled embedding is "
+            raise SciArtError(path.name, f"{quoted(key)} has shape {tuple(vectors.shape)}; a bundled embedding is "
                                          "bundle_emb.WORD.PART with two dimensions")
         found.setdefault(word, {})[part] = vectors
     for word, parts in found.items():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import SciArtError
 from ..lora.file import outline_lora
-from ..lora.reading import fingerprint
+from ..lora.opened import fingerprint
 from .fit import check_fit
 from .targets import Target
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -19,7 +21,7 @@ class MergedAlone:
         self._made_for: tuple | None = None
         self._made_from: Snapshot | None = None
 
-    def stale(self, gates: Gates) -> list[Slot]:
+    def stale(self, gates: Gates) -> Sequence[Slot]:
         """The slot, where its merged weight is that of other gates, or of values that the host's parameter had before.
         """
         own = tuple(gates.uniform[k] for k in self.loras)

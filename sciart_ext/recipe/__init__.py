@@ -23,17 +23,12 @@ if TYPE_CHECKING:
         recipe_to_text,
     )
 
-_HOMES = {
-    ".recipe": ("Recipe", "LoraEntry", "parse_recipe", "dump_recipe", "recipe_to_text", "is_off", "COMPOSES",
-                "INFOTEXT_KEY", "NOTES_KEY", "VERSION_KEY"),
-    ".plan": ("Plan", "PassPlan", "Row", "Pair", "compile_plan"),
-}
+_OF_PLAN = ("Pair", "PassPlan", "Plan", "Row", "compile_plan")
 __all__ = ["COMPOSES", "INFOTEXT_KEY", "NOTES_KEY", "VERSION_KEY", "LoraEntry", "Pair", "PassPlan", "Plan", "Recipe",
            "Row", "compile_plan", "dump_recipe", "is_off", "parse_recipe", "recipe_to_text"]
 
 
 def __getattr__(name: str) -> object:
-    home = next((home for home, names in _HOMES.items() if name in names), None)
-    if home is None:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(home, __name__), name)
+    return getattr(import_module(".plan" if name in _OF_PLAN else ".recipe", __name__), name)

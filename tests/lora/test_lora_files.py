@@ -28,9 +28,10 @@ from lora_files import (
 
 from sciart_ext.errors import SciArtError
 from sciart_ext.lora import file as file_module
-from sciart_ext.lora import reading
+from sciart_ext.lora import safetensors_file
 from sciart_ext.lora.file import inspect_lora, load_lora
-from sciart_ext.lora.reading import MAX_HEADER_BYTES
+from sciart_ext.lora.opened import fingerprint
+from sciart_ext.lora.safetensors_file import MAX_HEADER_BYTES
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
@@ -250,20 +251,20 @@ def test_the_list_of_files_says_the_same_of_a_wrong_file(tmp_path, suffix, make,
 
 
 def test_a_file_that_is_cut_short_while_it_is_read_is_refused(path, monkeypatch):
-    header_of = reading._header_of
+    header_of = safetensors_file._header_of
 
     def cut_short(file, of):
         header = header_of(file, of)
         os.truncate(of, of.stat().st_size - 20)
         return header
 
-    monkeypatch.setattr(reading, "_header_of", cut_short)
+    monkeypatch.setattr(safetensors_file, "_header_of", cut_short)
     save(path, _matrix(STEM, (64, 600), (800, 64)))
     with pytest.raises(SciArtError, match=r"^good\.safetensors: damaged: it was cut short while it was read$"):
         load_lora(path)
 
 
-@pytest.mark.parametrize("read", [load_lora, inspect_lora, reading.fingerprint])
+@pytest.mark.parametrize("read", [load_lora, inspect_lora, fingerprint])
 @pytest.mark.parametrize(("error", "message"), [
     (FileNotFoundError(2, "No such file or directory"), "no such file"),
     (PermissionError(13, "Permission denied"), "cannot be read: Permission denied"),
@@ -283,7 +284,7 @@ def test_a_file_that_goes_or_is_locked_as_it_is_read_is_named(path, monkeypatch,
 
 def test_a_file_that_does_not_fit_in_memory_is_refused(path, monkeypatch):
     raw_safetensors(path, {DOWN: {"dtype": "F32", "shape": [2**29, 2**24], "data_offsets": [0, 2**55]}})
-    monkeypatch.setattr(reading, "_check_entries", lambda *given: None)  # as if so large a file were there
+    monkeypatch.setattr(safetensors_file, "_check_entries", lambda *given: None)  # as if so large a file were there
     with pytest.raises(SciArtError, match=r"^good\.safetensors: does not fit in main memory; accepted: a smaller"):
         load_lora(path)
 

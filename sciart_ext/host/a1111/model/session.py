@@ -12,7 +12,7 @@ from torch import nn
 
 from ....errors import SciArtError
 from ....lora.file import LoraFile, inspect_lora, load_lora
-from ....lora.reading import fingerprint
+from ....lora.opened import fingerprint
 from ....mixer.mixture import Mixture, bind
 from ....recipe import Recipe
 from ..settings import merges_ahead, stays_on_gpu

@@ -14,7 +14,7 @@ from ....compose.unread import unread
 from ....errors import SciArtError
 from ....guidance.guide import Guide
 from ....guidance.sheet import Seen, subject_sheet
-from ....lora.reading import fingerprint
+from ....lora.opened import fingerprint
 from ....mixer.mixture import Mixture
 from ....presets import resolve
 from ....recipe import (
