@@ -20,8 +20,9 @@ from ....pipeline.stages import Made, Progress
 from ....ui.pipeline_tab import PipelineActions
 from ....ui.tab import TabActions, build_tab
 from ..model import lora_files
-from ..routes import influence, pipeline
 from ..routes.geometry import compared
+from ..routes.influence import InfluenceRequest, explained
+from ..routes.pipeline import PipelineRequest, run_pipeline
 from ..routes.styles import add_styles
 from ..settings import OwnPresets, help_address
 
@@ -69,12 +70,12 @@ def _last_picture() -> str:
 
 def _influence(request: dict, stop: Callable[[], bool]) -> Report | Unfinished:
     with _refusals():
-        return influence.explained(_api(), influence.InfluenceRequest(**request), stop)
+        return explained(_api(), InfluenceRequest(**request), stop)
 
 
 def _pipeline(request: dict, running: Progress) -> Made:
     with _refusals():
-        return pipeline.run_pipeline(_api(), shared.demo.app, pipeline.PipelineRequest(**request), running)
+        return run_pipeline(_api(), shared.demo.app, PipelineRequest(**request), running)
 
 
 def _api():
