@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 
 MOST_QUOTED = 200
@@ -12,14 +13,37 @@ class SciArtError(ValueError):
     """A request that cannot be carried out. `field` is the path of what is wrong, e.g. `loras[1].weight`."""
 
     def __init__(self, field: str, message: str):
-        super().__init__(f"{field}: {message}" if field else message)
-        self.field = field
-        self.message = message
+        self.field = _writable(quoted(field))
+        self.message = _writable(message)
+        super().__init__(f"{self.field}: {self.message}" if field else self.message)
 
 
 def quoted(text: str) -> str:
     """What others have written, short enough for an error message."""
     return text if len(text) <= MOST_QUOTED else f"{text[:MOST_QUOTED - 1]}…"
+
+
+def shown(value: object) -> str:
+    """A value as Python writes it, short enough for an error message."""
+    return quoted(_short.repr(value))
+
+
+def _writable(text: str) -> str:
+    """Without halves of characters, which no file and no answer can hold."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+class _Short(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = MOST_QUOTED
+
+    def repr_int(self, value: int, level: int) -> str:
+        # Python refuses to write numbers of some thousand digits
+        return repr(value) if abs(value) < 10**60 else "a number of more than 60 digits"
+
+
+_short = _Short()
 
 
 class UnknownRowsError(RuntimeError):
@@ -28,7 +52,7 @@ class UnknownRowsError(RuntimeError):
 
 def did_you_mean(word: str, known: Iterable[str], limit: int = 12) -> str:
     """The tail of an error message about an unknown word: the nearest known one, then what is accepted."""
-    known = sorted(set(known))
+    word, known = quoted(word), sorted(set(known))
     near = difflib.get_close_matches(word, known, n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
     if not known:

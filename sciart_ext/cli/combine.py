@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..errors import SciArtError
+from ..errors import SciArtError, shown
 from ..recipe import parse_recipe
 from ..recipe.combining import METHODS
 from ..world import MODEL
@@ -57,7 +57,7 @@ def _combine(args: argparse.Namespace) -> None:
         field = {"combine": "method"}.get(error.field, error.field.removeprefix("combining."))
         raise SciArtError(field, error.message) from None
     if args.precision not in PRECISIONS:
-        raise SciArtError("precision", f"{args.precision!r} is not known; accepted: {', '.join(PRECISIONS)}")
+        raise SciArtError("precision", f"{shown(args.precision)} is not known; accepted: {', '.join(PRECISIONS)}")
     paths = [find_lora(lora.name, args.lora_dir) for lora in recipe.loras]
     check_target(args.out, paths)
     loras = [load_lora(path, path.stem) for path in paths]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import standalone
-from ..errors import SciArtError
+from ..errors import SciArtError, shown
 from ..presets import PresetStore
 from ..recipe import compile_plan
 from ..recipe.schedule import MAX_WEIGHT, check_number
@@ -200,7 +200,7 @@ def _number(text: str) -> float:
     try:
         number = float(text)
     except ValueError:
-        raise SciArtError("weights", f"expected numbers such as 0.65,0.55, got {text!r}") from None
+        raise SciArtError("weights", f"expected numbers such as 0.65,0.55, got {shown(text)}") from None
     return check_number(number, "weights", -MAX_WEIGHT, MAX_WEIGHT)
 
 

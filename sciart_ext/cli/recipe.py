@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from ..errors import SciArtError
+from ..errors import SciArtError, shown
 from ..presets import PresetStore, resolve
 from ..recipe import Recipe, parse_recipe
 from ..recipe.schedule import check_points
@@ -78,7 +78,7 @@ def resolved_recipe(data: dict, store: PresetStore) -> Recipe:
         if not error.message.endswith("NAME}"):
             raise
         role = error.message.split("'")[1]
-        raise SciArtError(error.field, f"{role!r} is not bound to a LoRA; give --role {role}=NAME") from None
+        raise SciArtError(error.field, f"{shown(role)} is not bound to a LoRA; give --role {role}=NAME") from None
 
 
 def self_bound(data: dict, store: PresetStore) -> dict:
@@ -96,5 +96,5 @@ def self_bound(data: dict, store: PresetStore) -> dict:
 def _pair(text: str, option: str, expected: str) -> tuple[str, str]:
     name, equals, value = text.rpartition("=") if option == "lora" else text.partition("=")
     if not equals or not name.strip() or not value.strip():
-        raise SciArtError(option, f"cannot read {text!r}; expected {expected}")
+        raise SciArtError(option, f"cannot read {shown(text)}; expected {expected}")
     return name.strip(), value.strip()

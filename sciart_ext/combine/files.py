@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..errors import SciArtError
+from ..errors import SciArtError, shown
 from ..lora.exact_factors import exact_factors, has_directions, needs_model
 from ..lora.file import LoraFile
 from ..lora.kinds import MAX_RANK
@@ -102,7 +102,7 @@ def combine_files(loras: Sequence[LoraFile], recipe: Recipe, rank: int | None = 
     if rank is not None and not 1 <= rank <= MAX_RANK:
         raise SciArtError("rank", f"{rank} is out of range; accepted: 1 to {MAX_RANK}")
     if svd not in SVD:
-        raise SciArtError("svd", f"{svd!r} is not known; accepted: {', '.join(SVD)}")
+        raise SciArtError("svd", f"{shown(svd)} is not known; accepted: {', '.join(SVD)}")
     for i, entry in enumerate(recipe.loras):
         for field, plain in _ONE_WEIGHT.items():
             if getattr(entry, field) != plain:

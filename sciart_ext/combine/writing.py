@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from .. import __version__
-from ..errors import SciArtError
+from ..errors import SciArtError, shown
 from ..lora.kohya_names import kohya_name
 from ..whole_file import written_whole
 from .files import Combined
@@ -36,7 +36,7 @@ def write_combined(combined: Combined, path: Path, precision: str = "fp16") -> N
     loses some. Raises `SciArtError` for an unknown precision, or one that C's numbers are too large for.
     """
     if precision not in PRECISIONS:
-        raise SciArtError("precision", f"{precision!r} is not known; accepted: {', '.join(PRECISIONS)}")
+        raise SciArtError("precision", f"{shown(precision)} is not known; accepted: {', '.join(PRECISIONS)}")
     tensors, rank = {}, max(layer.rank for layer in combined.layers.values())
     for name, layer in combined.layers.items():
         stem = kohya_name(name, combined.base == "SDXL")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..errors import SciArtError, did_you_mean
+from ..errors import SciArtError, did_you_mean, shown
 from ..mixer.gates import sent
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def find_words(subjects: Sequence[Subject], tokens: Mapping[str, Sequence[int]],
     for number, (subject, field) in enumerate(zip(subjects, fields)):
         if number not in (whose for _, whose in told):
             times = f" {subject.mention + 1} times, once for each LoRA about it" if subject.mention else ""
-            raise SciArtError(field, f"{subject.words!r} is not in the prompt{times}; "
+            raise SciArtError(field, f"{shown(subject.words)} is not in the prompt{times}; "
                                      f"{did_you_mean(subject.words, known)}")
     plain: list[list[int]] = [[] for _ in subjects]
     mixture: list[list[int]] = [[] for _ in subjects]

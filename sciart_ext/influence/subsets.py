@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..errors import SciArtError
+from ..errors import SciArtError, shown
 from .shapley import EXACT_UP_TO, sets_of, spread_orders
 
 SUBSETS = ("solo", "left-out", "all")
@@ -60,7 +60,7 @@ def ask(count: int, subsets: str = "all", orders: int | None = None, seed: int =
     Raises `SciArtError` for what cannot be asked.
     """
     if subsets not in SUBSETS:
-        raise SciArtError("subsets", f"{subsets!r} is not known; accepted: {', '.join(SUBSETS)}")
+        raise SciArtError("subsets", f"{shown(subsets)} is not known; accepted: {', '.join(SUBSETS)}")
     if not 1 <= count <= MAX_LORAS:
         raise SciArtError("loras", f"{count} LoRAs; influence can be told of 1 to {MAX_LORAS}")
     if orders is not None and not 2 <= orders <= 1000:

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from ..errors import SciArtError, did_you_mean
+from ..errors import SciArtError, did_you_mean, shown
 from ..guidance.attention import AttentionMaps, attention_levels
 from ..guidance.words import mentions_of
 from ..mixer.gates import sent
@@ -89,6 +89,6 @@ def columns_of(words: Sequence[str], prompt: str, tokens: Callable[[str], Sequen
         mentions = mentions_of(tokens(word), chunks) if word.strip() else []
         if not mentions:
             known = re.findall(r"[\w-]+", prompt)
-            raise SciArtError("words", f"{word!r} is not in the prompt; {did_you_mean(word, known)}")
+            raise SciArtError("words", f"{shown(word)} is not in the prompt; {did_you_mean(word, known)}")
         found.append([column for mention in mentions for column in mention])
     return found

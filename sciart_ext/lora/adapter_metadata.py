@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SciArtError, quoted
-from .json_text import read_json
+from ..json_text import read_json
 from .pattern import Budget, Pattern
 from .pattern_notation import PatternError, is_plain
 

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import torch
 
 from ..errors import SciArtError, quoted
-from .json_text import read_json
+from ..json_text import read_json
 from .opened import ACCEPTED, DTYPES, MAX_DIMENSIONS, MAX_TENSORS, check_keys, opened
 
 MAX_HEADER_BYTES = 32 * 2**20

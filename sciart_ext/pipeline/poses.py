@@ -6,7 +6,7 @@ import math
 
 from PIL import Image, ImageDraw
 
-from ..errors import SciArtError, did_you_mean
+from ..errors import SciArtError, did_you_mean, shown
 
 ASPECT = 2 / 3
 """width over height of the pictures that the poses are made for"""
@@ -40,7 +40,7 @@ POSES = {
 def pose_picture(name: str, width: int, height: int) -> Image.Image:
     """The pose `name` as RGB, whole and in the middle of a picture of `width` × `height` pixels."""
     if name not in POSES:
-        raise SciArtError("pose", f"no pose {name!r}; {did_you_mean(name, POSES)}, or a picture as a data URL")
+        raise SciArtError("pose", f"no pose {shown(name)}; {did_you_mean(name, POSES)}, or a picture as a data URL")
     high = min(height, width / ASPECT)
     wide = high * ASPECT
     left, top = (width - wide) / 2, (height - high) / 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ..errors import SciArtError
+from ..errors import SciArtError, shown
 from .settings import ADetailer, ControlNet, Img2Img
 
 KEPT = ("prompt", "negative_prompt", "styles", "seed", "subseed", "subseed_strength", "steps", "cfg_scale",
@@ -49,7 +49,7 @@ def model_named(wanted: str, names: Sequence[str], sdxl: bool, field: str) -> st
     parts = [name for name in names if wanted.lower() in name.lower()]
     found = sorted(whole or parts, key=lambda name: ("xl" in name.lower()) != sdxl)
     if not found:
-        raise SciArtError(field, f"none is called or has in its name {wanted!r}; accepted: {_listed(names)}")
+        raise SciArtError(field, f"none is called or has in its name {shown(wanted)}; accepted: {_listed(names)}")
     return found[0]
 
 

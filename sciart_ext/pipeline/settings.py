@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from ..errors import SciArtError, did_you_mean
+from ..errors import SciArtError, did_you_mean, shown
 from ..recipe.schedule import check_number
 from ..recipe.schema import Field, Strict, ValidationError, check_bool, check_count, refused, validator
 from .poses import POSES
@@ -53,7 +53,7 @@ class ControlNet(Strict):
         if value.startswith("data:"):
             decoded(value)
         elif value not in POSES:
-            raise SciArtError("", f"no pose {value!r}; {did_you_mean(value, POSES)}, or a picture as a data URL")
+            raise SciArtError("", f"no pose {shown(value)}; {did_you_mean(value, POSES)}, or a picture as a data URL")
         return value
 
 
@@ -117,7 +117,7 @@ class Pipeline(Strict):
         """The same but for these stages; one that is not among them is refused."""
         for name in names:
             if name not in STAGES:
-                raise SciArtError("without", f"no stage {name!r}; {did_you_mean(name, STAGES)}")
+                raise SciArtError("without", f"no stage {shown(name)}; {did_you_mean(name, STAGES)}")
         return self.copy(update={name: None for name in names})
 
 

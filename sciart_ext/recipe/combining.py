@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, get_args
 
-from ..errors import SciArtError
+from ..errors import SciArtError, shown
 from .schedule import check_number
 from .schema import Field, Strict, validator
 
@@ -45,5 +45,5 @@ class Combination(NamedTuple):
 
 def _whole(value: object, low: int, high: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise SciArtError("", f"expected a whole number from {low} to {high}, got {value!r}")
+        raise SciArtError("", f"expected a whole number from {low} to {high}, got {shown(value)}")
     return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import SciArtError
+from ..errors import SciArtError, shown
 from .schedule import check_number
 from .schema import Field, Strict, check_bool, check_count, validator
 
@@ -46,9 +46,9 @@ class CompositionSettings(Strict):
         if value is None:
             return None
         if not isinstance(value, list) or not value or not all(isinstance(name, str) for name in value):
-            raise SciArtError("", f"expected a list of LoRA names, got {value!r}")
+            raise SciArtError("", f"expected a list of LoRA names, got {shown(value)}")
         if len(set(value)) < len(value):
-            raise SciArtError("", f"expected each LoRA once, got {value!r}")
+            raise SciArtError("", f"expected each LoRA once, got {shown(value)}")
         return value
 
     @validator("hires", pre=True)

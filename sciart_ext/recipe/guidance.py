@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ..errors import SciArtError
+from ..errors import SciArtError, shown
 from .schedule import check_number, check_points
 from .schema import Field, Strict, check_bool, validator
 
@@ -54,12 +54,12 @@ class GuidanceSettings(Strict):
     @validator("refine", pre=True)
     def _times(cls, value):
         if not isinstance(value, dict):
-            raise SciArtError("", f"expected an object such as {{'0': 20, '0.4': 10}}, got {value!r}")
+            raise SciArtError("", f"expected an object such as {{'0': 20, '0.4': 10}}, got {shown(value)}")
         for progress, times in value.items():
             try:
                 check_number(float(progress), "", 0.0, 1.0)
             except ValueError:
                 raise SciArtError(str(progress), "expected a progress from 0 to 1") from None
             if not isinstance(times, int) or isinstance(times, bool) or not 1 <= times <= 100:
-                raise SciArtError(str(progress), f"expected a number of updates, 1 to 100, got {times!r}")
+                raise SciArtError(str(progress), f"expected a number of updates, 1 to 100, got {shown(times)}")
         return value

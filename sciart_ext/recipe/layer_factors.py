@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import SciArtError, did_you_mean
+from ..errors import SciArtError, did_you_mean, shown
 from ..lora.blocks import BASE, GROUPS, KINDS, LABELS, LISTS, group_of, kind_of, label_of
 from .schedule import MAX_WEIGHT, Points, check_number, check_points, weight_at
 
@@ -31,7 +31,7 @@ def check_blocks(value: Any) -> dict | list:
         return [check_number(number, f"[{i}]", -MAX_WEIGHT, MAX_WEIGHT) for i, number in enumerate(value)]
     if not isinstance(value, dict):
         raise SciArtError("", "expected factors by block such as {'in': 1, 'OUT03': 0.5, 'attention': '0@0, 1@1'}, or "
-                              f"a list of block weights, got {value!r}")
+                              f"a list of block weights, got {shown(value)}")
     checked = {}
     for name, factor in value.items():
         if name not in NAMES:
@@ -49,7 +49,7 @@ def _numbers(text: str) -> list[float]:
     try:
         return [float(number) for number in text.split(",")]
     except ValueError:
-        raise SciArtError("", f"cannot read {text!r}; expected numbers with commas between them") from None
+        raise SciArtError("", f"cannot read {shown(text)}; expected numbers with commas between them") from None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from ..errors import SciArtError
+from ..errors import SciArtError, shown
 
 PREFIX = "data:image/png;base64,"
 MOST_CHARACTERS = 8 << 20
@@ -47,7 +47,7 @@ def _decoded(text: str) -> Image.Image:
         raise SciArtError("", f"the mask has {len(text)} characters, at most {MOST_CHARACTERS} are accepted; make the "
                               f"picture smaller, {KEPT_SIDE} pixels a side are kept")
     if not text.startswith(PREFIX):
-        raise SciArtError("", f"got a text that begins with {text[:30]!r}; accepted: {ACCEPTED}")
+        raise SciArtError("", f"got a text that begins with {shown(text[:30])}; accepted: {ACCEPTED}")
     try:
         picture = Image.open(io.BytesIO(base64.b64decode(text[len(PREFIX):], validate=True)), formats=["PNG"])
         if picture.width * picture.height > MOST_PIXELS:

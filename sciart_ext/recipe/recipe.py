@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Dict, List, Literal, Optional, Union, get_args
 
-from ..errors import SciArtError, did_you_mean
+from ..errors import SciArtError, did_you_mean, shown
 from .combining import Combination, CombiningSettings, Method
 from .composition import CompositionSettings
 from .guidance import GuidanceSettings
@@ -94,10 +94,10 @@ class LoraEntry(_Weighted):
         if isinstance(value, str):
             return compact(value)
         if not isinstance(value, (list, tuple)) or len(value) != 4:
-            raise SciArtError("", f"expected four numbers [x0, y0, x1, y1], got {value!r}")
+            raise SciArtError("", f"expected four numbers [x0, y0, x1, y1], got {shown(value)}")
         x0, y0, x1, y1 = (check_number(number, "", 0.0, 1.0) for number in value)
         if not (x0 < x1 and y0 < y1):
-            raise SciArtError("", f"expected x0 < x1 and y0 < y1, got {value!r}")
+            raise SciArtError("", f"expected x0 < x1 and y0 < y1, got {shown(value)}")
         return [x0, y0, x1, y1]
 
     @validator("blocks", pre=True)
@@ -178,7 +178,7 @@ def _check_entries(recipe: Recipe) -> None:
         if lora.weight is None and lora.schedule is None:
             raise SciArtError(f"{where}.weight", "missing; give a weight or a schedule")
         if lora.label in seen:
-            raise SciArtError(f"{where}.name", f"{lora.label!r} is listed twice; one entry per LoRA")
+            raise SciArtError(f"{where}.name", f"{shown(lora.label)} is listed twice; one entry per LoRA")
         if lora.trigger and not lora.subject:
             raise SciArtError(f"{where}.trigger", "needs a subject to stand before; give subject too")
         # what a preset says of compose is not known yet
@@ -197,7 +197,7 @@ def _check_order(order: List[str], labels: List[str]) -> None:
     for i, name in enumerate(order):
         if name not in labels:
             raise SciArtError(f"composition.order[{i}]",
-                              f"no LoRA {name!r} in the recipe; {did_you_mean(name, labels)}")
+                              f"no LoRA {shown(name)} in the recipe; {did_you_mean(name, labels)}")
     left_out = [label for label in labels if label not in order]
     if left_out:
         raise SciArtError("composition.order", f"{', '.join(left_out)} never acts; accepted: each LoRA of the recipe "

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ..errors import SciArtError
+from ..errors import SciArtError, shown
 
 CURVES = ("linear", "step", "cosine")
 MAX_WEIGHT = 10.0
@@ -45,9 +45,9 @@ def weight_at(points: Points, curve: str, progress: float) -> float:
 def check_number(value: object, field: str, low: float, high: float) -> float:
     """`value` as a float; anything but a finite number in [low, high] is refused, booleans and texts too."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise SciArtError(field, f"expected a number from {low:g} to {high:g}, got {value!r}")
+        raise SciArtError(field, f"expected a number from {low:g} to {high:g}, got {shown(value)}")
     if not low <= value <= high:
-        raise SciArtError(field, f"{value!r} is out of range; accepted: a number from {low:g} to {high:g}")
+        raise SciArtError(field, f"{shown(value)} is out of range; accepted: a number from {low:g} to {high:g}")
     return float(value)
 
 
@@ -63,7 +63,7 @@ def check_points(value: object, field: str = "schedule") -> Points:
     for i, pair in enumerate(value):
         where = f"{field}[{i}]"
         if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
-            raise SciArtError(where, f"expected a pair [progress, weight], got {pair!r}")
+            raise SciArtError(where, f"expected a pair [progress, weight], got {shown(pair)}")
         points.append((check_number(pair[0], f"{where}.progress", 0.0, 1.0),
                        check_number(pair[1], f"{where}.weight", -MAX_WEIGHT, MAX_WEIGHT)))
     points.sort(key=lambda point: point[0])
@@ -80,7 +80,7 @@ def _split_text(text: str, field: str) -> list[tuple[float, float]]:
         try:
             pairs.append((float(progress), float(weight)) if at else (0.0, float(weight)))
         except ValueError:
-            raise SciArtError(field, f"cannot read {part.strip()!r}; expected WEIGHT@PROGRESS with progress "
+            raise SciArtError(field, f"cannot read {shown(part.strip())}; expected WEIGHT@PROGRESS with progress "
                                      "from 0 to 1, for example 0.2@0, 0.65@0.5") from None
     return pairs
 

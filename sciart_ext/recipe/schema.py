@@ -9,7 +9,7 @@ try:
 except ImportError:  # pydantic before 1.10.17 has no v1 namespace: it is version 1
     from pydantic import BaseModel, Field, ValidationError, validator
 
-from ..errors import SciArtError, did_you_mean
+from ..errors import SciArtError, did_you_mean, shown
 
 __all__ = ["Field", "Strict", "ValidationError", "check_bool", "check_count", "refused", "validator"]
 
@@ -25,14 +25,14 @@ class Strict(BaseModel):
 def check_bool(value: Any) -> bool:
     """true or false; what pydantic would take for one of them is refused."""
     if not isinstance(value, bool):
-        raise SciArtError("", f"expected true or false, got {value!r}")
+        raise SciArtError("", f"expected true or false, got {shown(value)}")
     return value
 
 
 def check_count(value: Any, low: int, high: int) -> int:
     """A whole number from `low` to `high`."""
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise SciArtError("", f"expected a whole number from {low} to {high}, got {value!r}")
+        raise SciArtError("", f"expected a whole number from {low} to {high}, got {shown(value)}")
     return value
 
 

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 from torch import Tensor
 
-from ..errors import SciArtError, did_you_mean
+from ..errors import SciArtError, did_you_mean, shown
 
 # The host's k-diffusion samplers run from the model's last timestep to its first, both included.
 _K_DIFFUSION = {"timestep_spacing": "linspace"}
@@ -97,8 +97,8 @@ def _split(sampler: str, schedule: str) -> tuple[str, str]:
             sampler, schedule = sampler[:-len(name) - 1], name
     known = {name.lower(): name for name in SAMPLERS}
     if sampler.lower() not in known:
-        raise SciArtError("sampler", f"unknown sampler {sampler!r}; {did_you_mean(sampler, SAMPLERS)}")
+        raise SciArtError("sampler", f"unknown sampler {shown(sampler)}; {did_you_mean(sampler, SAMPLERS)}")
     schedules = {name.lower(): name for name in SCHEDULES}
     if schedule.lower() not in schedules:
-        raise SciArtError("scheduler", f"unknown schedule {schedule!r}; {did_you_mean(schedule, SCHEDULES)}")
+        raise SciArtError("scheduler", f"unknown schedule {shown(schedule)}; {did_you_mean(schedule, SCHEDULES)}")
     return known[sampler.lower()], schedules[schedule.lower()]

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from ..errors import SciArtError
+from ..errors import SciArtError, shown
 from ..pipeline.poses import POSES, pose_picture
 from ..pipeline.settings import STAGES, Pipeline, parse_pipeline
 from ..pipeline.stages import Made
@@ -148,7 +148,7 @@ def _number(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise SciArtError("txt2img.seed", f"expected a whole number, got {text!r}") from None
+        raise SciArtError("txt2img.seed", f"expected a whole number, got {shown(text)}") from None
 
 
 def _pose(picture: Image.Image, photograph: bool) -> dict:

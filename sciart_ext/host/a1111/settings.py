@@ -10,7 +10,7 @@ from pathlib import Path
 from modules import paths, shared, ui_components
 from modules.ui_gradio_extensions import webpath
 
-from ...errors import SciArtError
+from ...errors import SciArtError, shown
 from ...presets import BUILTIN_DIR, USER_DIR, PresetStore, filled_in
 from ...recipe import Recipe, recipe_to_text
 from ...ui.notices import help_link
@@ -74,8 +74,8 @@ def with_memory_limit(recipe: Recipe) -> Recipe:
     if recipe.memory_limit_mb is not None or not given:
         return recipe
     if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 < given <= 1e6:
-        raise SciArtError(MEMORY, f"{given!r} is out of range; accepted: a number of MB from 0 to 1e6 in Settings → "
-                                  "SciArt")
+        raise SciArtError(MEMORY, f"{shown(given)} is out of range; accepted: a number of MB from 0 to 1e6 in Settings "
+                                  "→ SciArt")
     return recipe.copy(update={"memory_limit_mb": float(given)})
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ...errors import SciArtError
+from ...errors import SciArtError, shown
 from ...presets import PresetStore, filled_in
 from ...recipe import COMPOSES, is_off, parse_recipe
 from ...recipe.combining import METHODS
@@ -133,7 +133,7 @@ def _set_name(k: int, data: dict, value: object, store: PresetStore) -> dict:
 def _set_by_name(data: dict, value: object, store: PresetStore) -> dict:
     name, equals, given = (part.strip() for part in str(value).rpartition("="))
     if not equals or not name or not given:
-        raise SciArtError("loras", f"cannot read {value!r}; expected NAME=WEIGHT or NAME=SCHEDULE, for example "
+        raise SciArtError("loras", f"cannot read {shown(value)}; expected NAME=WEIGHT or NAME=SCHEDULE, for example "
                                    f"child=0.5 or child={EXAMPLE}")
     labels = labels_of(data)
     k = labels.index(name) if name in labels else len(labels)
@@ -146,7 +146,7 @@ def _number(text: str, name: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise SciArtError("loras", f"{text!r} is no weight for {name}; expected a number, or a schedule such as "
+        raise SciArtError("loras", f"{shown(text)} is no weight for {name}; expected a number, or a schedule such as "
                                    f"{EXAMPLE}") from None
 
 
@@ -156,7 +156,7 @@ def _set_strength(data: dict, value: object, store: PresetStore) -> dict:
 
 def _yes(value: object) -> bool:
     if value not in (YES, NO):
-        raise SciArtError("enabled", f"unknown value {value!r}; accepted: {YES}, {NO}")
+        raise SciArtError("enabled", f"unknown value {shown(value)}; accepted: {YES}, {NO}")
     return value == YES
 
 

@@ -8,7 +8,7 @@ from types import ModuleType
 
 from modules import extra_networks, shared
 
-from ....errors import SciArtError, did_you_mean
+from ....errors import SciArtError, did_you_mean, shown
 
 
 def networks() -> ModuleType:
@@ -47,7 +47,7 @@ def find(name: str, field: str) -> Path:
         refresh()
         path = _find(name)
     if path is None:
-        raise SciArtError(field, f"no LoRA {name!r}; {did_you_mean(name, names())}")
+        raise SciArtError(field, f"no LoRA {shown(name)}; {did_you_mean(name, names())}")
     return path
 
 

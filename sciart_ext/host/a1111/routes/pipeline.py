@@ -14,7 +14,7 @@ from modules import images, infotext_utils, modelloader, shared
 from PIL import Image
 from pydantic import BaseModel, Field
 
-from ....errors import SciArtError, did_you_mean
+from ....errors import SciArtError, did_you_mean, shown
 from ....pipeline.poses import pose_picture
 from ....pipeline.requests import SCRIPT, control_unit, face_repair, img2img_of, model_named, repair_settings
 from ....pipeline.settings import INFOTEXT_KEY, decoded, dump_pipeline, overridden, parse_pipeline
@@ -136,7 +136,7 @@ class _Pipeline:
             if self.stages.adetailer.model not in names:
                 hint = did_you_mean(self.stages.adetailer.model, names)
                 raise SciArtError("pipeline.adetailer.model",
-                                  f"ADetailer has no {self.stages.adetailer.model!r}; {hint}")
+                                  f"ADetailer has no {shown(self.stages.adetailer.model)}; {hint}")
         if self.stages.upscale:
             _check_upscaler(self.stages.upscale.upscaler)
 
@@ -231,13 +231,13 @@ def _check_upscaler(name: str) -> None:
     only stretch the picture."""
     known = {one.name: one for one in shared.sd_upscalers if one.name != "None"}
     if name not in known:
-        raise SciArtError("pipeline.upscale.upscaler", f"no upscaler {name!r}; {did_you_mean(name, known)}")
+        raise SciArtError("pipeline.upscale.upscaler", f"no upscaler {shown(name)}; {did_you_mean(name, known)}")
     one = known[name]
     if str(one.local_data_path or "").startswith("http"):
         try:
             modelloader.load_file_from_url(one.local_data_path, model_dir=one.scaler.model_download_path)
         except OSError as error:
-            raise SciArtError("pipeline.upscale.upscaler", f"the file of {name!r} is not there and cannot be "
+            raise SciArtError("pipeline.upscale.upscaler", f"the file of {shown(name)} is not there and cannot be "
                                                            f"downloaded from {one.local_data_path} ({error}); others: "
                                                            f"{', '.join(sorted(known))}") from None
 
