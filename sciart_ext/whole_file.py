@@ -1,35 +1,64 @@
-"""Files that appear whole or not at all: readers see the old one or the new one. What the system refuses is told."""
+"""Files that appear whole or not at all: readers see the old one or the new one. What the system refuses is told.
+
+A file is written beside its place, under a name of its own, and put there at the end. Who writes holds a lock on a file
+beside it, which the system lets go of when a process ends, however it ends: so the next who writes into the folder
+knows left-overs from files in work, and takes them away.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import secrets
+import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
-from .errors import SciArtError
+from .errors import SciArtError, shown
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+_ENDING, _LOCK = ".sciart.tmp", ".lock"
+_TRIES = 5
+_SECONDS = 60
+_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
+_FULL = {39, 112} if os.name == "nt" else {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_RESERVED = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$",
+             *(f"{port}{number}" for port in ("COM", "LPT") for number in "123456789¹²³")}
+_own_threads = threading.Lock()
+
+
+class NoRoomError(SciArtError):
+    """The disk is full, or the system allows no larger file."""
 
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """A file beside `path` to write into, which takes its place at the end; what fails on the way leaves nothing.
 
-    Folders on the way are made. Raises `SciArtError` where it cannot be written or put in its place: on Windows no file
-    can be replaced that another program has open.
+    Folders on the way are made, what killed processes have left in the folder is taken away, and the file has the
+    permissions of any new file. Raises `SciArtError` where it cannot be written or put in its place (on Windows no file
+    can be replaced that another program has open), for a name that not every system allows, and for one that differs
+    from another file's only by case; `NoRoomError` where the disk is full.
     """
     path = Path(path)
-    temporary = path.with_name(f"{path.name[:100]}.{secrets.token_hex(4)}.tmp")
+    check_name(path.name, path.name)
     with _refusing(path, "written"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.touch(exist_ok=False)
+        check_case(path, path.name)
+        sweep(path.parent)
+        with _temporary(path) as temporary:
+            mode = stat.S_IMODE(temporary.stat().st_mode)
             yield temporary
+            temporary.chmod(mode)  # some writers make a file of their own there
             os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -47,6 +76,114 @@ def delete(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def check_name(name: str, field: str) -> None:
+    """Refuses, on every system, a file's name that Windows reserves or changes."""
+    if name.partition(".")[0].rstrip(" ").upper() in _RESERVED:
+        raise SciArtError(field, f"{shown(name)} is a name that Windows keeps for a device; accepted: another name")
+    if name.endswith((".", " ")):
+        raise SciArtError(field, f"{shown(name)} ends in a dot or a space, which Windows leaves out; accepted: another "
+                                 "name")
+
+
+def check_case(path: Path, field: str) -> None:
+    """Refuses, on every system, a file beside which there is one whose name differs only by case."""
+    if not path.parent.is_dir():
+        return
+    for name in os.listdir(path.parent):
+        if name != path.name and name.lower() == path.name.lower():
+            raise SciArtError(field, f"{shown(name)} is there, which is the same name on Windows; accepted: another "
+                                     "name, or rename that file")
+
+
+def sweep(folder: Path) -> None:
+    """Takes away what killed processes have left of files in this folder, but nothing that is being written.
+
+    On a file system without locks nobody can tell them apart, and left-overs stay.
+    """
+    endings = (_ENDING, _ENDING + _LOCK)
+    for left in sorted({folder / name.removesuffix(_LOCK) for name in os.listdir(folder) if name.endswith(endings)}):
+        try:
+            lock = _taken(_lock_of(left), 0)
+            if lock is None:
+                return
+            try:
+                left.unlink(missing_ok=True)
+            finally:
+                _let_go(lock, _lock_of(left))
+        except OSError:  # it is being written right now, or is another user's, who sweeps it
+            continue
+
+
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Lets no other thread and no other process into the same block for this folder. Raises `SciArtError` where it
+    cannot be written into, or another is in the block for a minute.
+
+    On a file system without locks other processes are not kept out: two that save at once are rarer than such folders.
+    """
+    path = folder / _LOCK
+    with _own_threads:
+        with _refusing(folder, "written"):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = _taken(path, _SECONDS)
+        try:
+            yield
+        finally:
+            if lock is not None:
+                lock.release()  # its file stays: others may be waiting for it
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """An empty file beside `path`, locked."""
+    for _ in range(_TRIES):
+        temporary = path.with_name(f"{path.name[:32]}.{secrets.token_hex(8)}{_ENDING}")
+        try:
+            lock = _taken(_lock_of(temporary), 1)
+        except TimeoutError:  # nobody knows of it yet: so old versions of filelock tell of no locks
+            lock = None
+        if lock is None or _lock_of(temporary).exists():
+            break
+        lock.release()  # swept before it was locked
+    try:
+        temporary.touch(exist_ok=False)
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+        if lock is not None:
+            _let_go(lock, _lock_of(temporary))
+
+
+def _lock_of(temporary: Path) -> Path:
+    return temporary.with_name(temporary.name + _LOCK)
+
+
+def _taken(path: Path, seconds: float) -> BaseFileLock | None:
+    """The lock on a file, which is made for it; None where the file system has no locks. Raises `OSError`, also where
+    it is not free within the time."""
+    from filelock import FileLock  # takes a fifth of a second
+
+    lock = FileLock(str(path))
+    try:
+        lock.acquire(timeout=seconds)
+        return lock
+    except NotImplementedError:
+        pass
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    path.unlink(missing_ok=True)
+    return None
+
+
+def _let_go(lock: BaseFileLock, path: Path) -> None:
+    lock.release()
+    try:
+        path.unlink(missing_ok=True)
+    except PermissionError:  # on Windows, where one who sweeps has it open: who takes it away
+        pass
+
+
 @contextmanager
 def _refusing(path: Path, done: str) -> Iterator[None]:
     try:
@@ -55,4 +192,12 @@ def _refusing(path: Path, done: str) -> Iterator[None]:
         raise SciArtError(path.name, f"cannot be {done}: {error.strerror}; accepted: close it in the program that has "
                                      "it open and try again, or another place") from error
     except (OSError, SafetensorError) as error:
-        raise SciArtError(path.name, f"cannot be {done}: {getattr(error, 'strerror', None) or error}") from error
+        kind = NoRoomError if is_full(error) else SciArtError
+        raise kind(path.name, f"cannot be {done}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the system refused for want of room."""
+    told = re.search(r"\(os error (\d+)\)", str(error))  # as safetensors tells it
+    number = getattr(error, "winerror", None) or getattr(error, "errno", None) or (told and int(told[1]))
+    return number in _FULL or getattr(error, "errno", None) == errno.ENOSPC

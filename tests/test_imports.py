@@ -14,7 +14,7 @@ PACKAGE = ROOT / "sciart_ext"
 FILES = sorted(PACKAGE.rglob("*.py"))
 HOST = {"modules", "modules_forge", "ldm", "sgm", "k_diffusion", "networks", "lora", "launch", "webui"}
 STANDALONE = {"diffusers", "transformers", "accelerate", "torchsde"}
-IN_HOST = {"torch", "numpy", "safetensors", "pydantic", "PIL", "skimage", "scipy"}
+IN_HOST = {"torch", "numpy", "safetensors", "pydantic", "PIL", "skimage", "scipy", "filelock"}
 
 
 def imported(path: Path, at_module_level: bool = False) -> set[str]:
