@@ -21,7 +21,5 @@ _FOREIGN = (
 
 def name_foreign(keys: Sequence[str]) -> str | None:
     """What kind of file these unknown keys belong to; None where nothing tells."""
-    for mark, name in _FOREIGN:
-        if any(mark in key for key in keys):
-            return name
-    return None
+    text = "\n".join(keys)
+    return next((name for mark, name in _FOREIGN if mark in text), None)

@@ -15,6 +15,8 @@ MAX_TENSORS = 50_000
 MAX_DIMENSIONS = 8
 MAX_KEY = 512
 """characters of a tensor's name"""
+SMALL_TENSOR = 2**12
+"""entries of a tensor below which it is read, and looked at, together with others"""
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 ACCEPTED = f"accepted: {', '.join(sorted(DTYPES))}"
 

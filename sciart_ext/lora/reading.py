@@ -10,12 +10,11 @@ import torch
 
 from ..errors import SciArtError, quoted
 from ..memory import unless_too_large
+from .opened import SMALL_TENSOR
 from .pickled import read_pickle
 from .safetensors_file import read_safetensors
 
 SAFETENSORS = ".safetensors"
-TOGETHER = 2**12
-"""entries of a tensor below which it is looked at together with others"""
 _SUFFIXES = (SAFETENSORS, ".pt", ".ckpt", ".bin", ".pth")
 
 
@@ -45,7 +44,7 @@ def _check_finite(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Small tensors, of which there may be thousands, are looked at together."""
     together: dict[torch.dtype, list[str]] = {}
     for key, tensor in tensors.items():
-        if tensor.numel() < TOGETHER:
+        if tensor.numel() < SMALL_TENSOR:
             together.setdefault(tensor.dtype, []).append(key)
         elif not torch.isfinite(tensor).all():
             raise _not_finite(path, key)

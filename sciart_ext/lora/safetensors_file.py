@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import torch
 
 from ..errors import SciArtError, quoted
 from ..json_text import read_json
-from .opened import ACCEPTED, DTYPES, MAX_DIMENSIONS, MAX_TENSORS, check_keys, opened
+from .opened import ACCEPTED, DTYPES, MAX_DIMENSIONS, MAX_TENSORS, SMALL_TENSOR, check_keys, opened
 
 MAX_HEADER_BYTES = 32 * 2**20
 LONG_HEADER, MOST_COMMAS = 2**18, 8 * MAX_TENSORS
@@ -22,6 +23,17 @@ _READ = {**DTYPES, **_INTEGERS}
 _TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.S)
 
 
+class _Entry(NamedTuple):
+    """What the header says of a tensor, checked: `count` numbers, which are the bytes from `first` to `last`."""
+
+    first: int
+    last: int
+    key: str
+    dtype: torch.dtype
+    shape: list[int]
+    count: int
+
+
 def read_safetensors(path: Path, outline: bool = False) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Its tensors in alphabetical order, and the metadata. outline: of all tensors but single numbers only the shapes,
     without data.
@@ -29,29 +41,43 @@ def read_safetensors(path: Path, outline: bool = False) -> tuple[dict[str, torch
     Read, not mapped: a mapped file cannot be replaced on Windows, and one cut short ends the program elsewhere.
     """
     with opened(path) as file:
-        header, metadata = _header_of(file, path)
+        entries, metadata = _header_of(file, path)
         start, tensors = file.tell(), {}
-        for key, entry in header.items():
-            tensors[key] = torch.empty(entry["shape"], dtype=_READ[entry["dtype"]],
-                                       device="meta" if outline and math.prod(entry["shape"]) != 1 else "cpu")
-        for key, tensor in sorted(tensors.items(), key=lambda item: header[item[0]]["data_offsets"]):
-            if tensor.device.type == "cpu":
-                _fill(tensor, file, path, start + header[key]["data_offsets"][0])
+        for run in _runs(entry for entry in entries if not outline or entry.count == 1):
+            tensors.update(zip((entry.key for entry in run), _tensors_of(run, file, path, start)))
+    for entry in entries if outline else ():
+        if entry.count != 1:
+            tensors[entry.key] = torch.empty(entry.shape, dtype=entry.dtype, device="meta")
     return {key: tensors[key] for key in sorted(tensors)}, metadata
 
 
-def _fill(tensor: torch.Tensor, file: BinaryIO, path: Path, place: int) -> None:
-    """Reads the tensor's bytes from this place of the file."""
-    if file.tell() != place:
-        file.seek(place)
+def _runs(entries: Iterable[_Entry]) -> Iterator[list[_Entry]]:
+    """What is read at once: a tensor, or neighbours of one precision that are small and may be thousands."""
+    run: list[_Entry] = []
+    for entry in entries:
+        if run and not (entry.first == run[-1].last and entry.dtype == run[-1].dtype
+                        and max(entry.count, run[-1].count) < SMALL_TENSOR):
+            yield run
+            run = []
+        run.append(entry)
+    if run:
+        yield run
+
+
+def _tensors_of(run: list[_Entry], file: BinaryIO, path: Path, start: int) -> list[torch.Tensor]:
+    """The tensors of neighbours, whose bytes follow on each other."""
+    whole = torch.empty(sum(entry.count for entry in run), dtype=run[0].dtype)
+    if file.tell() != start + run[0].first:
+        file.seek(start + run[0].first)
     # as bytes: numpy has no name for BF16
-    if file.readinto(tensor.view(-1).view(torch.uint8).numpy()) != tensor.numel() * tensor.element_size():
+    if file.readinto(whole.view(torch.uint8).numpy()) != run[-1].last - run[0].first:
         raise SciArtError(path.name, "damaged: it was cut short while it was read")
+    return [part.view(entry.shape) for entry, part in zip(run, whole.split([entry.count for entry in run]))]
 
 
-def _header_of(file: BinaryIO, path: Path) -> tuple[dict[str, dict], dict[str, str]]:
-    """The entries of the tensors, checked, and the metadata; nothing has been read of the file yet, and what is left of
-    it then are the tensors' bytes."""
+def _header_of(file: BinaryIO, path: Path) -> tuple[list[_Entry], dict[str, str]]:
+    """The tensors in the order of their bytes, and the metadata; nothing has been read of the file yet, and what is
+    left of it then are the tensors' bytes."""
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")
     if size < 8 or length > size - 8:
@@ -71,30 +97,35 @@ def _header_of(file: BinaryIO, path: Path) -> tuple[dict[str, dict], dict[str, s
         raise SciArtError(path.name, "damaged: the metadata is not a table of texts")
     metadata = header.pop("__metadata__", {})
     check_keys(path, header)
-    _check_entries(path, header, size - 8 - length)
-    return header, metadata
+    return _entries(path, header, size - 8 - length), metadata
 
 
-def _check_entries(path: Path, entries: dict[str, dict], room: int) -> None:
+def _entries(path: Path, header: dict[str, dict], room: int) -> list[_Entry]:
     """Refuses a header whose tensors are not floats, or not what the `room` bytes of data are."""
-    for key, entry in entries.items():
-        dtype, shape, offsets = str(entry.get("dtype")), entry.get("shape"), entry.get("data_offsets")
-        is_shape = _are_counts(shape) and len(shape) <= MAX_DIMENSIONS and max(shape, default=0) < 2**31
-        one_number = is_shape and math.prod(shape) == 1 and dtype in _INTEGERS  # alpha, as kohya may write it
-        if dtype not in DTYPES and not one_number:
-            raise SciArtError(path.name, f"{quoted(key)} is stored as {quoted(dtype)}; {ACCEPTED}")
-        if not (is_shape and _are_counts(offsets) and len(offsets) == 2 and offsets[1] <= room
-                and offsets[1] - offsets[0] == math.prod(shape) * _READ[dtype].itemsize):
-            raise SciArtError(path.name, f"damaged: {quoted(key)} lies beyond the end of the file, or has no proper "
-                                         "shape")
+    entries = sorted(_entry(path, key, value, room) for key, value in header.items())
     end = 0
-    for first, last in sorted(entry["data_offsets"] for entry in entries.values()):
-        if first != end:
+    for entry in entries:
+        if entry.first != end:
             raise SciArtError(path.name, "damaged: tensors overlap, or there is something between them")
-        end = last
+        end = entry.last
     if end != room:
         raise SciArtError(path.name, f"damaged: {room - end} bytes follow the last tensor")
+    return entries
 
 
-def _are_counts(values: object) -> bool:
-    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
+def _entry(path: Path, key: str, value: dict, room: int) -> _Entry:
+    dtype, shape, offsets = str(value.get("dtype")), value.get("shape"), value.get("data_offsets")
+    is_shape = _are_counts(shape, MAX_DIMENSIONS) and max(shape, default=0) < 2**31
+    count = math.prod(shape) if is_shape else 0
+    if dtype not in DTYPES and not (count == 1 and dtype in _INTEGERS):  # alpha, as kohya may write it
+        raise SciArtError(path.name, f"{quoted(key)} is stored as {quoted(dtype)}; {ACCEPTED}")
+    if not (is_shape and _are_counts(offsets, 2) and len(offsets) == 2 and offsets[1] <= room
+            and offsets[1] - offsets[0] == count * _READ[dtype].itemsize):
+        raise SciArtError(path.name, f"damaged: {quoted(key)} lies beyond the end of the file, or has no proper shape")
+    return _Entry(offsets[0], offsets[1], key, _READ[dtype], shape, count)
+
+
+def _are_counts(values: object, most: int) -> bool:
+    """Whether it is a list of at most so many whole numbers from 0 on; true and false are none."""
+    return isinstance(values, list) and len(values) <= most and set(map(type, values)) <= {int} and (
+        min(values, default=0) >= 0)
