@@ -77,7 +77,7 @@ class Guide(Fusion):
 
     def _opacities(self, alike: Tensor, progress: float) -> Tensor:
         """Of each image's subjects, as `alike`, on its device."""
-        opacity, crowded = (weight_at(tuple(map(tuple, points)), "linear", progress)
+        opacity, crowded = (weight_at(points, "linear", progress)
                             for points in (self.settings.opacity, self.settings.opacity_crowded))
         if len(self.boxes) > 2:
             return torch.full(alike.shape, crowded, device=alike.device)

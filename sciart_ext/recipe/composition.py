@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import SciArtError, shown
 from .schedule import check_number
-from .schema import Field, Strict, check_bool, check_count, validator
+from .schema import Field, Name, Strict, check_bool, check_count, validator
 
 READ_BY = {
     "switch": ("period", "order", "hires"),
@@ -19,9 +19,9 @@ class CompositionSettings(Strict):
     """Of compose switch, composite, spatial and regions; each field names its own."""
 
     period: int = Field(5, description="of switch: steps that a LoRA acts before the next one does")
-    order: list[str] | None = Field(
-        None, description="of switch: the LoRAs' names in the order in which they act; default: as listed, those with "
-                          "a subject first")
+    order: list[Name] | None = Field(
+        None, max_items=32, description="of switch: the LoRAs' names in the order in which they act; default: as "
+                                        "listed, those with a subject first")
     temperature: float = Field(
         0.01, description="of spatial: the lower, the more the LoRA that differs most from the base model has to say "
                           "there; the higher, the more alike all")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from ..errors import SciArtError, shown
-from .schedule import check_number, check_points
+from .schedule import MAX_POINTS, check_number, check_points
 from .schema import Field, Strict, check_bool, validator
 
 
@@ -15,18 +15,20 @@ class GuidanceSettings(Strict):
     strength: float = Field(40.0, description="of one update of the latent; 0: no updates, masks only")
     temperature: float = Field(0.5, description="of the contrastive loss")
     until: float = Field(0.3, description="progress after which the latent is not updated any more")
-    refine: dict[str, int] = Field({}, description="progress: most updates in the first step from there on")
+    refine: dict[str, int] = Field({}, maxProperties=MAX_POINTS, description="progress: most updates in the first step "
+                                                                                  "from there on")
     target: float = Field(0.0, description="loss at which a step's updates stop")
     masks: bool = Field(True, description="each LoRA's own prediction where its subject is; false: the mixture's "
                                            "everywhere, updates only")
     mask_threshold: float = Field(0.3, description="share of a word's largest attention from which its mask covers")
     opacity: list[list[float]] = Field(
-        [[0.0, 1.0], [0.4, 0.35], [0.7, 0.35], [0.75, 0.0]], description="how much of each LoRA's own prediction "
-        "counts in its mask, as points [[progress, share], ...] or the text `1@0, 0.35@0.4, 0@0.8`; the rest is the "
-        "mixture's")
+        [[0.0, 1.0], [0.4, 0.35], [0.7, 0.35], [0.75, 0.0]], max_items=MAX_POINTS,
+        description="how much of each LoRA's own prediction counts in its mask, as points [[progress, share], ...] or "
+                    "the text `1@0, 0.35@0.4, 0@0.8`; the rest is the mixture's")
     opacity_crowded: list[list[float]] = Field(
-        [[0.0, 1.0], [0.4, 0.7], [0.75, 0.7], [0.8, 0.0]], description="the same of subjects that are alike, "
-        "two of one kind, or more than two: in the mixture each gets something of the others")
+        [[0.0, 1.0], [0.4, 0.7], [0.75, 0.7], [0.8, 0.0]], max_items=MAX_POINTS,
+        description="the same of subjects that are alike, two of one kind, or more than two: in the mixture each gets "
+                    "something of the others")
     regions: Literal["whole", "attention"] = Field(
         "whole", description="a subject with a `region` is all over it, or where in it the attention is")
     offload: bool = Field(False, description="keep what an update's gradient needs in main memory: for small GPUs, "
@@ -55,6 +57,8 @@ class GuidanceSettings(Strict):
     def _times(cls, value):
         if not isinstance(value, dict):
             raise SciArtError("", f"expected an object such as {{'0': 20, '0.4': 10}}, got {shown(value)}")
+        if len(value) > MAX_POINTS:
+            raise SciArtError("", f"{len(value)} entries; at most {MAX_POINTS} are accepted")
         for progress, times in value.items():
             try:
                 check_number(float(progress), "", 0.0, 1.0)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import functools
 import io
 
 import numpy as np
 from PIL import Image
 
-from ..errors import SciArtError, shown
+from ..errors import SciArtError
+from .data_url import decoded
 
 PREFIX = "data:image/png;base64,"
 MOST_CHARACTERS = 8 << 20
-MOST_PIXELS = 4096 * 4096
 KEPT_SIDE = 64
 """as fine as the latents of a 512² picture"""
 LEVELS = 16
@@ -43,20 +42,7 @@ def mask_values(text: str) -> np.ndarray:
 
 
 def _decoded(text: str) -> Image.Image:
-    if len(text) > MOST_CHARACTERS:
-        raise SciArtError("", f"the mask has {len(text)} characters, at most {MOST_CHARACTERS} are accepted; make the "
-                              f"picture smaller, {KEPT_SIDE} pixels a side are kept")
-    if not text.startswith(PREFIX):
-        raise SciArtError("", f"got a text that begins with {shown(text[:30])}; accepted: {ACCEPTED}")
-    try:
-        picture = Image.open(io.BytesIO(base64.b64decode(text[len(PREFIX):], validate=True)), formats=["PNG"])
-        if picture.width * picture.height > MOST_PIXELS:
-            raise SciArtError("", f"the mask is {picture.width} x {picture.height}, at most {MOST_PIXELS} pixels are "
-                                  "accepted")
-        picture.load()
-    except (binascii.Error, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise SciArtError("", f"the mask cannot be read ({error}); accepted: {ACCEPTED}") from None
-    return picture
+    return decoded(text, "the mask", ACCEPTED, ["PNG"], MOST_CHARACTERS)
 
 
 def _grey(picture: Image.Image) -> Image.Image:

@@ -6,18 +6,26 @@ import json
 from typing import Any, Dict, List, Literal, Optional, Union, get_args
 
 from ..errors import SciArtError, did_you_mean, shown
+from ..json_text import check_json, read_json
 from .combining import Combination, CombiningSettings, Method
 from .composition import CompositionSettings
 from .guidance import GuidanceSettings
-from .layer_factors import check_blocks
+from .layer_factors import check_blocks, varying_factors
 from .mask_picture import compact
-from .schedule import MAX_WEIGHT, check_number, check_points, points_to_text, weight_at
-from .schema import Field, Strict, ValidationError, check_bool, refused, validator
+from .schedule import MAX_POINTS, MAX_WEIGHT, check_number, check_points, points_to_text, weight_at
+from .schema import Field, Name, Strict, ValidationError, Words, check_bool, refused, validator
 
 INFOTEXT_KEY = "SciArt"
 VERSION_KEY = "SciArt version"
 NOTES_KEY = "SciArt notes"
 MAX_LORAS = 32
+MAX_ROLES = 256
+MAX_POINTS_IN_ALL = 40_000
+"""of all schedules of a recipe"""
+MAX_SCHEDULED_FACTORS = 512
+"""of all LoRAs: different schedules that their layers have by `blocks`"""
+MAX_CHARACTERS = 16 << 20
+"""of a recipe as a text, masks included"""
 Compose = Literal["merge", "switch", "composite", "spatial", "regions", "contrastive"]
 COMPOSES: tuple[str, ...] = get_args(Compose)
 
@@ -31,7 +39,7 @@ class _Weighted(Strict):
 
     weight: Optional[float] = Field(None, description="one weight for all steps; or give a schedule")
     schedule: Optional[List[List[float]]] = Field(
-        None, description="points [[progress 0..1, weight], ...] or the text `0.2@0, 0.65@0.5`")
+        None, max_items=MAX_POINTS, description="points [[progress 0..1, weight], ...] or the text `0.2@0, 0.65@0.5`")
     curve: Literal["linear", "step", "cosine"] = Field("linear", description="between the points of the schedule")
     te_weight: Optional[float] = Field(
         None, description="text encoder's weight; default: the weight, or the largest of the schedule")
@@ -51,7 +59,7 @@ class _Weighted(Strict):
     def at(self, progress: float) -> Optional[float]:
         """The weight at `progress`; None where neither weight nor schedule is given."""
         if self.schedule is not None:
-            return weight_at(tuple((p, w) for p, w in self.schedule), self.curve, progress)
+            return weight_at(self.schedule, self.curve, progress)
         return self.weight
 
     def largest(self) -> Optional[float]:
@@ -72,16 +80,16 @@ class HiresWeights(_Weighted):
 class LoraEntry(_Weighted):
     """One LoRA of the mixture."""
 
-    name: Optional[str] = Field(None, min_length=1, description="what the host calls the network: name or alias")
-    role: Optional[str] = Field(None, min_length=1, description="a role (child, watercolor, ...) bound to a file")
+    name: Optional[Name] = Field(None, description="what the host calls the network: name or alias")
+    role: Optional[Name] = Field(None, description="a role (child, watercolor, ...) bound to a file")
     blocks: Any = Field({}, description="factors of its layers by block (in, mid, out, BASE, IN00 to OUT11) or kind "
                                         "(attention, feed_forward, convolution): numbers, in the UNet also schedules; "
                                         "or a list of 12, 17, 20 or 26 block weights; default 1")
     apply_to: Literal["both", "cond", "uncond"] = Field(
         "both", description="prompt, negative prompt or both; what it leaves out runs without this LoRA")
-    subject: Optional[str] = Field(None, min_length=1, description="words of the prompt this LoRA is about")
-    trigger: Optional[str] = Field(
-        None, min_length=1, description="words put before the subject in this LoRA's own prompt")
+    subject: Optional[Words] = Field(None, description="words of the prompt this LoRA is about")
+    trigger: Optional[Words] = Field(
+        None, description="words put before the subject in this LoRA's own prompt")
     region: Optional[Union[List[float], str]] = Field(
         None, description="where its subject is (contrastive; default: found) or where it acts (regions): a box "
                           "[x0, y0, x1, y1], shares of the picture, or a mask, a PNG as a data URL, white inside")
@@ -114,8 +122,8 @@ class Recipe(Strict):
     """What SciArt does to a picture."""
 
     enabled: bool = Field(True, description="false leaves the host alone")
-    preset: Optional[str] = Field(None, description="a starting point; what else is given overrides it")
-    roles: Dict[str, str] = Field({}, description="role to LoRA name, for this recipe")
+    preset: Optional[Name] = Field(None, description="a starting point; what else is given overrides it")
+    roles: Dict[Name, Name] = Field({}, maxProperties=MAX_ROLES, description="role to LoRA name, for this recipe")
     loras: List[LoraEntry] = Field([], max_items=MAX_LORAS)
     combine: Method = Field("linear", description="how deltas are joined in weight space")
     combining: CombiningSettings = Field(CombiningSettings(), description="of every combine but linear")
@@ -131,6 +139,12 @@ class Recipe(Strict):
     @validator("enabled", pre=True)
     def _bool(cls, value):
         return check_bool(value)
+
+    @validator("roles", pre=True)
+    def _not_too_many(cls, value):
+        if isinstance(value, dict) and len(value) > MAX_ROLES:
+            raise SciArtError("", f"{len(value)} roles; at most {MAX_ROLES} are accepted")
+        return value
 
     @validator("memory_limit_mb", pre=True)
     def _limit(cls, value):
@@ -152,19 +166,36 @@ def parse_recipe(value: object) -> Recipe:
     if isinstance(value, Recipe):
         return value
     if isinstance(value, (str, bytes)):
+        if len(value) > MAX_CHARACTERS:
+            raise SciArtError("recipe", f"{len(value)} characters; at most {MAX_CHARACTERS} are accepted")
         try:
-            value = json.loads(value, parse_constant=_no_constant)
+            value = read_json(value)
         except ValueError as error:
             raise SciArtError("recipe", f"not valid JSON: {error}") from None
     if not isinstance(value, dict):
         raise SciArtError("recipe", f"expected one JSON object, got {type(value).__name__}")
+    check_json(value, "recipe")
     try:
         recipe = Recipe.parse_obj(value)
     except ValidationError as error:
         raise refused(error, Recipe) from None
+    _check_schedules(recipe)
     if recipe.enabled:
         _check_entries(recipe)
     return recipe
+
+
+def _check_schedules(recipe: Recipe) -> None:
+    """What every step of a picture looks at has a bound."""
+    schedules = [one for lora in recipe.loras for one in (lora.schedule, lora.hires and lora.hires.schedule,
+                 *(lora.blocks.values() if isinstance(lora.blocks, dict) else ())) if isinstance(one, list)]
+    points = sum(map(len, schedules))
+    if points > MAX_POINTS_IN_ALL:
+        raise SciArtError("loras", f"{points} points of schedules in all; at most {MAX_POINTS_IN_ALL} are accepted")
+    factors = len(varying_factors([lora.blocks for lora in recipe.loras]))
+    if factors > MAX_SCHEDULED_FACTORS:
+        raise SciArtError("loras", f"{factors} different schedules of blocks in all; at most {MAX_SCHEDULED_FACTORS} "
+                                   "are accepted")
 
 
 def _check_entries(recipe: Recipe) -> None:
@@ -216,7 +247,7 @@ def is_off(value: object) -> bool:
 def parse_json_leniently(text: str) -> object:
     """The JSON value of `text`, or the text itself when it is none: `parse_recipe` then says what is wrong."""
     try:
-        return json.loads(text)
+        return read_json(text) if len(text) <= MAX_CHARACTERS else text
     except ValueError:
         return text
 
@@ -230,6 +261,3 @@ def recipe_to_text(recipe: Recipe) -> str:
     """The one-line JSON text for the infotext; `parse_recipe` reads it back to an equal recipe."""
     return json.dumps(dump_recipe(recipe), ensure_ascii=False, separators=(",", ":"))
 
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a JSON number")

@@ -6,6 +6,7 @@ Progress is the sampler's step index over (steps - 1), from 0 to 1, not the coun
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 
 from ..errors import SciArtError, shown
@@ -13,6 +14,8 @@ from ..errors import SciArtError, shown
 CURVES = ("linear", "step", "cosine")
 MAX_WEIGHT = 10.0
 MAX_POINTS = 1000
+MAX_TEXT = 100_000
+"""characters of a schedule in its short form"""
 _SAME = 1e-9
 
 Points = tuple[tuple[float, float], ...]
@@ -23,23 +26,23 @@ def step_progress(step: int, steps: int) -> float:
     return min(max(step / (steps - 1), 0.0), 1.0) if steps > 1 else 0.0
 
 
-def weight_at(points: Points, curve: str, progress: float) -> float:
+def weight_at(points: Sequence[Sequence[float]], curve: str, progress: float) -> float:
     """The weight at `progress`: a point's own value before the first and after the last point.
 
     Between points: `linear` interpolates, `cosine` eases with (1 - cos(pi t)) / 2, `step` holds the earlier one.
     """
     if progress <= points[0][0] + _SAME:
         return points[0][1]
-    for (start, low), (end, high) in zip(points, points[1:]):
-        if progress >= end - _SAME:
-            continue
-        if curve == "step":
-            return low
-        t = (progress - start) / (end - start)
-        if curve == "cosine":
-            t = (1 - math.cos(math.pi * t)) / 2
-        return low + (high - low) * t
-    return points[-1][1]
+    after = bisect_right(points, progress, key=lambda point: point[0] - _SAME)
+    if after == len(points):
+        return points[-1][1]
+    (start, low), (end, high) = points[after - 1], points[after]
+    if curve == "step":
+        return low
+    t = (progress - start) / (end - start)
+    if curve == "cosine":
+        t = (1 - math.cos(math.pi * t)) / 2
+    return low + (high - low) * t
 
 
 def check_number(value: object, field: str, low: float, high: float) -> float:
@@ -54,6 +57,8 @@ def check_number(value: object, field: str, low: float, high: float) -> float:
 def check_points(value: object, field: str = "schedule") -> Points:
     """Points in the order of progress, from `[[progress, weight], ...]` or the short text `0.2@0, 0.65@0.5`."""
     if isinstance(value, str):
+        if len(value) > MAX_TEXT:
+            raise SciArtError(field, f"{len(value)} characters; at most {MAX_TEXT} are accepted")
         value = _split_text(value, field)
     if not isinstance(value, Sequence) or not value:
         raise SciArtError(field, "expected points [[progress, weight], ...] or a text such as 0.2@0, 0.65@0.5")

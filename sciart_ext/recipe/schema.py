@@ -5,13 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 try:
-    from pydantic.v1 import BaseModel, Field, ValidationError, validator
+    from pydantic.v1 import BaseModel, Field, ValidationError, constr, validator
 except ImportError:  # pydantic before 1.10.17 has no v1 namespace: it is version 1
-    from pydantic import BaseModel, Field, ValidationError, validator
+    from pydantic import BaseModel, Field, ValidationError, constr, validator
 
 from ..errors import SciArtError, did_you_mean, shown
 
-__all__ = ["Field", "Strict", "ValidationError", "check_bool", "check_count", "refused", "validator"]
+__all__ = ["Field", "Name", "Strict", "ValidationError", "Words", "check_bool", "check_count", "refused", "validator"]
+
+Name = constr(strict=True, min_length=1, max_length=256)
+"""of a LoRA, a role, a preset, a model"""
+Words = constr(strict=True, min_length=1, max_length=1000)
+"""of a prompt"""
 
 
 class Strict(BaseModel):
@@ -41,7 +46,8 @@ def refused(error: ValidationError, model: type[BaseModel]) -> SciArtError:
     first = error.errors()[0]
     location = first["loc"]
     cause = _cause(error.raw_errors)
-    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location if part != "__key__")
+    field = field.lstrip(".")
     if isinstance(cause, SciArtError):
         joint = "" if not cause.field or cause.field.startswith("[") else "."
         return SciArtError(f"{field}{joint}{cause.field}", cause.message)
