@@ -2,7 +2,8 @@
 
 A preset is a JSON file: `title`, `description`, `recipe`, `txt2img` (the host's API field names), `prompts` (more
 prompts that suit it) and, where it has more stages than txt2img, `pipeline`. Its LoRAs are *roles* (child, watercolor,
-...); the user binds a role to a file once.
+...); the user binds a role to a file once. One file that is wrong is one line where presets are listed, and what could
+not be listed is not saved (`check`).
 """
 
 from __future__ import annotations
@@ -14,20 +15,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import SciArtError, did_you_mean
-from ..pipeline.settings import parse_pipeline
+from ..errors import SciArtError, did_you_mean, quoted, shown
 from ..recipe import LoraEntry, Recipe, dump_recipe, parse_recipe
-from ..whole_file import delete, write_text
+from ..whole_file import check_case, check_name, delete, one_at_a_time, write_text
+from .check import MOST_BYTES, check_bindings, check_preset
+from .files import one_line, read_json_file, read_text
 
 BUILTIN_DIR = Path(__file__).parent / "shipped"
 USER_DIR = Path(os.environ.get("SCIART_USER_DIR") or Path(__file__).parents[2] / "user")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-_FIELDS = {"title": str, "description": str, "recipe": dict, "txt2img": dict, "prompts": list}
-_OPTIONAL_FIELDS = {"pipeline": dict}
-_TXT2IMG_FIELDS = ("prompt", "negative_prompt", "seed", "steps", "cfg_scale", "width", "height", "sampler_name",
-                   "scheduler", "enable_hr", "hr_scale", "hr_upscaler", "hr_second_pass_steps",
-                   "denoising_strength", "override_settings")
+_ACCEPTED = "1 to 64 of a-z 0-9 _ -, a letter or digit first"
 _ROLE_WORDS = {
     "child": ("child", "kid", "crayon", "doodle", "naive", "어린이", "아이"),
     "watercolor": ("watercolor", "watercolour", "aquarelle", "수채"),
@@ -49,7 +47,7 @@ class Preset:
 
     def roles(self) -> list[str]:
         """The roles its LoRAs play, in order."""
-        return [lora["role"] for lora in self.data["recipe"].get("loras", []) if "role" in lora]
+        return [lora["role"] for lora in self.data["recipe"].get("loras", []) if lora.get("role")]
 
 
 class PresetStore:
@@ -60,60 +58,109 @@ class PresetStore:
         self.builtin_dir = Path(builtin_dir)
 
     def names(self) -> list[str]:
-        """All names, shipped ones first."""
+        """Names of all that can be used, shipped ones first."""
+        return [preset["name"] for preset in self.listed() if "error" not in preset]
+
+    def listed(self) -> list[dict]:
+        """All presets, shipped ones first: `Preset.to_json()` of each, or {"name", "builtin", "error"} for a file that
+        is none; the error is one line. Raises nothing, whatever lies in the folders."""
         own = self.user_dir / "presets"
-        builtin = sorted(path.stem for path in self.builtin_dir.glob("*.json"))
-        return builtin + sorted({path.stem for path in own.glob("*.json")} - set(builtin))
+        found = [self._told(path, True) for path in _files(self.builtin_dir)]
+        try:
+            return found + [self._told(path, False) for path in _files(own)]
+        except SciArtError as error:
+            return [*found, {"name": own.name, "builtin": False, "error": one_line(str(error))}]
 
     def read(self, name: str, field: str = "preset") -> Preset:
-        """The preset called `name`."""
-        if name not in self.names():
-            raise SciArtError(field, f"no preset {name!r}; {did_you_mean(name, self.names())}")
-        builtin = (self.builtin_dir / f"{name}.json").is_file()
-        path = self._builtin_path(name) if builtin else self._user_path(name)
+        """The preset called `name`. Raises `SciArtError` where there is none, and where its file is wrong."""
+        builtin, path = self._found(name, field)
+        _check_stem(path, field)
+        data = read_json_file(path, MOST_BYTES, field)
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise SciArtError(field, f"preset file {path.name} cannot be read: {error}") from None
-        return Preset(name, builtin, check_preset(data))
+            return Preset(name, builtin, check_preset(data))
+        except SciArtError as error:
+            raise SciArtError(field, f"{path.name} cannot be used: {one_line(str(error))}") from None
 
-    def save(self, name: str, data: dict) -> Preset:
-        """Keeps the user's own preset; the file appears whole or not at all."""
-        if not _NAME.fullmatch(name):
-            raise SciArtError("name", f"{name!r}; accepted: 1 to 64 of a-z 0-9 _ -, a letter or digit first")
+    def text(self, name: str, field: str = "preset") -> str:
+        """What is in the file of the preset called `name`, right or wrong."""
+        return read_text(self._found(name, field)[1], MOST_BYTES, field)
+
+    def check(self, name: str, data: object) -> dict:
+        """The preset's data as it would be saved under this name. Raises `SciArtError` where it would be refused."""
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise SciArtError("name", f"{shown(name)}; accepted: {_ACCEPTED}")
+        check_name(name, "name")
         if self._builtin_path(name).is_file():
             raise SciArtError("name", f"{name!r} is shipped with SciArt and cannot be replaced; choose another name")
+        check_case(self._user_path(name), "name")
         data = check_preset(data)
-        write_json(self._user_path(name), data)
+        size = len(json_text(data).encode("utf-8"))
+        if size > MOST_BYTES:
+            raise SciArtError("preset", f"{size} bytes; accepted: at most {MOST_BYTES}")
+        return data
+
+    def save(self, name: str, data: object) -> Preset:
+        """Keeps the user's own preset; the file appears whole or not at all."""
+        data = self.check(name, data)
+        with one_at_a_time(self.user_dir):
+            write_json(self._user_path(name), data)
         return Preset(name, False, data)
 
     def delete(self, name: str) -> None:
-        """Removes one of the user's own presets."""
-        preset = self.read(name, "name")
-        if preset.builtin:
+        """Removes one of the user's own presets, also one that is wrong."""
+        builtin, path = self._found(name, "name")
+        if builtin:
             raise SciArtError("name", f"{name!r} is shipped with SciArt and cannot be deleted")
-        delete(self._user_path(name))
-        delete(self._user_path(name).with_suffix(".webp"))  # its picture (preset_pictures)
+        with one_at_a_time(self.user_dir):
+            delete(path)
+            delete(path.with_suffix(".webp"))  # its picture (pictures.py)
 
     def bindings(self) -> dict[str, str]:
         """Which LoRA name plays which role, as the user bound them."""
         path = self.user_dir / "roles.json"
-        if not path.is_file():
+        if not path.is_file() and not path.is_symlink():
             return {}
         try:
-            return _check_bindings(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
-            raise SciArtError("roles", f"{path} cannot be read: {error}") from None
+            return check_bindings(read_json_file(path, MOST_BYTES, "roles"))
+        except SciArtError as error:
+            raise SciArtError("roles", f"{one_line(error.message)}; mend or delete the file {path}") from None
+
+    def listed_bindings(self) -> tuple[dict[str, str], str]:
+        """The same, and in a line what is wrong with the file; empty where nothing is."""
+        try:
+            return self.bindings(), ""
+        except SciArtError as error:
+            return {}, one_line(str(error))
 
     def bind(self, bindings: dict[str, str], only_unbound: bool = False) -> dict[str, str]:
         """Binds roles to LoRA names, beside those bound before; an empty name unbinds. Returns all of them.
 
         only_unbound: roles that are bound already keep their LoRA."""
-        kept, asked = self.bindings(), _check_bindings(bindings)
-        merged = {**asked, **kept} if only_unbound else {**kept, **asked}
-        merged = {role: name for role, name in merged.items() if name}
-        write_json(self.user_dir / "roles.json", merged)
+        asked = check_bindings(bindings)
+        with one_at_a_time(self.user_dir):
+            kept = self.bindings()
+            merged = {**asked, **kept} if only_unbound else {**kept, **asked}
+            merged = check_bindings({role: name for role, name in merged.items() if name})
+            write_json(self.user_dir / "roles.json", merged)
         return merged
+
+    def _told(self, path: Path, builtin: bool) -> dict:
+        name = one_line(quoted(path.stem))
+        try:
+            if not builtin and self._builtin_path(path.stem).is_file():
+                raise SciArtError("name", f"{name!r} is shipped with SciArt; rename or delete the file {path}")
+            _check_stem(path, "name")
+            return Preset(name, builtin, check_preset(read_json_file(path, MOST_BYTES, "preset"))).to_json()
+        except SciArtError as error:
+            return {"name": name, "builtin": builtin, "error": one_line(str(error))}
+
+    def _found(self, name: str, field: str) -> tuple[bool, Path]:
+        """Whether the preset's file is a shipped one, and the file."""
+        for builtin, folder in ((True, self.builtin_dir), (False, self.user_dir / "presets")):
+            for path in _files(folder):
+                if name in (path.stem, one_line(quoted(path.stem))):
+                    return builtin, path
+        raise SciArtError(field, f"no preset {shown(name)}; {did_you_mean(str(name), self.names())}")
 
     def _builtin_path(self, name: str) -> Path:
         return self.builtin_dir / f"{name}.json"
@@ -122,37 +169,11 @@ class PresetStore:
         return self.user_dir / "presets" / f"{name}.json"
 
 
-def check_preset(data: object) -> dict:
-    """`data` as a preset, every field checked; the recipe too."""
-    fields = {**_FIELDS, **_OPTIONAL_FIELDS}
-    if not isinstance(data, dict):
-        raise SciArtError("preset", f"expected an object with {', '.join(fields)}")
-    for key, value in data.items():
-        if key not in fields:
-            raise SciArtError(key, f"unknown field; {did_you_mean(key, fields)}")
-        if not isinstance(value, fields[key]):
-            raise SciArtError(key, f"expected {fields[key].__name__}, got {type(value).__name__}")
-    if "recipe" not in data:
-        raise SciArtError("recipe", "missing")
-    try:
-        recipe = parse_recipe(data["recipe"])
-    except SciArtError as error:
-        raise SciArtError(f"recipe.{error.field}", error.message) from None
-    if recipe.preset is not None:
-        raise SciArtError("recipe.preset", "a preset cannot start from another preset")
-    for key in data.get("txt2img", {}):
-        if key not in _TXT2IMG_FIELDS:
-            raise SciArtError(f"txt2img.{key}", f"unknown field; {did_you_mean(key, _TXT2IMG_FIELDS)}")
-    if "pipeline" in data:
-        parse_pipeline(data["pipeline"])
-    return {**{key: kind() for key, kind in _FIELDS.items()}, **data}
-
-
 def resolve(recipe: Recipe, store: PresetStore) -> Recipe:
     """The recipe made self-contained: the preset's values filled in, each role replaced by its LoRA's name."""
     if recipe.preset is not None:
         recipe = parse_recipe({**filled_in(recipe, store), "preset": recipe.preset})
-    kept = store.bindings() if any(lora.role for lora in recipe.loras) else {}
+    kept = store.bindings() if any(lora.role and lora.role not in recipe.roles for lora in recipe.loras) else {}
     bindings = {**kept, **recipe.roles}
     loras = [_bind(lora, f"loras[{i}]", bindings) for i, lora in enumerate(recipe.loras)]
     data = dump_recipe(recipe.copy(exclude={"preset", "roles", "loras"}))
@@ -177,22 +198,39 @@ def suggest(role: str, names: Iterable[str]) -> list[str]:
     return [name for position, _, name in sorted(ranked) if position >= 0]
 
 
+def json_text(data: object) -> str:
+    """As presets are written."""
+    return json.dumps(data, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, data: object) -> None:
     """Writes JSON so that readers see the old file or the new one, never half of it."""
-    write_text(path, json.dumps(data, ensure_ascii=False, indent=2) + "\n")
+    write_text(path, json_text(data))
 
 
 def _bind(lora: LoraEntry, field: str, bindings: dict[str, str]) -> dict:
     entry = json.loads(lora.json(exclude_defaults=True))
     if lora.role is not None:
         if lora.role not in bindings:
-            raise SciArtError(f"{field}.role", f"{lora.role!r} is not bound to a LoRA; bind it in the panel, with "
+            raise SciArtError(f"{field}.role", f"{shown(lora.role)} is not bound to a LoRA; bind it in the panel, with "
                                                f"POST /sciart/v1/roles or \"roles\": {{\"{lora.role}\": NAME}}")
         entry["name"] = bindings[entry.pop("role")]
     return entry
 
 
-def _check_bindings(data: object) -> dict[str, str]:
-    if not isinstance(data, dict) or not all(isinstance(x, str) for pair in data.items() for x in pair):
-        raise SciArtError("roles", "expected an object of role: LoRA name")
-    return data
+def _files(folder: Path) -> list[Path]:
+    """What lies there as a preset, whatever it is, by name."""
+    try:
+        found = [path for path in folder.iterdir() if path.suffix.lower() == ".json"]
+        return sorted(found, key=lambda path: (path.stem, path.suffix != ".json"))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise SciArtError(folder.name, f"the folder {folder} cannot be read: {error.strerror}") from None
+
+
+def _check_stem(path: Path, field: str) -> None:
+    if not _NAME.fullmatch(path.stem) or path.suffix != ".json":
+        raise SciArtError(field, f"the file {shown(path.name)} is not named as presets are; accepted: {_ACCEPTED}, "
+                                 "then .json")
+    check_name(path.name, field)
