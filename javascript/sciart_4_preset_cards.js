@@ -1,4 +1,5 @@
-/* The presets as cards to choose from, each with its picture, or a drawing of its curves where it has none. */
+/* The presets as cards to choose from, each with its picture, or a drawing of its curves where it has none. A file that
+   is no preset is a card too, which tells why and cannot be chosen. */
 (function() {
     "use strict";
 
@@ -21,12 +22,14 @@
 
         /** Draws the presets; `name` is chosen, or the first. */
         show(presets, name) {
-            const wanted = presets.some((preset) => preset.name === name) ? name : presets[0]?.name;
-            this.node.replaceChildren(...presets.map((preset) => this.draw(preset, preset.name === wanted)));
+            const usable = presets.filter((preset) => !preset.error);
+            const wanted = usable.some((preset) => preset.name === name) ? name : usable[0]?.name;
+            this.node.replaceChildren(...presets.map((preset) => preset.error ? this.drawWrong(preset)
+                : this.draw(preset, preset.name === wanted)));
         }
 
         choose(name) {
-            for (const input of this.node.querySelectorAll("input")) input.checked = input.value === name;
+            for (const input of this.node.querySelectorAll("input:enabled")) input.checked = input.value === name;
         }
 
         draw(preset, checked) {
@@ -35,8 +38,15 @@
             const picture = preset.thumbnail
                 ? dom.h("img", {src: preset.thumbnail, alt: "", width: SIDE, height: SIDE, draggable: "false"})
                 : this.drawCurves(preset.recipe.loras || []);
-            return dom.h("label", {class: "sciart-preset", title: preset.title || preset.name}, input, picture,
-                dom.h("span", {}, preset.title || preset.name));
+            const title = preset.title || preset.name;
+            return dom.h("label", {class: "sciart-preset", title: [title, preset.thumbnail_error].filter(Boolean).join("\n")},
+                input, picture, dom.h("span", {}, title));
+        }
+
+        drawWrong({name, error}) {
+            const input = dom.h("input", {type: "radio", name: this.panel.id("preset"), value: name, disabled: true});
+            return dom.h("label", {class: "sciart-preset sciart-wrong", title: error}, input,
+                dom.h("p", {}, error), dom.h("span", {}, name));
         }
 
         drawCurves(loras) {

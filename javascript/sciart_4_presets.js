@@ -11,7 +11,7 @@
     sciart.Presets = class {
         constructor(panel) {
             this.panel = panel;
-            this.choices = {loras: [], presets: [], bindings: {}, suggestions: {}};
+            this.choices = {loras: [], presets: [], bindings: {}, bindings_error: "", suggestions: {}};
             this.cards = new sciart.PresetCards(panel, () => this.showPreset());
             this.roles = new sciart.Roles(panel, this);
             this.node = this.draw();
@@ -26,7 +26,8 @@
                 title: "Pose, faces, light img2img and upscale run in the tab SciArt → Pipeline; here only txt2img"});
             this.description = dom.h("p", {class: "sciart-description"});
             this.prompt = dom.h("select", {});
-            return dom.h("div", {class: "sciart-presets"}, this.cards.node, this.description, this.roles.node,
+            this.wrong = dom.h("p", {class: "sciart-unfit sciart-wrong-roles", role: "alert", hidden: true});
+            return dom.h("div", {class: "sciart-presets"}, this.cards.node, this.description, this.wrong, this.roles.node,
                 dom.h("div", {class: "sciart-line"}, dom.labelled("Prompt of the preset", this.prompt, "sciart-grow"),
                     this.use, this.useAll, this.stages));
         }
@@ -53,7 +54,7 @@
         }
 
         chosen() {
-            return this.choices.presets.find((preset) => preset.name === this.cards.value);
+            return this.choices.presets.find((preset) => !preset.error && preset.name === this.cards.value);
         }
 
         /** What there is to choose from now; the chosen preset stays. */
@@ -62,6 +63,8 @@
             const same = JSON.stringify(choices.presets) === JSON.stringify(this.choices.presets);
             this.choices = choices;
             if (!same) this.cards.show(choices.presets, chosen);
+            this.wrong.textContent = choices.bindings_error;
+            this.wrong.hidden = !choices.bindings_error;
             this.showPreset();
         }
 
@@ -72,7 +75,8 @@
             this.use.disabled = this.useAll.disabled = !preset;
             this.stages.hidden = !preset?.pipeline;
             this.unsave.disabled = !preset || preset.builtin;
-            this.description.textContent = this.description.title = preset ? preset.description : "";
+            this.description.textContent = this.description.title =
+                preset ? [preset.thumbnail_error, preset.description].filter(Boolean).join(" · ") : "";
             const prompt = prompts.includes(this.prompt.value) ? this.prompt.value : prompts[0];
             this.prompt.replaceChildren(...dom.options(prompts.map((text) => [text, text]), prompt));
             this.prompt.disabled = prompts.length < 2;

@@ -12,9 +12,10 @@ from pathlib import Path
 from .. import standalone
 from ..errors import SciArtError, shown
 from ..presets import PresetStore
+from ..presets.files import one_line
 from ..recipe import compile_plan
 from ..recipe.schedule import MAX_WEIGHT, check_number
-from ..whole_file import write_text, written_whole
+from ..whole_file import NoRoomError, is_full, write_text, written_whole
 from ..world import MODEL
 from .combine import add_combine_command
 from .command import add_command
@@ -24,13 +25,21 @@ from .recipe import add_recipe_options, read_json, recipe_data, resolved_recipe,
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns the exit status: 0, or 2 where the request cannot be carried out."""
+    """Runs a command; returns the exit status: 0, 2 where the request cannot be carried out, 1 where there is no room
+    on the disk."""
     args = build_parser().parse_args(arguments)
     try:
         args.run(args)
+        sys.stdout.flush()
     except SciArtError as error:
         print(f"sciart: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, NoRoomError) else 2
+    except OSError as error:
+        if not is_full(error):
+            raise
+        print(f"sciart: standard output cannot be written: {error.strerror}", file=sys.stderr)
+        sys.stdout = None  # or Python tries once more, and fails, when it ends
+        return 1
     return 0
 
 
@@ -131,11 +140,14 @@ def plan_text(part: dict) -> str:
 
 def _presets_list(args: argparse.Namespace) -> None:
     store = PresetStore()
-    names = store.names()
-    width = max(map(len, names), default=0)
-    for name in names:
-        preset = store.read(name)
-        print(f"{name:{width}}  {'shipped' if preset.builtin else 'own    '}  {preset.data['title']}")
+    presets = store.listed()
+    width = max((len(preset["name"]) for preset in presets), default=0)
+    for preset in presets:
+        told = f"cannot be used: {preset['error']}" if "error" in preset else one_line(preset["title"])
+        print(f"{preset['name']:{width}}  {'shipped' if preset['builtin'] else 'own    '}  {told}")
+    wrong = store.listed_bindings()[1]
+    if wrong:
+        print(f"sciart: {wrong}", file=sys.stderr)
 
 
 def _presets_show(args: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from .. import __version__
 from ..errors import SciArtError, shown
 from ..lora.kohya_names import kohya_name
-from ..whole_file import written_whole
+from ..whole_file import check_case, check_name, written_whole
 from .files import Combined
 
 PRECISIONS = {"fp16": torch.float16, "fp32": torch.float32}
@@ -27,6 +27,8 @@ def check_target(path: Path, sources: Sequence[Path]) -> None:
         raise SciArtError("out", f"{path.name}; accepted: a name that ends in .safetensors")
     if path.resolve() in [source.resolve() for source in sources]:
         raise SciArtError("out", f"{path} is one of the LoRAs that are combined; give another name")
+    check_name(path.name, "out")
+    check_case(path, "out")
 
 
 def write_combined(combined: Combined, path: Path, precision: str = "fp16") -> None:

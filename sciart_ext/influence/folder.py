@@ -16,6 +16,9 @@ from .measures import PHASES
 from .page import report_page
 from .report import Report, as_data, effects_of, heat_sheets
 
+MOST_NAME = 60
+"""characters of a title in a file's name: systems count its bytes, up to 255, and a character may have four"""
+
 
 def save_report(told: Report, folder: Path) -> Path:
     """Writes index.html, influence.json, curves.csv, shares.csv, maps.npz and the pictures; returns the page's path."""
@@ -42,7 +45,7 @@ def save_report(told: Report, folder: Path) -> Path:
 
 def file_name(title: str) -> str:
     """A title as a file is called on any system."""
-    return re.sub(r'[<>:"/\\|?*\s\x00-\x1f]+', "_", title).strip("._") or "_"
+    return re.sub(r'[<>:"/\\|?*\s\x00-\x1f]+', "_", title).strip("._")[:MOST_NAME] or "_"
 
 
 def _share_rows(told: Report) -> Iterable[Sequence]:

@@ -4,27 +4,30 @@
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ..whole_file import delete, write_text, written_whole
+from ..whole_file import delete, sweep, write_text, written_whole
 from .runs import Run
 
 
 class KeptRuns(MutableMapping):
     """Runs by their set, each also a file of the folder, which is there from the first run on; runs of another question
-    than `key` (JSON data) are not taken up and give way to the new ones."""
+    than `key` (JSON data) are not taken up and give way to the new ones, as do files that are no runs."""
 
     def __init__(self, folder: Path, key: object):
         self.folder = folder
         self._asked = folder / "question.json"
         self._key = json.dumps(key, sort_keys=True)
         self._runs: dict[int, Run] = {}
-        if self._asked.is_file() and self._asked.read_text(encoding="utf-8") == self._key:
-            self._runs = {int(path.stem): _read(path) for path in folder.glob("*.npz")}
+        if self._asked.is_file() and self._asked.read_bytes() == self._key.encode("utf-8"):
+            found = {int(path.stem): _read(path) for path in folder.glob("*.npz") if path.stem.isdecimal()}
+            self._runs = {one: run for one, run in found.items() if run is not None}
 
     def __getitem__(self, one: int) -> Run:
         return self._runs[one]
@@ -53,7 +56,9 @@ class KeptRuns(MutableMapping):
         delete(self.folder)
 
     def _clear(self) -> None:
-        for path in (self._asked, *self.folder.glob("*.npz*"), *self.folder.glob("*.tmp")):
+        if self.folder.is_dir():
+            sweep(self.folder)
+        for path in (self._asked, *self.folder.glob("*.npz*")):
             delete(path)
 
 
@@ -63,7 +68,12 @@ def _write(path: Path, run: Run) -> None:
         np.savez(file, trajectory=run.trajectory.numpy(), picture=run.picture, **words)
 
 
-def _read(path: Path) -> Run:
-    with np.load(path) as kept:
-        words = torch.from_numpy(kept["words"]) if "words" in kept else None
-        return Run(torch.from_numpy(kept["trajectory"]), kept["picture"], words)
+def _read(path: Path) -> Run | None:
+    """A kept run; None for a file that is none, as a disk that failed may leave one: its picture is made again."""
+    try:
+        with np.load(path) as kept:
+            words = torch.from_numpy(kept["words"]) if "words" in kept else None
+            run = Run(torch.from_numpy(kept["trajectory"]), kept["picture"], words)
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error):
+        return None
+    return run if run.trajectory.ndim == 4 and run.picture.ndim == 3 else None

@@ -34,9 +34,12 @@ class PanelChoices:
     """[{"name", "file"?, "kind"?, "rank"?, "base"?, "bytes"?, "fits"?, "fit_note"?, "error"?, "unread"?}]; fits: the
     loaded model, None where that is not known; fit_note: why not, or what of it does not; unread: see `cards`"""
     presets: list[dict] = field(default_factory=list)
-    """`Preset.to_json()` of each preset, and its "thumbnail" as a data URL or None"""
+    """`pictures.listed_with_pictures`: `Preset.to_json()` of each preset, its "thumbnail" as a data URL or None, and
+    "thumbnail_error"; {"name", "builtin", "error"} for a file that is no preset"""
     bindings: dict[str, str] = field(default_factory=dict)
     """role: LoRA name"""
+    bindings_error: str = ""
+    """what is wrong with the file of bindings; empty where nothing is"""
     suggestions: dict[str, list[str]] = field(default_factory=dict)
     """role: LoRA names that may play it, best first"""
     model: str = ""

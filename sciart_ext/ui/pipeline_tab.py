@@ -16,6 +16,7 @@ from ..pipeline.stages import Made
 from ..presets import PresetStore
 from ..report.html_page import base64_png
 from .notices import notice
+from .presets_tab import wrong_presets
 from .waiting import progress_bar, shown_while
 
 OWN_POSE = "my picture"
@@ -43,7 +44,7 @@ def build_pipeline(actions: PipelineActions, store: PresetStore) -> None:
         with gr.Column():
             with gr.Row():
                 names = with_stages(store)
-                first = next(iter(names), None)
+                first = next(iter(names), None)  # one that is wrong is told when they are listed
                 ticked, posed = settings_of(store, first)
                 preset = gr.Dropdown(choices=names, value=first, label="Preset", elem_id="sciart_pipeline_preset")
                 look = gr.Button("🔄", scale=0, min_width=48, elem_id="sciart_pipeline_list")
@@ -87,7 +88,7 @@ def build_pipeline(actions: PipelineActions, store: PresetStore) -> None:
 
     def listed():
         try:
-            return gr.update(choices=with_stages(store)), ""
+            return gr.update(choices=with_stages(store)), wrong_presets(store)
         except SciArtError as error:
             return gr.update(), notice(error)
 
@@ -126,8 +127,8 @@ def pipeline_request(preset: str | None, prompt: str, stages: list[str], pose: s
 
 
 def with_stages(store: PresetStore) -> list[str]:
-    """Names of the presets that have stages."""
-    return [name for name in store.names() if store.read(name).data.get("pipeline")]
+    """Names of the presets that have stages, and can be used."""
+    return [preset["name"] for preset in store.listed() if "error" not in preset and preset.get("pipeline")]
 
 
 def settings_of(store: PresetStore, name: str | None) -> tuple[list[str], str]:

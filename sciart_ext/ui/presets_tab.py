@@ -1,8 +1,7 @@
-"""Presets in the tab: list, edit, save, delete; all of one's own as one JSON file, and back."""
+"""Presets in the tab: list, edit, save, delete; all of one's own as one JSON file, and back. What is wrong is told."""
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +9,15 @@ from pathlib import Path
 import gradio as gr
 
 from ..errors import SciArtError
+from ..json_text import read_json
 from ..presets import PresetStore
-from ..presets.store import write_json
+from ..presets.files import read_text
+from ..presets.store import json_text, write_json
 from .notices import notice
 
 FILE = "sciart-presets.json"
+MOST_BYTES = 64 << 20
+"""of a file that is imported"""
 REFRESH_STYLES = """() => {
     for (const tab of ["txt2img", "img2img"]) gradioApp().querySelector(`#refresh_${tab}_styles`)?.click();
     return [];
@@ -30,13 +33,13 @@ class PresetsActions:
         self.add_styles = add_styles
 
     def listed(self, selected: str | None = None):
-        """The names in the list anew."""
-        return gr.update(choices=self.store.names(), value=selected)
+        """The names in the list anew, also of those that are wrong: here they are mended."""
+        return gr.update(choices=[preset["name"] for preset in self.store.listed()], value=selected)
 
     def looked(self) -> tuple:
         """For *List the presets*: (list, status)."""
         try:
-            return self.listed(), ""
+            return self.listed(), wrong_presets(self.store)
         except SciArtError as error:
             return gr.update(), notice(error)
 
@@ -47,9 +50,9 @@ class PresetsActions:
         try:
             found = self.store.read(preset, "name")
         except SciArtError as error:
-            return gr.update(), gr.update(), notice(error)
+            return preset, self._as_it_is(preset), notice(error)
         note = " is shipped with SciArt: save it under another name to change it" if found.builtin else ""
-        return preset, json.dumps(found.data, ensure_ascii=False, indent=2), notice(f"{preset}{note}")
+        return preset, json_text(found.data), notice(f"{preset}{note}")
 
     def saved(self, preset: str, data: str) -> tuple:
         """(list, status)."""
@@ -70,23 +73,39 @@ class PresetsActions:
     def exported(self) -> tuple:
         """(file of one's own presets, status)."""
         try:
-            own = [self.store.read(preset) for preset in self.store.names()]
-            data = {preset.name: preset.data for preset in own if not preset.builtin}
+            own = {preset["name"]: self.store.read(preset["name"]).data for preset in self.store.listed()
+                   if not preset["builtin"] and "error" not in preset}
             path = Path(tempfile.mkdtemp(prefix="sciart-")) / FILE
-            write_json(path, data)
+            write_json(path, own)
+            told = notice(f"{len(own)} presets") + wrong_presets(self.store)
         except SciArtError as error:
             return gr.update(), notice(error)
-        return gr.update(value=str(path), visible=True), notice(f"{len(data)} presets")
+        return gr.update(value=str(path), visible=True), told
 
     def imported(self, upload) -> tuple:
-        """(list, status) after taking the presets of a file."""
+        """(list, status) after taking the presets of a file: all of them, or none where one is wrong."""
         try:
-            data = _json(Path(upload.name).read_text(encoding="utf-8"))
+            data = _json(read_text(Path(upload.name), MOST_BYTES, "file"))
+            for preset, one in data.items():
+                self._check(preset, one)
             for preset, one in data.items():
                 self.store.save(preset, one)
-        except (SciArtError, UnicodeDecodeError) as error:
-            return gr.update(), notice(error if isinstance(error, SciArtError) else SciArtError("file", "not text"))
+        except SciArtError as error:
+            return gr.update(), notice(error)
         return self.listed(), notice(f"{len(data)} presets are imported: {', '.join(data)}")
+
+    def _check(self, preset: str, data: object) -> None:
+        try:
+            self.store.check(preset, data)
+        except SciArtError as error:
+            raise SciArtError(preset, str(error)) from None
+
+    def _as_it_is(self, preset: str):
+        """The text of a file that is no preset, to be mended; of one that is no text nothing."""
+        try:
+            return self.store.text(preset, "name")
+        except SciArtError:  # as is told already
+            return ""
 
     def styled(self) -> str:
         """The status after adding the prompts to the host's styles."""
@@ -94,6 +113,13 @@ class PresetsActions:
         lines = [f"{title}: {', '.join(names)}" for title, names in (
             ("Added to the WebUI's styles", told["added"]), ("There already", told["kept"])) if names]
         return "".join(map(notice, lines))
+
+
+def wrong_presets(store: PresetStore) -> str:
+    """A line, as HTML, for each file that is no preset, and for roles that cannot be read."""
+    wrong = [SciArtError(preset["name"], preset["error"]) for preset in store.listed() if "error" in preset]
+    roles = store.listed_bindings()[1]
+    return "".join(map(notice, [*wrong, *([SciArtError("", roles)] if roles else [])]))
 
 
 def build_presets(store: PresetStore, add_styles: Callable[[], dict[str, list[str]]]) -> None:
@@ -126,7 +152,7 @@ def build_presets(store: PresetStore, add_styles: Callable[[], dict[str, list[st
 
 def _json(text: str) -> dict:
     try:
-        data = json.loads(text)
+        data = read_json(text)
     except ValueError as error:
         raise SciArtError("preset", f"not valid JSON: {error}") from None
     if not isinstance(data, dict):

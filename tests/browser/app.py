@@ -31,7 +31,7 @@ from sciart_ext.influence.subsets import Unfinished, ask  # noqa: E402
 from sciart_ext.pipeline.settings import parse_pipeline  # noqa: E402
 from sciart_ext.pipeline.stages import Made, Stage  # noqa: E402
 from sciart_ext.presets import PresetStore, resolve, suggest  # noqa: E402
-from sciart_ext.presets.pictures import save_thumbnail, thumbnail  # noqa: E402
+from sciart_ext.presets.pictures import listed_with_pictures, save_thumbnail  # noqa: E402
 from sciart_ext.ui.panel import PanelActions, PanelChoices, build_panel, plan_preview  # noqa: E402
 from sciart_ext.ui.pipeline_tab import PipelineActions  # noqa: E402
 from sciart_ext.ui.tab import TabActions, build_tab  # noqa: E402
@@ -117,10 +117,10 @@ def actions(store: PresetStore, files: Files) -> PanelActions:
         return known()
 
     def choices() -> PanelChoices:
-        presets = [{**store.read(name).to_json(), "thumbnail": thumbnail(store, name)} for name in store.names()]
-        roles = {role for preset in presets for role in preset["roles"]}
-        return PanelChoices(known(), presets, store.bindings(),
-                            {role: suggest(role, loras) for role in roles}, MODEL)
+        presets = listed_with_pictures(store)
+        roles = {role for preset in presets for role in preset.get("roles", [])}
+        return PanelChoices(known(), presets, *store.listed_bindings(), {role: suggest(role, loras) for role in roles},
+                            MODEL)
 
     def find_all(recipe):
         recipe = resolve(recipe, store)
@@ -271,6 +271,13 @@ def build_app(store: PresetStore, files: Files) -> gr.Blocks:
     return app
 
 
+def put(folder: Path, name: str, text: str) -> None:
+    """A file into the user's folder, as by hand."""
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
 def as_new(folder: Path, files: Files) -> None:
     """What has been saved, bound, found and read is gone."""
     files.as_new()
@@ -285,5 +292,6 @@ if __name__ == "__main__":
         page = build_app(PresetStore(Path(folder)), files).queue(16)
         served, *_ = page.launch(server_name="127.0.0.1", server_port=port, quiet=True, show_api=False,
                                  prevent_thread_lock=True)
+        served.add_api_route("/put", lambda name, text: put(Path(folder), name, text))
         served.add_api_route("/as_new", lambda: as_new(Path(folder), files))
         page.block_thread()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
+import urllib.parse
+import urllib.request
 
 import pytest
 from panel_page import expect, opened
@@ -14,6 +17,8 @@ pytestmark = pytest.mark.browser
 
 TITLES = ("Science imagination", "Science imagination, led by child", "Two subjects, each with its own LoRA",
           "Two subjects in a child's science-imagination drawing")
+
+GOOD = {"title": "Good", "recipe": {"loras": [{"name": "child_style", "weight": 0.5}]}}
 
 THREE = [{"name": name, "weight": 0.5} for name in ("child_style", "watercolor-v2", "science_fiction")]
 
@@ -206,3 +211,95 @@ def test_the_recipe_is_copied_and_pasted(address, browser):
         expect(page.error).to_be_empty()
         assert not page.panel.locator(".sciart-rows").evaluate("(rows) => rows.inert")
         assert page.recipe() == {"loras": [{"name": "child_style", "weight": 0.25}]}
+
+
+def put(address, name, text):
+    """A file into the user's folder, as by hand."""
+    asked = urllib.parse.urlencode({"name": name, "text": text})
+    urllib.request.urlopen(f"{address}put?{asked}", timeout=10).close()
+
+
+@pytest.fixture
+def wrong_files(address):
+    put(address, "presets/bad.json", '{"title": <b>&"}')
+    put(address, "presets/ABC.json", json.dumps(GOOD))
+    put(address, "presets/good.json", json.dumps(GOOD))
+    put(address, "presets/good.webp", "<svg>")
+    put(address, "roles.json", "[]")
+    yield
+    urllib.request.urlopen(address + "as_new", timeout=10).close()
+
+
+def test_files_that_are_wrong_are_cards_with_the_reason_and_the_others_can_be_used(address, browser, wrong_files):
+    with opened(address, browser) as page:
+        page.open()
+        wrong = page.presets.locator(".sciart-wrong")
+        expect(wrong).to_have_count(2)
+        expect(wrong.locator("input:disabled")).to_have_count(2)
+        expect(wrong.locator("p").nth(0)).to_contain_text("not named as presets are")
+        expect(wrong.locator("p").nth(1)).to_contain_text("bad.json cannot be read")
+        assert wrong.nth(1).get_attribute("title").startswith("preset: bad.json cannot be read: ")
+        told = page.panel.locator(".sciart-wrong-roles")
+        expect(told).to_contain_text("roles: expected an object")
+        expect(told).to_contain_text("mend or delete the file")
+        expect(page.preset(TITLES[0])).to_be_checked()
+        page.preset("Good").check()
+        expect(page.panel.locator(".sciart-presets .sciart-description")).to_contain_text("good.webp is no WebP")
+        expect(page.presets.locator("label", has_text="Good").locator("svg polyline")).to_have_count(1)
+        page.button("Use preset").click()
+        expect(page.field(0, "name")).to_have_value("child_style")
+        # what is wrong with the roles is told as long as it is, and then no more
+        put(address, "roles.json", "{}")
+        page.button("Refresh the list of LoRAs").click()
+        expect(told).to_be_hidden()
+
+
+@pytest.fixture
+def presets_tab(address, browser, wrong_files):
+    """The tab SciArt → Presets."""
+    with opened(address, browser) as page:
+        for name in ("SciArt", "Presets"):
+            page.page.locator(".tab-nav button:visible", has_text=name).first.click()
+        yield page.page
+
+
+def test_the_tab_lists_what_is_wrong_line_by_line_and_opens_it_to_be_mended(presets_tab):
+    tab, status = presets_tab, presets_tab.locator("#sciart_presets_status.prose")
+    lines, text = status.locator(".sciart-error"), tab.locator("#sciart_presets_text textarea")
+    tab.get_by_role("button", name="List the presets").click()
+    expect(lines).to_have_text([re.compile(r"^ABC: name: "), re.compile(r"^bad: preset: bad\.json cannot be read"),
+                                re.compile(r"^roles: .* mend or delete the file ")])
+    tab.locator("#sciart_presets_chosen input").click()
+    tab.locator("ul.options li[aria-label='bad']").click()
+    expect(text).to_have_value('{"title": <b>&"}')
+    expect(lines).to_have_count(1)
+    text.fill(json.dumps(GOOD))
+    tab.get_by_role("button", name="Save", exact=True).click()
+    expect(status).to_contain_text("bad is saved")
+    tab.locator("#sciart_presets_name").locator("textarea, input").first.fill("ABC")
+    tab.get_by_role("button", name="Delete").click()
+    expect(status).to_contain_text("ABC is deleted")
+    tab.get_by_role("button", name="Export mine").click()
+    expect(status.locator("p")).to_have_text(["2 presets", re.compile(r"^roles: ")])
+
+
+def test_an_import_with_one_wrong_preset_saves_none(presets_tab, tmp_path):
+    tab, status = presets_tab, presets_tab.locator("#sciart_presets_status.prose")
+    file = tmp_path / "presets.json"
+
+    def give(text):
+        file.write_text(text, encoding="utf-8")
+        with tab.expect_file_chooser() as chooser:
+            tab.get_by_role("button", name="Import").click()
+        chooser.value.set_files(file)
+
+    for text, said in ((json.dumps({"one": GOOD, "two": {}}), "two: recipe: missing"),
+                       ("[" * 100_000, "not valid JSON"),
+                       (json.dumps({"one": GOOD, "con": GOOD}), "con: name: 'con' is a name that Windows keeps"),
+                       (json.dumps({"one": GOOD, "abc": GOOD}), "abc: name: 'ABC.json' is there")):
+        give(text)
+        expect(status).to_contain_text(said)
+    tab.get_by_role("button", name="Export mine").click()
+    expect(status).to_contain_text("1 presets")
+    give(json.dumps({"one": GOOD, "two": GOOD}))
+    expect(status).to_contain_text("2 presets are imported: one, two")

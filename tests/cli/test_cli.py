@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -191,6 +197,72 @@ def test_influence_goes_on_where_it_was_interrupted(capsys, tmp_path, one_thread
     run(capsys, *asked, tmp_path / "whole")
     for name in ("shares.csv", "curves.csv", "03_all.png"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_influence_goes_on_where_it_was_killed(capsys, tmp_path, one_thread, monkeypatch):
+    pytest.importorskip("diffusers")
+    asked = ["influence", "--prompt", "a rocket", "--lora", "child=0.8", "--lora", "watercolor=0.5", "--steps", "2",
+             "--width", "64", "--height", "64", "--at-once", "1", "--device", "cpu", "--out", str(tmp_path / "out")]
+    kept = tmp_path / "out" / "unfinished"
+    process = program(*asked, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not list(kept.glob("*.npz")):
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    made = len(list(kept.glob("*.npz")))
+    assert 0 < made < 4, "it was over before it could be killed"
+    told: list[int] = []
+    monkeypatch.setattr("sciart_ext.cli.picture.show_progress", lambda done, of: told.append(of))
+    assert run(capsys, *asked)[0] == 0 and told[0] == 2 * (4 - made)
+    assert not kept.exists() and not [path for path in (tmp_path / "out").iterdir() if "tmp" in path.name]
+
+
+def test_a_preset_that_is_wrong_is_one_line_of_the_list(capsys, tmp_path):
+    own = tmp_path / "user" / "presets"
+    own.mkdir(parents=True)
+    (own / "bad.json").write_text("[" * 100_000)
+    recipe = {"loras": [{"name": "a", "weight": 1}]}
+    (own / "good.json").write_text(json.dumps({"title": "a\n\x1b[2Jb", "recipe": recipe}))
+    (tmp_path / "user" / "roles.json").write_text("[]")
+    status, out, err = run(capsys, "presets", "list")
+    *_, bad, good = out.splitlines()
+    assert status == 0 and bad.split(maxsplit=2)[:2] == ["bad", "own"] and "cannot be used: preset: bad.json" in bad
+    assert good.split() == ["good", "own", "a", "[2Jb"]
+    assert err.count("\n") == 1 and err.startswith("sciart: roles: ") and "mend or delete the file" in err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits of POSIX")
+def test_a_full_disk_is_one_line_and_status_1_and_leaves_nothing(tmp_path):
+    for name, rank in (("a", 40), ("b", 40)):
+        stem = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+        save_file({f"{stem}.lora_down.weight": torch.rand(rank, 768), f"{stem}.lora_up.weight": torch.rand(320, rank)},
+                  tmp_path / f"{name}.safetensors")
+    out = tmp_path / "out"
+    out.mkdir()
+    for asked in (["combine", f"{tmp_path / 'a'}.safetensors=1", f"{tmp_path / 'b'}.safetensors=1", "--quiet", "--out",
+                   out / "c.safetensors"], ["plan", "--lora", "a=1", "--png", out / "plan.png"]):
+        process = program(*asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, before="""
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+""")
+        _, err = process.communicate()
+        assert process.returncode == 1 and re.fullmatch(r"sciart: \S+: cannot be written: .*\n", err), (asked[0], err)
+        assert list(out.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is full")
+def test_an_output_without_room_is_one_line_and_status_1():
+    with open("/dev/full", "w") as full:
+        process = program("presets", "list", stdout=full, stderr=subprocess.PIPE)
+        assert process.communicate()[1] == "sciart: standard output cannot be written: No space left on device\n"
+    assert process.returncode == 1
+
+
+def program(*arguments, before="", **options):
+    """The command line in a process of its own."""
+    code = f"{before}\nimport sys\nfrom sciart_ext.cli import main\nsys.exit(main(sys.argv[1:]))"
+    root = Path(__file__).parents[2]
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], cwd=root, text=True, **options)
 
 
 def test_lora_files_are_reported(capsys, tmp_path):

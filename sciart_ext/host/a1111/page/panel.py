@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ....compose.unread import unread
 from ....presets import PresetStore, resolve, suggest
-from ....presets.pictures import save_thumbnail, thumbnail
+from ....presets.pictures import listed_with_pictures, save_thumbnail
 from ....recipe import Recipe
 from ....ui.panel import PanelActions, PanelChoices, PanelStart, plan_preview
 from .. import settings
@@ -31,13 +31,12 @@ def panel_start() -> PanelStart:
 
 def _choices(store: PresetStore) -> PanelChoices:
     names = lora_files.names()
-    presets = [store.read(name) for name in store.names()]
-    roles = {role for preset in presets for role in preset.roles()}
-    shown = [{**preset.to_json(), "thumbnail": thumbnail(store, preset.name)} for preset in presets]
+    presets = listed_with_pictures(store)
+    roles = {role for preset in presets for role in preset.get("roles", [])}
     suggestions = {role: suggest(role, names) for role in sorted(roles)}
-    bindings = store.bindings()
+    bindings, wrong = store.listed_bindings()
     first = [*bindings.values(), *(name for found in suggestions.values() for name in found)]
-    return PanelChoices(cards.all(first), shown, bindings, suggestions, cards.model())
+    return PanelChoices(cards.all(first), presets, bindings, wrong, suggestions, cards.model())
 
 
 def _preview(store: PresetStore, recipe_text: str, steps: int, hires_steps: int) -> dict:
