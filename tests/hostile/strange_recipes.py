@@ -119,57 +119,69 @@ POINTS = st.dictionaries(st.floats(0, 1).map(lambda p: round(p, 4)), WEIGHTS, mi
     lambda points: [[p, w] for p, w in points.items()])
 
 
-@st.composite
-def weights(draw) -> dict:
-    made = draw(st.fixed_dictionaries({}, optional={"curve": st.sampled_from(["linear", "step", "cosine"]),
-                                                    "te_weight": WEIGHTS}))
-    key = draw(st.sampled_from(["weight", "schedule"]))
-    return {**made, key: draw(WEIGHTS if key == "weight" else st.one_of(POINTS, st.just("0.2@0, 0.65@0.5")))}
+def some(**fields: st.SearchStrategy) -> st.SearchStrategy[dict]:
+    """An object with some of these fields."""
+    return st.fixed_dictionaries({}, optional=fields)
 
 
-@st.composite
-def loras(draw, name: str) -> dict:
-    blocks = st.one_of(
-        st.dictionaries(st.sampled_from([block for block in BLOCKS if block != "BASE"]), st.one_of(WEIGHTS, POINTS),
-                        max_size=4),
-        st.dictionaries(st.sampled_from(BLOCKS), WEIGHTS, max_size=4),
-        st.sampled_from([12, 17, 20, 26]).flatmap(lambda count: st.lists(WEIGHTS, min_size=count, max_size=count)),
-        st.just("1,0,0,0,1,1,1,1,1,1,1,1"))
-    more = draw(st.fixed_dictionaries({}, optional={
-        "blocks": blocks, "apply_to": st.sampled_from(["both", "cond", "uncond"]), "hires": weights(),
-        "region": st.one_of(BOXES, st.just(url(PICTURES["grey"])))}))
-    return {"name": name, **draw(weights()), "subject": draw(st.sampled_from(["a child", "水彩", "x" * 999])), **more}
+MORE = some(curve=st.sampled_from(["linear", "step", "cosine"]), te_weight=WEIGHTS)
+WEIGHTED = st.one_of(
+    st.tuples(MORE, st.fixed_dictionaries({"weight": WEIGHTS})),
+    st.tuples(MORE, st.fixed_dictionaries({"schedule": st.one_of(POINTS, st.just("0.2@0, 0.65@0.5"))}))).map(
+        lambda both: {**both[0], **both[1]})
+FACTORS = st.one_of(
+    st.dictionaries(st.sampled_from([block for block in BLOCKS if block != "BASE"]), st.one_of(WEIGHTS, POINTS),
+                    max_size=4),
+    st.dictionaries(st.sampled_from(BLOCKS), WEIGHTS, max_size=4),
+    *(st.lists(WEIGHTS, min_size=count, max_size=count) for count in (12, 17, 20, 26)),
+    st.just("1,0,0,0,1,1,1,1,1,1,1,1"))
+LORAS = st.tuples(
+    st.fixed_dictionaries({"subject": st.sampled_from(["a child", "水彩", "x" * 999])}), WEIGHTED,
+    some(blocks=FACTORS, apply_to=st.sampled_from(["both", "cond", "uncond"]), hires=WEIGHTED,
+         region=st.one_of(BOXES, st.just(url(PICTURES["grey"]))))).map(
+             lambda parts: {**parts[0], **parts[1], **parts[2]})
+ENTRIES = st.lists(st.tuples(st.sampled_from(NAMES), LORAS), min_size=1, max_size=4,
+                   unique_by=lambda pair: pair[0]).map(lambda pairs: [{"name": name, **lora} for name, lora in pairs])
+WHOLE = some(
+    enabled=st.booleans(), preset=st.sampled_from(NAMES), combine=st.sampled_from(COMBINES),
+    roles=st.dictionaries(st.sampled_from(NAMES), st.sampled_from(NAMES), max_size=3),
+    execution=st.sampled_from(["auto", "merge", "branch"]), memory_limit_mb=st.floats(0, 1e6),
+    combining=some(density=st.floats(0.01, 1), seed=st.integers(0, 2**32 - 1), directions=st.integers(1, 4096),
+                   majority=st.sampled_from(["total", "frequency"])),
+    composition=some(period=st.integers(1, 1000), order=st.just("reversed"), temperature=st.floats(1e-4, 100),
+                     patch=st.integers(1, 64), recenter=st.floats(0, 1), feather=st.floats(0, 0.5),
+                     hires=st.booleans()),
+    guidance=some(strength=st.floats(0, 1e4), until=st.floats(0, 1), masks=st.booleans(), target=st.floats(0, 100),
+                  refine=st.dictionaries(st.floats(0, 1).map(str), st.integers(1, 100), max_size=3),
+                  opacity=st.sampled_from(["1@0, 0@1", [[0, 1], [0.5, 0]]]), offload=st.booleans(),
+                  show=st.booleans()))
 
 
-@st.composite
-def recipes(draw) -> dict:
-    """One that is accepted."""
-    names = draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=4, unique=True))
-    compose = draw(st.sampled_from(COMPOSES))
-    entries = [draw(loras(name)) for name in names]
+def _joined(entries: list[dict], whole: dict, compose: str) -> dict:
+    recipe = copy.deepcopy({"loras": entries, "compose": compose, **whole})
     if compose == "regions":
-        entries[0]["region"] = draw(BOXES)
-    composition = st.fixed_dictionaries({}, optional={
-        "period": st.integers(1, 1000), "order": st.permutations(names), "temperature": st.floats(1e-4, 100),
-        "patch": st.integers(1, 64), "recenter": st.floats(0, 1), "feather": st.floats(0, 0.5), "hires": st.booleans()})
-    guidance = st.fixed_dictionaries({}, optional={
-        "strength": st.floats(0, 1e4), "until": st.floats(0, 1), "masks": st.booleans(), "target": st.floats(0, 100),
-        "refine": st.dictionaries(st.floats(0, 1).map(str), st.integers(1, 100), max_size=3),
-        "opacity": st.sampled_from(["1@0, 0@1", [[0, 1], [0.5, 0]]]), "offload": st.booleans(), "show": st.booleans()})
-    combining = st.fixed_dictionaries({}, optional={
-        "density": st.floats(0.01, 1), "seed": st.integers(0, 2**32 - 1), "directions": st.integers(1, 4096),
-        "majority": st.sampled_from(["total", "frequency"])})
-    return {"loras": entries, "compose": compose, **draw(st.fixed_dictionaries({}, optional={
-        "enabled": st.booleans(), "preset": st.sampled_from(NAMES), "combine": st.sampled_from(COMBINES),
-        "roles": st.dictionaries(st.sampled_from(NAMES), st.sampled_from(NAMES), max_size=3), "combining": combining,
-        "composition": composition, "guidance": guidance, "execution": st.sampled_from(["auto", "merge", "branch"]),
-        "memory_limit_mb": st.floats(0, 1e6)}))}
+        recipe["loras"][0]["region"] = [0, 0, 0.5, 1]
+    if "order" in recipe.get("composition", {}):
+        recipe["composition"]["order"] = [lora["name"] for lora in reversed(entries)]
+    return recipe
+
+
+RECIPES = st.builds(_joined, ENTRIES, WHOLE, st.sampled_from(COMPOSES))
+"""those that are accepted"""
+
+
+WHAT = st.sampled_from(["value", "value", "value", "gone", "more", "name", "twice"])
+FIELD = st.one_of(st.sampled_from(FIELDS), TEXTS)
+OWN = {field: st.one_of(own, own, STRANGE) for own, fields in (
+    (TEXTS, "name role subject trigger preset order roles"), (URLS, "region"), (SCHEDULES, "schedule opacity blocks"),
+    (NUMBERS, "weight te_weight period temperature patch density seed strength until target memory_limit_mb"),
+) for field in fields.split()}
 
 
 @st.composite
 def strange_recipes(draw) -> object:
     """One of which some values, or names of fields, are others."""
-    recipe = copy.deepcopy(draw(recipes()))
+    recipe = draw(RECIPES)
     for _ in range(draw(st.sampled_from([0, 1, 1, 1, 2, 3]))):
         draw(changed(recipe))
     return recipe if draw(st.integers(0, 30)) else draw(STRANGE)
@@ -180,24 +192,23 @@ def changed(draw, recipe: dict) -> None:
     """One value is another, is gone, is twice there, or there is one more."""
     places = list(itertools.islice(_places(recipe), 200))
     inside, key = draw(st.sampled_from(places)) if places else (recipe, "x")
-    what = draw(st.sampled_from(["value", "value", "value", "gone", "more", "name", "twice"]))
+    what = draw(WHAT)
     if what == "value":
         inside[key] = draw(_like(key))
     elif what == "twice" and isinstance(inside, list):
         inside.append(inside[key])
     elif what == "more" and isinstance(inside, dict):
-        name = draw(st.one_of(st.sampled_from(FIELDS), TEXTS))
+        name = draw(FIELD)
         inside[name] = draw(_like(name))
     elif key in inside if isinstance(inside, dict) else True:
         value = inside.pop(key)
         if what == "name" and isinstance(inside, dict):
-            inside[draw(st.one_of(st.sampled_from(FIELDS), TEXTS))] = value
+            inside[draw(FIELD)] = value
 
 
-def _like(key: object) -> st.SearchStrategy:
-    """Strange values for this field: often of the type that it has."""
-    own = {"schedule": SCHEDULES, "opacity": SCHEDULES, "region": URLS, "weight": NUMBERS, "blocks": SCHEDULES}.get(key)
-    return STRANGE if own is None else st.one_of(own, STRANGE)
+def _like(key: str | int) -> st.SearchStrategy:
+    """Strange values for this field: mostly of the type that it has."""
+    return OWN.get(key, STRANGE)
 
 
 def _places(value: dict) -> Iterator[tuple[dict | list, str | int]]:
@@ -212,14 +223,15 @@ def _places(value: dict) -> Iterator[tuple[dict | list, str | int]]:
 
 PIECES = st.sampled_from(["NaN", "Infinity", "1e999", "-", "9" * 5000, "[" * 10**5, '{"a":' * 2000, r'"\ud800"', "01",
                           r'"\u0000"', "\ufeff", "\0", "'", ",", "}", "]", "//", '"weight":1,', '"loras":[],', "\u2028",
-                          "é", "1."])
+                          "é", "1.", "", "", ""]) | st.text(max_size=2)
+FEW = st.integers(0, 3)
 
 
 @st.composite
 def recipe_texts(draw) -> str | bytes:
     """The JSON text of one, with pieces put in or taken out."""
-    text = json.dumps(draw(recipes()), ensure_ascii=draw(st.booleans()))
+    text = json.dumps(draw(RECIPES), ensure_ascii=draw(st.booleans()))
     for _ in range(draw(st.integers(1, 3))):
         place = draw(st.integers(0, len(text)))
-        text = text[:place] + draw(st.one_of(PIECES, st.text(max_size=2))) + text[place + draw(st.integers(0, 3)):]
+        text = text[:place] + draw(PIECES) + text[place + draw(FEW):]
     return text if draw(st.booleans()) else text.encode("utf-8", "surrogatepass") + draw(st.binary(max_size=1))

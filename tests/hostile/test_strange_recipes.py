@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from promises import check_recipe
-from strange_recipes import PICTURES, recipe_texts, recipes, strange_recipes, url
+from strange_recipes import PICTURES, RECIPES, recipe_texts, strange_recipes, url
 
 from sciart_ext.errors import SciArtError
 from sciart_ext.recipe import parse_recipe
@@ -20,7 +20,7 @@ SELDOM = settings(OFTEN, max_examples=200)
 
 
 @SELDOM
-@given(recipe=recipes(), steps=STEPS, png=SOMETIMES)
+@given(recipe=RECIPES, steps=STEPS, png=SOMETIMES)
 def test_what_is_meant_to_be_valid_is_accepted(recipe, steps, png):
     assert check_recipe(recipe, steps, png) is not None
 
