@@ -1,13 +1,14 @@
-"""Tensors that torch has pickled: .pt, .ckpt and the like, unpickled without anything that could run."""
+"""Tensors that torch has pickled: .pt, .ckpt and the like, in an archive or, before torch 1.6, one after the other.
+
+Neither torch nor Python unpickles them: `unpickler` tells what they would make, which is checked, and then read.
+"""
 
 from __future__ import annotations
 
-import io
 import os
-import pickle
 import tarfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,110 +17,180 @@ import torch
 from ..errors import SciArtError, quoted
 from ..memory import is_out_of_memory
 from .opened import ACCEPTED, DTYPES, MAX_DIMENSIONS, check_keys, opened
+from .unpickler import MOST_OPCODES, Storage, StoredTensor, unpickled
 
 ARCHIVE = b"PK\x03\x04"
-PICKLE_BYTES, PICKLE_SHARE, LEGACY_READS = 100_000, 20, 300_000
-"""A zip's pickle may have so many bytes and this part of the file's; of the format before, so many opcodes are read."""
+PICKLE_BYTES, PICKLE_SHARE = 100_000, 20
+"""An archive's pickle may have so many bytes and this part of the file's."""
+PIECE = 2**22
+"""bytes that are read at once"""
+_MAGIC, _PROTOCOL = 0x1950a86a20f9469cfc6c, 1001
 _WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+_DTYPES = {str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
+_STORAGES = {
+    "DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
+    "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
+    "ComplexFloatStorage": torch.complex64, "ComplexDoubleStorage": torch.complex128, "UntypedStorage": torch.uint8,
+}
 
 
 def read_pickle(path: Path) -> dict[str, torch.Tensor]:
-    """An archive is read twice: first without data, so that nothing is made that the file does not have. In the format
-    before, torch 2.1 cannot do without; there memory is only written to as far as the file reaches."""
-    with opened(path) as file:
-        is_archive = file.read(len(ARCHIVE)) == ARCHIVE
-        file.seek(0)
-        # torch unpacks the ones into a folder, and runs the others' programs: neither is how LoRAs are saved
-        if tarfile.is_tarfile(file):
-            raise SciArtError(path.name, "refused: a tar archive; accepted: what torch.save writes since 2018")
-        file.seek(0)
-        if zipfile.is_zipfile(file):
-            _check_zip(path, file)
-    for device in ("meta", "cpu") if is_archive else ("cpu",):
-        tensors = _unpickled(path, device)
-        check_keys(path, tensors)
-        _check_tensors(path, tensors, device)
-    return tensors
-
-
-def _check_zip(path: Path, file: BinaryIO) -> None:
-    """Refuses an archive that would unpack to more than it is, whose pickle alone is long, or that is a program."""
-    size = os.fstat(file.fileno()).st_size
-    try:
-        entries = zipfile.ZipFile(file).infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise SciArtError(path.name, f"damaged: {quoted(str(error))}") from None
-    if any(entry.filename.endswith("constants.pkl") for entry in entries):
-        raise SciArtError(path.name, "refused: a TorchScript program")
-    if sum(entry.file_size for entry in entries) > size or any(entry.compress_type for entry in entries):
-        raise SciArtError(path.name, "refused: it unpacks to more than it is")
-    if any(entry.filename.endswith("data.pkl") and entry.file_size > PICKLE_BYTES + size // PICKLE_SHARE
-           for entry in entries):
-        raise SciArtError(path.name, "refused: it holds more than tensors")
-
-
-class _Counted(io.BufferedReader):
-    """A file of which only so many pieces are read: torch's unpickler reads its opcodes one by one."""
-
-    left = LEGACY_READS
-
-    def read(self, size: int | None = -1) -> bytes:
-        self._count()
-        return super().read(size)
-
-    def readline(self, size: int | None = -1) -> bytes:
-        self._count()
-        return super().readline(size)
-
-    def _count(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            raise pickle.UnpicklingError("too many opcodes")
-
-
-def _unpickled(path: Path, device: str) -> dict[str, torch.Tensor]:
+    """Its tensors. Raises `SciArtError` for what is none, and for more data than the file has."""
     try:
         with opened(path) as file:
-            data = torch.load(_Counted(file.raw), map_location=device, weights_only=True)
-    except SciArtError:
-        raise
-    except Exception as error:  # of a damaged file the unpickler raises whatever it stumbles over
+            head = file.read(tarfile.BLOCKSIZE)
+            if _is_tar(head):
+                raise SciArtError("", "refused: a tar archive; accepted: what torch.save writes since 2018")
+            file.seek(0)
+            read = _read_archive if head.startswith(ARCHIVE) else _read_in_turn
+            return read(path, file)
+    except SciArtError as refusal:
+        if refusal.field:
+            raise
+        raise SciArtError(path.name, refusal.message) from None
+    except Exception as error:  # of a damaged file the readers raise whatever they stumble over
         if is_out_of_memory(error):
             raise
-        cause = error.__context__ or error if isinstance(error, pickle.UnpicklingError) else error
-        reason = quoted((str(cause) or type(cause).__name__).partition("\n")[0])
-        if device == "meta" and "meta" in reason.lower():  # only plain tensors can be without data
-            what = "holds what is not a plain tensor, but sparse, quantized or nested"
-        elif isinstance(error, pickle.UnpicklingError):
-            what = f"refused: it holds more than tensors, which could run code ({reason})"
+        reason = quoted((str(error) or type(error).__name__).partition("\n")[0])
+        raise SciArtError(path.name, f"damaged: {reason}") from None
+
+
+def _is_tar(head: bytes) -> bool:
+    """Of the first format of all. Only this one header is looked at: tarfile would unpack what it finds in it."""
+    try:
+        tarfile.TarInfo.frombuf(head, tarfile.ENCODING, "surrogateescape")
+    except tarfile.TarError:
+        return False
+    return True
+
+
+def _read_archive(path: Path, file: BinaryIO) -> dict[str, torch.Tensor]:
+    archive = zipfile.ZipFile(file)
+    size, entries = os.fstat(file.fileno()).st_size, {entry.filename: entry for entry in archive.infolist()}
+    if any(name.endswith("constants.pkl") for name in entries):
+        raise SciArtError("", "refused: a TorchScript program")
+    if sum(entry.file_size for entry in archive.infolist()) > size or any(
+            entry.compress_type for entry in entries.values()):
+        raise SciArtError("", "refused: it unpacks to more than it is")
+    pickles = [name for name in entries if name.rpartition("/")[-1] == "data.pkl"]
+    if len(pickles) != 1:
+        raise SciArtError("", f"damaged: {len(pickles)} tables of tensors")
+    if entries[pickles[0]].file_size > PICKLE_BYTES + size // PICKLE_SHARE:
+        raise SciArtError("", "refused: it holds more than tensors")
+    folder = pickles[0][:-len("data.pkl")]
+    order = folder + "byteorder"
+    if order in entries and archive.read(order) != b"little":
+        raise SciArtError("", "damaged: its numbers are not in the order of this machine")
+    with archive.open(pickles[0]) as table:
+        tensors = _described(unpickled(table).value, path, size)
+    needed = {tensor.storage for tensor in tensors.values()}
+    _check_room(needed, size)
+    kept = {}
+    for storage in needed:
+        with archive.open(f"{folder}data/{storage.key}") as stored:
+            kept[storage] = _filled(storage, stored)
+            if stored.read(1):
+                raise ValueError(f"{storage.key} has more data than it says")
+    return _made(tensors, kept)
+
+
+def _read_in_turn(path: Path, file: BinaryIO) -> dict[str, torch.Tensor]:
+    """Pickles of what it is, of the tensors and of the storages' order, then their bytes, each after its count."""
+    size, left, parts = os.fstat(file.fileno()).st_size, MOST_OPCODES, []
+    for expected in (_MAGIC, _PROTOCOL, None, None, None):
+        part = unpickled(file, left)
+        if expected not in (None, part.value):
+            raise SciArtError("", "damaged: it begins unlike what torch.save writes")
+        parts.append(part)
+        left = part.left
+    system, table, order = parts[2].value, parts[3], parts[4].value
+    if not isinstance(system, dict) or system.get("little_endian") is not True:
+        raise SciArtError("", "damaged: its numbers are not in the order of this machine")
+    tensors = _described(table.value, path, size)
+    if not isinstance(order, list) or not all(isinstance(key, str) and key in table.storages for key in order):
+        raise SciArtError("", "damaged: its storages are not told")
+    if len(set(order)) < len(order):
+        raise SciArtError("", "damaged: a storage is there twice")
+    needed, kept = {tensor.storage for tensor in tensors.values()}, {}
+    _check_room(needed, size)
+    for storage in map(table.storages.get, order):
+        if int.from_bytes(file.read(8), "little") != storage.count:
+            raise ValueError(f"{storage.key} has another size than it says")
+        if storage in needed:
+            kept[storage] = _filled(storage, file)
         else:
-            what = f"damaged: {reason}"
-        raise SciArtError(path.name, what) from None
+            file.seek(_nbytes(storage), os.SEEK_CUR)
+    return _made(tensors, kept)
+
+
+def _described(data: object, path: Path, room: int) -> dict[str, StoredTensor]:
+    """The table of tensors, checked; room: bytes of the file, which has no more data than that."""
     if isinstance(data, dict) and isinstance(data.get("state_dict"), dict):
         data = data["state_dict"]
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
-        raise SciArtError(path.name, f"expected a table of tensors, got {type(data).__name__}")
-    wrong = next((key for key, value in data.items() if not isinstance(value, torch.Tensor)), None)
-    if wrong is not None:
-        raise SciArtError(path.name, f"{quoted(wrong)} is {type(data[wrong]).__name__}, not a tensor")
+        raise SciArtError("", f"expected a table of tensors, got {_kind(data)}")
+    for key, value in data.items():
+        if not isinstance(value, StoredTensor):
+            raise SciArtError("", f"{quoted(key)} is {_kind(value)}, not a tensor")
+    check_keys(path, data)
+    for key, tensor in data.items():
+        room -= _bytes_of(key, tensor)
+        if room < 0:
+            raise SciArtError("", f"refused: {quoted(key)} has more data than the file")
     return data
 
 
-def _check_tensors(path: Path, tensors: Mapping[str, torch.Tensor], device: str) -> None:
-    """Refuses what are no plain tensors, and more data than the file has bytes: views may repeat the same."""
-    room, seen = path.stat().st_size, set()
-    for key, tensor in tensors.items():
-        if tensor.is_quantized or tensor.is_nested or tensor.layout != torch.strided or tensor.device.type != device:
-            kind = "quantized" if tensor.is_quantized else "nested" if tensor.is_nested else str(tensor.layout)
-            raise SciArtError(path.name, f"{quoted(key)} is not a plain tensor ({kind}, {tensor.device.type})")
-        if tensor.dtype not in DTYPES.values() and not (tensor.dtype in _WHOLE and tensor.numel() == 1):
-            raise SciArtError(path.name, f"{quoted(key)} holds {tensor.dtype}; {ACCEPTED}")
-        if tensor.dim() > MAX_DIMENSIONS:
-            raise SciArtError(path.name, f"{quoted(key)} has {tensor.dim()} dimensions; at most {MAX_DIMENSIONS} "
-                                         "are accepted")
-        place = (tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape, tensor.stride())
-        if place not in seen:
-            seen.add(place)
-            room -= tensor.numel() * tensor.element_size()
-        if room < 0:
-            raise SciArtError(path.name, f"refused: {quoted(key)} has more data than the file")
+def _kind(value: object) -> str:
+    return "Tensor" if isinstance(value, StoredTensor) else type(value).__name__
+
+
+def _bytes_of(key: str, tensor: StoredTensor) -> int:
+    """How many bytes it has in all. Refuses what is no plain tensor of floats, or reaches out of its storage."""
+    storage, shape = tensor.storage, tensor.shape
+    dtype, stored = _dtype_of(tensor), _STORAGES.get(storage.kind)
+    if dtype is None or stored is None:
+        raise SciArtError("", f"{quoted(key)} is not a plain tensor ({quoted(storage.kind)})")
+    if len(shape) > MAX_DIMENSIONS:
+        raise SciArtError("", f"{quoted(key)} has {len(shape)} dimensions; at most {MAX_DIMENSIONS} are accepted")
+    if max(shape, default=0) >= 2**31:
+        raise SciArtError("", f"refused: {quoted(key)} has more data than the file")
+    count = torch.Size(shape).numel()
+    if dtype not in DTYPES.values() and not (dtype in _WHOLE and count == 1):
+        raise SciArtError("", f"{quoted(key)} holds {dtype}; {ACCEPTED}")
+    last = tensor.offset + sum((size - 1) * step for size, step in zip(shape, tensor.stride))
+    if count and (last + 1) * dtype.itemsize > storage.count * stored.itemsize:
+        raise SciArtError("", f"damaged: {quoted(key)} reaches out of its data")
+    return count * dtype.itemsize
+
+
+def _dtype_of(tensor: StoredTensor) -> torch.dtype | None:
+    return _STORAGES.get(tensor.storage.kind) if tensor.dtype is None else _DTYPES.get(tensor.dtype)
+
+
+def _nbytes(storage: Storage) -> int:
+    if storage.kind not in _STORAGES:
+        raise SciArtError("", f"holds what is not a plain tensor ({quoted(storage.kind)})")
+    return storage.count * _STORAGES[storage.kind].itemsize
+
+
+def _check_room(storages: Collection[Storage], room: int) -> None:
+    if sum(map(_nbytes, storages)) > room:
+        raise SciArtError("", "refused: it tells of more data than the file has")
+
+
+def _filled(storage: Storage, stored: BinaryIO) -> torch.Tensor:
+    """The bytes of a storage, read from where `stored` is."""
+    data = torch.empty(_nbytes(storage), dtype=torch.uint8)
+    whole = memoryview(data.numpy())
+    for start in range(0, len(whole), PIECE):
+        piece = whole[start:start + PIECE]
+        if stored.readinto(piece) != len(piece):
+            raise ValueError("it was cut short while it was read")
+    return data
+
+
+def _made(tensors: Mapping[str, StoredTensor], kept: Mapping[Storage, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors, as views of their storages."""
+    return {key: kept[tensor.storage].view(_dtype_of(tensor)).as_strided(tensor.shape, tensor.stride, tensor.offset)
+            for key, tensor in tensors.items()}

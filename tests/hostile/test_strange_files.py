@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import struct
@@ -18,7 +19,7 @@ from sciart_ext.lora.adapter_metadata import MOST_BYTES, STEPS
 from sciart_ext.lora.exact_factors import exact_factors
 from sciart_ext.lora.file import inspect_lora, load_lora
 from sciart_ext.lora.kinds import MAX_ENTRIES
-from sciart_ext.lora.pickled import LEGACY_READS
+from sciart_ext.lora.unpickler import MOST_OPCODES
 
 LAYER = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
 PAIR = {f"{LAYER}.lora_down.weight": (2, 8), f"{LAYER}.lora_up.weight": (8, 2)}
@@ -232,9 +233,56 @@ def test_formats_that_torch_would_unpack_or_run_are_refused(tmp_path):
     refused(path, "a TorchScript program")
 
 
+def archive(path, table):
+    """An archive whose table of tensors is this pickle."""
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr("x/data.pkl", table)
+        packed.writestr("x/version", "3\n")
+    return path
+
+
+def test_a_key_whose_hash_would_take_years(tmp_path):
+    """A tuple of twice a tuple of twice a tuple."""
+    tuples = b"".join(bytes([104, i, 104, i, 134, 113, i + 1]) for i in range(1, 70))
+    refused(archive(tmp_path / "stranger.pt", b"\x80\x02N\x85q\x01" + tuples + b"}h\x46Ns."), "a key that is tuple")
+
+
+@pytest.mark.parametrize("table", [
+    b"\x80\x02cbuiltins\nbytearray\n\x8a\x05\0\0\0\0\x10\x85R.",
+    b"\x80\x02ctorch\nTensor\nJ\0\0\0\x40J\0\0\0\x40\x86R.",
+    b"\x80\x02ccollections\nCounter\n]\x85R.", b"\x80\x02cos\nsystem\nX\x04\0\0\0true\x85R."])
+def test_what_a_pickle_calls_is_not_called(tmp_path, table):
+    refused(archive(tmp_path / "stranger.pt", table), "holds more than tensors")
+
+
+@pytest.mark.parametrize("table", [
+    b"\x80\x02" + b"N" * 50_000 + b"(t" * 40_000 + b".", b"\x80\x02" + b"}" * 90_000 + b".",
+    b"\x80\x02X\xff\xff\xff\x7f.",
+    b"\x80\x02h\x05.", b"\x80\x02" + b"t" * 10, b"\x80\x02(" * 10, b"\x80\x02}q\0Nh\0s.",
+    b"\x80\x02X\1\0\0\0xX\1\0\0\0ys.",
+    b"\x80\x02]q\0h\0a.", b"\x80\x02}q\0X\1\0\0\0xh\0s.", b"", b"."])
+def test_a_pickle_of_nonsense(tmp_path, table):
+    refused(archive(tmp_path / "stranger.pt", table), "refused|damaged|expected|not a tensor|no tensors")
+
+
+def test_a_tar_is_not_looked_into(tmp_path):
+    """Its first header says that another follows, which tarfile would read whole, unpacked, and look for words in."""
+    path, header = tmp_path / "stranger.pt", tarfile.TarInfo("x")
+    header.type, header.size = tarfile.XHDTYPE, 10**6
+    path.write_bytes(header.tobuf() + b"9" * 10**6)
+    refused(path, "a tar archive")
+    header.size = 2**28
+    with gzip.open(path, "wb") as packed:
+        packed.write(header.tobuf() + bytes(2**28))
+    tracemalloc.start()
+    refused(path, "refused|damaged")
+    assert tracemalloc.get_traced_memory()[1] < 2**26
+    tracemalloc.stop()
+
+
 def test_a_long_pickle_is_not_run(tmp_path):
     path = tmp_path / "stranger.pt"
-    path.write_bytes(b"\x80\x02" + b"]0" * LEGACY_READS + b".")
+    path.write_bytes(b"\x80\x02" + b"]0" * MOST_OPCODES + b".")
     refused(path, "refused|damaged")
     torch.save({str(i): [] for i in range(50_000)}, path)
     refused(path, "more than tensors")
