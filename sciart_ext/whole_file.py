@@ -125,7 +125,10 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
     with _own_threads:
         with _refusing(folder, "written"):
             folder.mkdir(parents=True, exist_ok=True)
-            lock = _taken(path, _SECONDS)
+            try:
+                lock = _taken(path, _SECONDS)
+            except TimeoutError:
+                raise SciArtError(folder.name, "another SciArt saves there right now; accepted: try again") from None
         try:
             yield
         finally:
@@ -192,8 +195,11 @@ def _refusing(path: Path, done: str) -> Iterator[None]:
         raise SciArtError(path.name, f"cannot be {done}: {error.strerror}; accepted: close it in the program that has "
                                      "it open and try again, or another place") from error
     except (OSError, SafetensorError) as error:
-        kind = NoRoomError if is_full(error) else SciArtError
-        raise kind(path.name, f"cannot be {done}: {getattr(error, 'strerror', None) or error}") from error
+        told = getattr(error, "strerror", None) or error
+        if is_full(error):
+            raise NoRoomError(path.name, f"cannot be {done}: {told}; accepted: more room on the disk, or another "
+                                         "place") from error
+        raise SciArtError(path.name, f"cannot be {done}: {told}") from error
 
 
 def is_full(error: BaseException) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import stat
 import subprocess
@@ -188,3 +189,28 @@ def test_a_device_that_is_full_is_no_room(tmp_path):
         with open("/dev/full", "w") as file:
             file.write("x")
     assert os.listdir(tmp_path) == []
+
+
+WRITING = {"write_text", "write_bytes", "save_file", "savez", "savez_compressed"}
+
+
+def loose(tree, inside=False):
+    """Lines that write a file outside of `with written_whole(…)`."""
+    for node in ast.iter_child_nodes(tree):
+        within = inside or (isinstance(node, ast.With) and "written_whole" in ast.unparse(node.items[0]))
+        if isinstance(node, ast.Call) and not within:
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            ours = name == "write_text" and isinstance(node.func, ast.Name)
+            in_memory = name.startswith("savez") and ast.unparse(node.args[0]) == "data"
+            modes = [one.value for one in node.args if isinstance(one, ast.Constant) and isinstance(one.value, str)]
+            opened = name == "open" and set("wax+") & set("".join(mode for mode in modes if len(mode) < 4))
+            if (name in WRITING and not ours and not in_memory) or opened:
+                yield node.lineno
+        yield from loose(node, within)
+
+
+def test_whatever_is_written_is_written_whole():
+    files = [path for path in (ROOT / "sciart_ext").rglob("*.py") if path.name != "whole_file.py"]
+    trees = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in files}
+    assert {name: lines for name, tree in trees.items() if (lines := list(loose(tree)))} == {}
+    assert list(loose(ast.parse("path.write_text('x')"))) == list(loose(ast.parse("open(path, 'w')"))) == [1]

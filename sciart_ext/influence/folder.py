@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -34,8 +35,10 @@ def save_report(told: Report, folder: Path) -> Path:
         _write_csv(folder / "shares.csv", ["lora", "part", "error", *PHASES], _share_rows(told))
     for word, of_sets in told.words.items():
         maps[f"word_{word}"] = np.stack([of_sets[one].numpy() for one in told.question.sets])
-    with written_whole(folder / "maps.npz") as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, sets=np.array([told.title(one) for one in told.question.sets]), **maps)
+    data = io.BytesIO()
+    np.savez_compressed(data, sets=np.array([told.title(one) for one in told.question.sets]), **maps)
+    with written_whole(folder / "maps.npz") as temporary:
+        temporary.write_bytes(data.getbuffer())
     _write_csv(folder / "curves.csv", ["background", "lora", "step", "distance"], _curve_rows(told))
     write_text(folder / "influence.json", json.dumps(as_data(told), ensure_ascii=False, indent=1) + "\n")
     page = folder / "index.html"

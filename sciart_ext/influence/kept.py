@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import zipfile
 import zlib
@@ -64,8 +65,10 @@ class KeptRuns(MutableMapping):
 
 def _write(path: Path, run: Run) -> None:
     words = {} if run.words is None else {"words": run.words.numpy()}
-    with written_whole(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, trajectory=run.trajectory.numpy(), picture=run.picture, **words)
+    data = io.BytesIO()  # a ZipFile that cannot write complains once more when it is thrown away
+    np.savez(data, trajectory=run.trajectory.numpy(), picture=run.picture, **words)
+    with written_whole(path) as temporary:
+        temporary.write_bytes(data.getbuffer())
 
 
 def _read(path: Path) -> Run | None:

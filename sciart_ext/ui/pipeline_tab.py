@@ -43,9 +43,8 @@ def build_pipeline(actions: PipelineActions, store: PresetStore) -> None:
     with gr.Row():
         with gr.Column():
             with gr.Row():
-                names = with_stages(store)
-                first = next(iter(names), None)  # one that is wrong is told when they are listed
-                ticked, posed = settings_of(store, first)
+                names, ticked, posed, wrong = _at_first(store)
+                first = next(iter(names), None)
                 preset = gr.Dropdown(choices=names, value=first, label="Preset", elem_id="sciart_pipeline_preset")
                 look = gr.Button("🔄", scale=0, min_width=48, elem_id="sciart_pipeline_list")
             prompt = gr.Textbox(label="Prompt", lines=3, placeholder="the preset's", elem_id="sciart_pipeline_prompt")
@@ -66,7 +65,7 @@ def build_pipeline(actions: PipelineActions, store: PresetStore) -> None:
             with gr.Row():
                 run = gr.Button("Generate", variant="primary", elem_id="sciart_pipeline_run")
                 cancel = gr.Button("Cancel", elem_id="sciart_pipeline_cancel")
-            status = gr.HTML(elem_id="sciart_pipeline_status")
+            status = gr.HTML(wrong, elem_id="sciart_pipeline_status")
             gallery = gr.Gallery(label="Pictures", columns=3, preview=True, object_fit="contain",
                                  elem_id="sciart_pipeline_gallery")
             made = gr.Textbox(label="Infotext", lines=3, interactive=False, elem_id="sciart_pipeline_made")
@@ -136,6 +135,15 @@ def settings_of(store: PresetStore, name: str | None) -> tuple[list[str], str]:
     stages = parse_pipeline(store.read(name).data["pipeline"]) if name else Pipeline()
     named = stages.controlnet.pose if stages.controlnet else ""
     return [TITLES[one] for one in stages.stages()], named if named in POSES else next(iter(POSES))
+
+
+def _at_first(store: PresetStore) -> tuple[list[str], list[str], str, str]:
+    """The presets with stages, what the first one ticks, its pose, and what is wrong, as HTML."""
+    try:
+        names = with_stages(store)
+        return names, *settings_of(store, next(iter(names), None)), ""
+    except SciArtError as error:  # a folder that the settings name and that is not there: the page comes all the same
+        return [], *settings_of(store, None), notice(error)
 
 
 def _figures() -> str:
