@@ -33,7 +33,7 @@ $(STAMP310): pyproject.toml
 	$(PYTHON310) -m venv $(VENV310)
 	$(VENV310)/bin/pip install --quiet --disable-pip-version-check torch==2.1.2 numpy==1.26.4 pydantic==1.10.15
 	$(VENV310)/bin/pip install --quiet --disable-pip-version-check -e ".[standalone,dev]" torch==2.1.2 \
-		numpy==1.26.4 pydantic==1.10.15 fastapi==0.94.0 diffusers==0.32.2 transformers==4.46.3 peft==0.13.2 \
+		numpy==1.26.4 pydantic==1.10.15 fastapi==0.94.0 httpx==0.24.1 diffusers==0.32.2 transformers==4.46.3 peft==0.13.2 \
 		accelerate==1.4.0 huggingface-hub==0.29.3 lycoris-lora==3.4.0
 	touch $@
 

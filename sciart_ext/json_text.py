@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 from .errors import SciArtError
 
@@ -14,7 +15,7 @@ MOST_VALUES = 300_000
 def read_json(text: str | bytes) -> object:
     """The value of a JSON text. Raises `ValueError`, also for numbers of too many digits, NaN and nesting too deep."""
     try:
-        return json.loads(text, parse_int=_whole, parse_constant=_refuse)
+        return json.loads(text, parse_int=_whole, parse_float=_fraction, parse_constant=_refuse)
     except RecursionError:
         raise ValueError("nested too deep") from None
 
@@ -60,6 +61,15 @@ def _whole(digits: str) -> int:
     if len(digits) > MOST_DIGITS:
         raise ValueError(f"a number of {len(digits)} digits")
     return int(digits)
+
+
+def _fraction(digits: str) -> float:
+    if len(digits) > MOST_DIGITS:
+        raise ValueError(f"a number of {len(digits)} digits")
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits} is too large a number")
+    return number
 
 
 def _refuse(name: str) -> None:

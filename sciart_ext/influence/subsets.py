@@ -11,6 +11,7 @@ from .shapley import EXACT_UP_TO, sets_of, spread_orders
 SUBSETS = ("solo", "left-out", "all")
 """each alone against none; all against all but one; both of them, and what it takes for Shapley shares"""
 ORDERS = 12
+MAX_ORDERS = 1000
 MAX_LORAS = 16
 
 
@@ -63,8 +64,8 @@ def ask(count: int, subsets: str = "all", orders: int | None = None, seed: int =
         raise SciArtError("subsets", f"{shown(subsets)} is not known; accepted: {', '.join(SUBSETS)}")
     if not 1 <= count <= MAX_LORAS:
         raise SciArtError("loras", f"{count} LoRAs; influence can be told of 1 to {MAX_LORAS}")
-    if orders is not None and not 2 <= orders <= 1000:
-        raise SciArtError("orders", f"{orders} is out of range; accepted: 2 to 1000")
+    if orders is not None and not 2 <= orders <= MAX_ORDERS:
+        raise SciArtError("orders", f"{shown(orders)} is out of range; accepted: 2 to {MAX_ORDERS}")
     if subsets != "all" or (count <= EXACT_UP_TO and orders is None):
         return Question(count, subsets)
     sampled = Question(count, subsets, tuple(spread_orders(count, orders or ORDERS, seed)))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import io
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -12,13 +9,17 @@ from typing import Any
 from PIL import Image
 
 from ..errors import SciArtError, did_you_mean, shown
+from ..recipe import data_url
 from ..recipe.schedule import check_number
-from ..recipe.schema import Field, Strict, ValidationError, check_bool, check_count, refused, validator
+from ..recipe.schema import Field, Name, Strict, ValidationError, check_bool, check_count, constr, refused, validator
 from .poses import POSES
 
 INFOTEXT_KEY = "SciArt pipeline"
 MOST_CHARACTERS = 32 << 20
 """of a picture as a data URL"""
+
+
+Pose = constr(strict=True, max_length=MOST_CHARACTERS)
 
 
 def _share(value: Any) -> float:
@@ -28,10 +29,10 @@ def _share(value: Any) -> float:
 class ControlNet(Strict):
     """A pose that txt2img follows."""
 
-    pose: str = Field("portrait", description=f"{', '.join(POSES)}, or a picture as a data URL")
-    preprocessor: str = Field("none", min_length=1, description="ControlNet's, which finds the pose in a photograph "
-                                                                "(openpose, …); none: the picture is a pose already")
-    model: str = Field("openpose", min_length=1, description="a ControlNet model, or a part of its name")
+    pose: Pose = Field("portrait", description=f"{', '.join(POSES)}, or a picture as a data URL")
+    preprocessor: Name = Field("none", description="ControlNet's, which finds the pose in a photograph (openpose, …); "
+                                                   "none: the picture is a pose already")
+    model: Name = Field("openpose", description="a ControlNet model, or a part of its name")
     weight: float = Field(1.0, description="of the ControlNet, 0 to 2")
     guidance_start: float = Field(0.0, description="share of the steps at which it begins")
     guidance_end: float = Field(1.0, description="share of the steps at which it ends")
@@ -60,7 +61,7 @@ class ControlNet(Strict):
 class ADetailer(Strict):
     """Faces that are found and made again, larger, after txt2img."""
 
-    model: str = Field("face_yolov8n.pt", min_length=1, description="ADetailer's model, which finds them")
+    model: Name = Field("face_yolov8n.pt", description="ADetailer's model, which finds them")
     confidence: float = Field(0.3, description="from which on something is a face")
     denoising_strength: float = Field(0.4, description="how far faces are made anew")
     mask_k: int = Field(0, description="at most so many of them, the largest; 0: all")
@@ -93,7 +94,7 @@ class Img2Img(Strict):
 class Upscale(Strict):
     """The finished picture made larger, as in Extras."""
 
-    upscaler: str = Field("R-ESRGAN 4x+", min_length=1, description="one of the WebUI's")
+    upscaler: Name = Field("R-ESRGAN 4x+", description="one of the WebUI's")
     scale: float = Field(2.0, description="how many times as wide and high, 1 to 8")
 
     @validator("scale", pre=True)
@@ -151,12 +152,5 @@ def overridden(preset: dict[str, Any], given: dict[str, Any]) -> dict:
 
 def decoded(picture: str) -> Image.Image:
     """A picture given as a data URL, RGB. Raises `SciArtError` (without a field) for what is none."""
-    head, comma, data = picture.partition(",")
-    if not comma or not head.startswith("data:image/") or not head.endswith(";base64") or len(data) > MOST_CHARACTERS:
-        raise SciArtError("", f"expected a picture as the text data:image/png;base64,… of at most {MOST_CHARACTERS} "
-                              "characters")
-    try:
-        opened = Image.open(io.BytesIO(base64.b64decode(data, validate=True)), formats=["PNG", "JPEG", "WEBP"])
-        return opened.convert("RGB")
-    except (binascii.Error, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise SciArtError("", f"the picture cannot be read ({error}); accepted: PNG, JPEG, WebP") from None
+    wanted = "expected a picture as the text data:image/png;base64,…: PNG, JPEG, WebP"
+    return data_url.decoded(picture, "the picture", wanted, ["PNG", "JPEG", "WEBP"], MOST_CHARACTERS).convert("RGB")

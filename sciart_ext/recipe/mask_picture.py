@@ -42,7 +42,7 @@ def mask_values(text: str) -> np.ndarray:
 
 
 def _decoded(text: str) -> Image.Image:
-    return decoded(text, "the mask", ACCEPTED, ["PNG"], MOST_CHARACTERS)
+    return decoded(text, "the mask", f"accepted: {ACCEPTED}", ["PNG"], MOST_CHARACTERS)
 
 
 def _grey(picture: Image.Image) -> Image.Image:

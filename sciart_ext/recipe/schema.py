@@ -6,21 +6,34 @@ from typing import Any
 
 try:
     from pydantic.v1 import BaseModel, Field, ValidationError, constr, validator
+    from pydantic.v1.errors import DictError
+    from pydantic.v1.fields import SHAPE_DICT, SHAPE_SINGLETON, ModelField
 except ImportError:  # pydantic before 1.10.17 has no v1 namespace: it is version 1
     from pydantic import BaseModel, Field, ValidationError, constr, validator
+    from pydantic.errors import DictError
+    from pydantic.fields import SHAPE_DICT, SHAPE_SINGLETON, ModelField
 
 from ..errors import SciArtError, did_you_mean, shown
 
-__all__ = ["Field", "Name", "Strict", "ValidationError", "Words", "check_bool", "check_count", "refused", "validator"]
+__all__ = ["Field", "Name", "NameOrNothing", "Strict", "ValidationError", "Words", "check_bool", "check_count",
+           "constr", "parsed", "refused", "validator"]
 
 Name = constr(strict=True, min_length=1, max_length=256)
 """of a LoRA, a role, a preset, a model"""
+NameOrNothing = constr(strict=True, max_length=256)
 Words = constr(strict=True, min_length=1, max_length=1000)
 """of a prompt"""
 
 
 class Strict(BaseModel):
-    """Unknown fields are refused, and what was read is not changed."""
+    """Unknown fields are refused, lists of pairs are no objects, and what was read is not changed."""
+
+    @validator("*", pre=True)
+    def _object(cls, value, field: ModelField):
+        part = field.shape == SHAPE_SINGLETON and isinstance(field.type_, type) and issubclass(field.type_, Strict)
+        if (part or field.shape == SHAPE_DICT) and value is not None and not isinstance(value, (dict, BaseModel)):
+            raise DictError()
+        return value
 
     class Config:
         extra = "forbid"
@@ -41,12 +54,23 @@ def check_count(value: Any, low: int, high: int) -> int:
     return value
 
 
+def parsed(model: type[BaseModel], data: Any) -> Any:
+    """A `model` of JSON data; what does not fit raises `SciArtError` naming the field."""
+    if not isinstance(data, dict):
+        raise SciArtError("", f"expected one JSON object, got {type(data).__name__}")
+    try:
+        return model.parse_obj(data)
+    except ValidationError as error:
+        raise refused(error, model) from None
+
+
 def refused(error: ValidationError, model: type[BaseModel]) -> SciArtError:
     """The first reason why a `model` could not be made of its data, as ours."""
     first = error.errors()[0]
     location = first["loc"]
     cause = _cause(error.raw_errors)
-    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location if part != "__key__")
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location
+                    if part not in ("__key__", "__root__"))
     field = field.lstrip(".")
     if isinstance(cause, SciArtError):
         joint = "" if not cause.field or cause.field.startswith("[") else "."

@@ -11,7 +11,7 @@ from ...recipe import INFOTEXT_KEY, NOTES_KEY, VERSION_KEY, is_off
 from ...ui.panel import build_panel
 from ..webui.adetailer import is_repair, not_repaired
 from ..webui.errors import as_request_error
-from ..webui.watched import Watched
+from ..webui.watched import Asked
 from .model.session import session
 from .page.panel import panel_actions, panel_start
 from .picture.run import LOSS_KEY, Run
@@ -20,7 +20,7 @@ _RUN = "_sciart_run"
 
 
 class SciArtScript(scripts.Script):
-    """Mixes LoRAs as one JSON object, the recipe, says; our own routes give it a `Watched` with a recipe in it."""
+    """Mixes LoRAs as one JSON object, the recipe, says; our own routes give it an `Asked` with a recipe in it."""
 
     _whole: weakref.ref | None = None
     """the run that began last, of a whole picture"""
@@ -40,17 +40,17 @@ class SciArtScript(scripts.Script):
     def process(self, p, recipe=None, *_):
         _detach(p)
         whole = self._whole() if is_repair(p) and self._whole is not None else None
-        watched = recipe if isinstance(recipe, Watched) else None
-        if watched and whole is not None:
-            watched = watched.of_image(whole.p.batch_index)
-        recipe = watched.recipe if watched else recipe
+        asked = recipe if isinstance(recipe, Asked) else None
+        if asked and whole is not None:
+            asked = asked.of_image(whole.p.batch_index)
+        recipe = asked.recipe if asked else recipe
         for key in (INFOTEXT_KEY, VERSION_KEY, NOTES_KEY, LOSS_KEY):
             p.extra_generation_params.pop(key, None)
         if is_off(recipe):
             session.clear()
             return
         try:
-            run = Run(p, recipe, watched, whole)
+            run = Run(p, recipe, asked, whole)
             run.prompts.attach()
         except SciArtError as error:
             if whole is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from modules import paths, shared, ui_components
+from modules import paths, sd_vae, shared, ui_components
 from modules.ui_gradio_extensions import webpath
 
 from ...errors import SciArtError, shown
@@ -107,24 +107,15 @@ def panel_recipe() -> str:
 @contextmanager
 def settings_kept(names: Iterable[str]) -> Iterator[None]:
     """Takes away what is set of these while it lasts and was not set before: after a request's override_settings the
-    host brings back only those that were."""
+    host brings back only those that were. To be used in one's turn in the host's queue alone."""
     unset = [name for name in names if name not in shared.opts.data]
     try:
         yield
     finally:
         for name in unset:
             shared.opts.data.pop(name, None)
-
-
-@contextmanager
-def pictures_as_png() -> Iterator[None]:
-    """While it lasts the host's API hands pictures over without loss, whatever format they are to be saved in."""
-    before = shared.opts.samples_format
-    shared.opts.data["samples_format"] = "png"
-    try:
-        yield
-    finally:
-        shared.opts.data["samples_format"] = before
+        if "sd_vae" in unset:
+            sd_vae.reload_vae_weights()
 
 
 def help_address() -> str:

@@ -10,8 +10,8 @@ from ...errors import SciArtError
 class SciArtRequestError(HTTPException):
     """A refused request: `detail` holds `field` and `message`."""
 
-    def __init__(self, field: str, message: str):
-        super().__init__(status_code=422, detail={"field": field, "message": message})
+    def __init__(self, field: str, message: str, status: int = 422):
+        super().__init__(status_code=status, detail={"field": field, "message": message})
         self.text = f"{field}: {message}" if field else message
 
     def __str__(self) -> str:

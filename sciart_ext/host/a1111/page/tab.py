@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from fastapi import FastAPI, HTTPException
-from modules import call_queue, paths, script_callbacks, shared
+from fastapi import HTTPException
+from modules import paths, script_callbacks, shared
 
 from ....errors import SciArtError
 from ....geometry.page import geometry_page
@@ -17,12 +17,14 @@ from ....influence.folder import save_report
 from ....influence.report import Report
 from ....influence.subsets import Unfinished
 from ....pipeline.stages import Made, Progress
+from ....recipe.schema import parsed
 from ....ui.pipeline_tab import PipelineActions
 from ....ui.tab import TabActions, build_tab
+from ...webui.bodies import InfluenceRequest, PipelineRequest
+from ...webui.routes import compared
 from ..model import lora_files
-from ..routes.geometry import compared
-from ..routes.influence import InfluenceRequest, explained
-from ..routes.pipeline import PipelineRequest, run_pipeline
+from ..routes.influence import explained
+from ..routes.pipeline import run_pipeline
 from ..routes.styles import add_styles
 from ..settings import OwnPresets, help_address
 
@@ -70,19 +72,12 @@ def _last_picture() -> str:
 
 def _influence(request: dict, stop: Callable[[], bool]) -> Report | Unfinished:
     with _refusals():
-        return explained(_api(), InfluenceRequest(**request), stop)
+        return explained(parsed(InfluenceRequest, request), stop)
 
 
 def _pipeline(request: dict, running: Progress) -> Made:
     with _refusals():
-        return run_pipeline(_api(), shared.demo.app, PipelineRequest(**request), running)
-
-
-def _api():
-    """The host's own way from a request to a picture, on an application of its own: --api need not be on."""
-    from modules.api.api import Api  # it imports the whole page, which is not there yet when scripts are loaded
-
-    return Api(FastAPI(), call_queue.queue_lock)
+        return run_pipeline(shared.demo.app, parsed(PipelineRequest, request), running)
 
 
 @contextmanager
@@ -108,4 +103,4 @@ def _save(told: Report) -> Path:
 
 
 def _geometry(names: list[str]) -> str:
-    return geometry_page(compared(names))
+    return geometry_page(compared(names, lora_files.find))

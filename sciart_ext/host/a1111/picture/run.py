@@ -29,7 +29,7 @@ from ....recipe import (
 )
 from ...webui.adetailer import check_can_repair, is_repair, not_repaired
 from ...webui.errors import SciArtRequestError, as_request_error
-from ...webui.watched import Watched
+from ...webui.watched import Asked, Watched
 from ..model.session import loaded_model, lora_paths, session
 from ..prompts.embeddings import notes_on_embeddings
 from ..prompts.encoding import Prompts
@@ -45,10 +45,10 @@ log = logging.getLogger("sciart")
 class Run:
     """A recipe on one `StableDiffusionProcessing`; all its state lives on `p` and ends with it."""
 
-    def __init__(self, p, argument: object, watched: Watched | None = None, whole: Run | None = None):
-        """whole: the run of the picture of which `p` repairs a part."""
+    def __init__(self, p, argument: object, asked: Asked | None = None, whole: Run | None = None):
+        """asked: what our own routes ask of it; whole: the run of the picture of which `p` repairs a part."""
         self.p = p
-        self.watched = watched
+        self.asked = asked
         self.whole = whole
         self.recipe: Recipe = with_memory_limit(resolve(parse_recipe(argument), OwnPresets()))
         if is_repair(p):
@@ -67,10 +67,10 @@ class Run:
         files = [(fingerprint(path), self.recipe.combination) for path in lora_paths(self.recipe)]
         self.prompts = Prompts(p, files, lambda hires: self.plan(p.steps, hires), self.plans, self.mixture,
                                self.refused)
-        if watched is not None:
-            shared.state.job_no, shared.state.job_count = watched.batch, watched.batches
-            if watched.stop():
-                shared.state.interrupt()
+        if isinstance(asked, Watched):
+            shared.state.job_no, shared.state.job_count = asked.batch, asked.batches
+        if asked is not None and asked.stop():
+            shared.state.interrupt()
 
     def check_prompt(self) -> None:
         """A note where a LoRA of the recipe is in the prompt too: both act; and where an embedding cannot be used. Not
@@ -102,7 +102,7 @@ class Run:
 
     def _pass_context(self) -> PassContext:
         hires = self._is_hires()
-        return PassContext(self.p, hires, self.recipe, self.watched, plan=lambda steps: self.plan(steps, hires),
+        return PassContext(self.p, hires, self.recipe, self.asked, plan=lambda steps: self.plan(steps, hires),
                            plans=self.plans, encoded=lambda: self.prompts.encoded[hires], mixture=self.mixture,
                            note=self.note, keep=self.keep, refused=self.refused)
 
@@ -141,10 +141,12 @@ class Run:
         for i, (picture, one) in enumerate(zip(processed.images[first:], seen)):
             processed.images.append(subject_sheet(picture, one, labels))
             processed.infotexts.append(processed.infotexts[first + i])
-        if self.watched is not None:
-            self.watched.interrupted = shared.state.interrupted or shared.state.skipped
-            self.watched.pictures += [np.asarray(picture.convert("RGB"))
-                                      for picture in processed.images[first:first + len(self.watched.sets)]]
+        if self.asked is not None:
+            self.asked.processed, self.asked.jobs = processed, shared.state.job_no
+            self.asked.interrupted = shared.state.interrupted or shared.state.skipped
+        if isinstance(self.asked, Watched):
+            self.asked.pictures += [np.asarray(picture.convert("RGB"))
+                                    for picture in processed.images[first:first + len(self.asked.sets)]]
         if not self.sampled and not (shared.state.interrupted or shared.state.skipped):
             self.note("another extension sampled this picture in its own way; the LoRAs of the recipe did not act")
 
@@ -156,7 +158,7 @@ class Run:
 
     def plans(self, plan: PassPlan, images: int) -> list[PassPlan]:
         """Of each image of a batch."""
-        return self.watched.plans(plan) if self.watched is not None else [plan] * images
+        return self.asked.plans(plan, images) if self.asked is not None else [plan] * images
 
     def mixture(self) -> Mixture | None:
         """The LoRAs on the model that is loaded now; None, with a note, for a later model they do not fit."""

@@ -24,7 +24,7 @@ from ....recipe import PassPlan, Recipe, Row
 from ....recipe.evaluations import EvaluationPattern, progress_of_sigma
 from ....recipe.schedule import step_progress
 from ...protocols import Note, Refused
-from ...webui.watched import Watched
+from ...webui.watched import Asked, Watched
 from ..model.parts import model_parts
 from ..model.session import loaded_model
 from ..neighbours.controlnet import check_rows_are_whole, told_apart
@@ -43,7 +43,8 @@ class PassContext:
     hires: bool
     """whether it is the hires pass"""
     recipe: Recipe
-    watched: Watched | None
+    asked: Asked | None
+    """what our own routes ask of the run"""
     plan: Callable[[int], PassPlan]
     """of this pass, for a number of steps"""
     plans: Callable[[PassPlan, int], Sequence[PassPlan]]
@@ -70,7 +71,7 @@ class Pass:
         self.plan = context.plan(self.steps)
         self.plans = context.plans(self.plan, len(x))
         self.latent = x
-        self._watched = None if context.hires else context.watched
+        self._watched = context.asked if isinstance(context.asked, Watched) and not context.hires else None
         self._words: WordMaps | None = None
         self._stack = ExitStack()
         self._mixing = ExitStack()
@@ -206,6 +207,8 @@ class Pass:
                              **{name: value for name, value in given.items() if value is not None}})
         progress = self._progress(denoiser.step, now.sigma)
         self._now = now
+        if self.context.asked is not None and self.context.asked.stop():
+            shared.state.interrupt()  # before its next step the host stops
         if self._watched is not None and self._is_first_of_step(denoiser.step):
             self._watched.see(now.x)
         if self._fused is not None:

@@ -2,75 +2,61 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import io
 import json
 import random
-from typing import Any, Dict, List
+from collections.abc import Callable
 
 from fastapi import FastAPI
 from modules import images, infotext_utils, modelloader, shared
 from PIL import Image
-from pydantic import BaseModel, Field
 
 from ....errors import SciArtError, did_you_mean, shown
+from ....json_text import check_json, read_json
 from ....pipeline.poses import pose_picture
-from ....pipeline.requests import SCRIPT, control_unit, face_repair, img2img_of, model_named, repair_settings
+from ....pipeline.requests import control_unit, face_repair, img2img_of, model_named, repair_settings
 from ....pipeline.settings import INFOTEXT_KEY, decoded, dump_pipeline, overridden, parse_pipeline
 from ....pipeline.stages import Made, Progress, Stage
 from ....presets import resolve
 from ....recipe import Recipe, dump_recipe, is_off, parse_recipe
 from ....report.html_page import base64_png
 from ...webui.adetailer import PLACED
+from ...webui.bodies import PipelineRequest
+from ...webui.watched import Asked
 from ..model.session import loaded_model
 from ..neighbours.installed import check_installed, models_of
-from ..neighbours.swallowed import nothing_swallowed
-from ..settings import OwnPresets, pictures_as_png, settings_kept
-from .requests import apply_infotext, take_recipe, txt2img_request
+from ..settings import OwnPresets
+from .pictures import make_pictures, upscaled
+from .requests import apply_infotext, check_enlarged, check_infotext, take_recipe, txt2img_request
 
 NOT_IN_INFOTEXT = ("alwayson_scripts", "infotext", "send_images", "save_images", "force_task_id")
-
-
-class PipelineRequest(BaseModel):
-    """What `/pipeline` is asked."""
-
-    preset: str | None = Field(None, description="one with stages; what else is given overrides it")
-    txt2img: Dict[str, Any] = Field({}, description="as /sdapi/v1/txt2img takes it, beside the preset's; "
-                                                    "{\"infotext\": …}: as of that picture, in place of the preset's")
-    recipe: Dict[str, Any] = Field({}, description="beside the preset's, or the one in alwayson_scripts or infotext")
-    pipeline: Dict[str, Any] = Field({}, description="controlnet, adetailer, img2img, upscale, each field by field "
-                                                     "beside the preset's; null: not run")
-    without: List[str] = Field([], description="stages to go on without")
-    save_images: bool = Field(False, description="keep the pictures in the WebUI's folders")
 
 
 class _Cancelled(Exception):
     """The host was told to stop."""
 
 
-def pictures_of(api, body: PipelineRequest) -> dict:
-    """The pictures of a pipeline's stages as JSON data; `api`: the host's. Raises `SciArtError`."""
-    told = run_pipeline(api, api.app, body)
+def pictures_of(app: FastAPI, body: PipelineRequest, stop: Callable[[], bool]) -> dict:
+    """The pictures of a pipeline's stages as JSON data. Raises `SciArtError`."""
+    told = run_pipeline(app, body, Progress(stop))
     return {"cancelled": told.cancelled, "notes": told.notes, "pipeline": dump_pipeline(told.pipeline),
             "images": [_encoded(stage) for stage in told.stages],
             "stages": [{"name": stage.name, "infotext": stage.infotext, "width": stage.picture.width,
                         "height": stage.picture.height} for stage in told.stages]}
 
 
-def run_pipeline(api, app: FastAPI, body: PipelineRequest, progress: Progress | None = None) -> Made:
+def run_pipeline(app: FastAPI, body: PipelineRequest, progress: Progress) -> Made:
     """Runs the stages. app: the host's, where other extensions have their routes."""
-    return _Pipeline(api, app, body, progress or Progress()).made()
+    return _Pipeline(app, body, progress).made()
 
 
 class _Pipeline:
     """One request: everything is checked when it is made, then the stages run."""
 
-    def __init__(self, api, app: FastAPI, body: PipelineRequest, progress: Progress):
-        self.api, self.progress, self.save = api, progress, body.save_images
+    def __init__(self, app: FastAPI, body: PipelineRequest, progress: Progress):
+        self.progress, self.save = progress, body.save_images
         preset = OwnPresets().read(body.preset).data if body.preset else {}
-        told = infotext_utils.parse_generation_parameters(str(body.txt2img.get("infotext") or ""))
-        before = _before(told)
+        before = _before(body.txt2img)
         base = {} if body.txt2img.get("infotext") else preset.get("txt2img", {})
         if before:
             base = before["txt2img"]
@@ -89,7 +75,9 @@ class _Pipeline:
             raise SciArtError("pipeline.adetailer.with_loras",
                               f"{self.recipe.compose} tells where in the whole picture a LoRA acts, which a face alone "
                               "cannot follow; accepted with it: false")
-        apply_infotext(api, self.request)
+        apply_infotext(self.request)
+        if self.stages.upscale:
+            check_enlarged(self.request, self.stages.upscale.scale, "pipeline.upscale.scale")
         if self.request.seed in (None, -1):
             self.request.seed = random.randrange(2**32)
         self.notes: list[str] = []
@@ -104,8 +92,7 @@ class _Pipeline:
                 self.progress.name, self.progress.number, self.progress.stages = name, number, len(steps)
                 if self.progress.stop():
                     raise _Cancelled
-                with nothing_swallowed(name), pictures_as_png():
-                    picture, infotext = make(stages[-1] if stages else None)
+                picture, infotext = make(stages[-1] if stages else None)
                 stages.append(Stage(name, picture, self._with_pipeline(infotext) if number == len(steps) else infotext))
                 if self.save:
                     self._keep(stages[-1])
@@ -113,15 +100,19 @@ class _Pipeline:
             return Made(stages, self.stages, self.notes, cancelled=True)
         return Made(stages, self.stages, self.notes)
 
-    def _check_finished(self) -> None:
+    def _check_finished(self, interrupted: bool) -> None:
         """Of a stage that the host has just ended: interrupted it has half a picture, or none."""
-        if self.progress.stop() or shared.state.interrupted:
+        if self.progress.stop() or interrupted:
             raise _Cancelled
 
-    def _first(self, told) -> tuple[Image.Image, str]:
-        """The first picture of an answer of the host's API, and its infotext."""
-        self._check_finished()
-        return _opened(told.images[0]), json.loads(told.info)["infotexts"][0]
+    def _first(self, request, asked: Asked, field: str) -> tuple[Image.Image, str]:
+        """The first picture that the host makes of a request, and its infotext."""
+        made = make_pictures(request, asked, field)
+        self._check_finished(asked.interrupted)
+        return made.images[0].convert("RGB"), made.infotexts[0]
+
+    def _asked(self) -> Asked:
+        return Asked(dump_recipe(self.recipe), self.progress.stop)
 
     def _check_models(self, app: FastAPI) -> None:
         sdxl = getattr(loaded_model(), "is_sdxl", False)
@@ -142,7 +133,7 @@ class _Pipeline:
 
     def _txt2img(self, _: None) -> tuple[Image.Image, str]:
         request, stages = self.request, self.stages
-        scripts = {**request.alwayson_scripts, SCRIPT: {"args": [dump_recipe(self.recipe)]}}
+        scripts = dict(request.alwayson_scripts)
         settings = dict(request.override_settings or {})
         if stages.controlnet:
             pose = _pose(stages.controlnet.pose, request.width, request.height)
@@ -150,32 +141,27 @@ class _Pipeline:
         if stages.adetailer:
             scripts.update(face_repair(stages.adetailer))
             settings.update(repair_settings(stages.adetailer, shared.opts.ad_script_names))
-        with settings_kept(settings):
-            told = self.api.text2imgapi(request.copy(update={
-                "alwayson_scripts": scripts, "override_settings": settings, "save_images": False, "send_images": True}))
-        first = self._first(told)
-        if stages.adetailer and shared.state.job_no <= 1 + bool(request.enable_hr):  # a repair is a job of the host's
+        asked = self._asked()
+        first = self._first(request.copy(update={"alwayson_scripts": scripts, "override_settings": settings}), asked,
+                            "txt2img")
+        if stages.adetailer and asked.jobs <= 1 + bool(request.enable_hr):  # a repair is a job of the host's
             self.notes.append(f"adetailer: {stages.adetailer.model} found nothing to repair")
         return first
 
     def _img2img(self, before: Stage) -> tuple[Image.Image, str]:
-        from modules.api import models  # as in a1111_requests
+        from modules.api import models  # as in requests.py
 
-        asked = img2img_of(vars(self.request), self.stages.img2img, dump_recipe(self.recipe),
+        given = img2img_of(vars(self.request), self.stages.img2img, dump_recipe(self.recipe),
                            base64_png(before.picture), before.picture.size)
-        with settings_kept(asked.get("override_settings", {})):
-            return self._first(self.api.img2imgapi(models.StableDiffusionImg2ImgProcessingAPI(**asked)))
+        return self._first(models.StableDiffusionImg2ImgProcessingAPI(**given), self._asked(), "img2img")
 
     def _upscale(self, before: Stage) -> tuple[Image.Image, str]:
-        from modules.api import models
-
         stage = self.stages.upscale
-        told = self.api.extras_single_image_api(models.ExtrasSingleImageRequest(
-            image=base64_png(before.picture), upscaler_1=stage.upscaler, upscaling_resize=stage.scale))
+        picture, interrupted = upscaled(before.picture, stage.upscaler, stage.scale, "upscale")
         infotext = (f"{before.infotext}, Postprocess upscale by: {stage.scale:g}, "
                     f"Postprocess upscaler: {infotext_utils.quote(stage.upscaler)}")
-        self._check_finished()
-        return _opened(told.image), infotext
+        self._check_finished(interrupted)
+        return picture, infotext
 
     def _with_pipeline(self, infotext: str) -> str:
         """The last picture's infotext: with all that is needed to run the pipeline again."""
@@ -195,17 +181,21 @@ class _Pipeline:
                           opts.samples_format, info=stage.infotext)
 
 
-def _before(told: dict) -> dict:
-    """What the infotext says of the pipeline that made its picture: `txt2img` and `pipeline`, or nothing."""
-    text = told.get(INFOTEXT_KEY)
+def _before(given: dict) -> dict:
+    """What the request's infotext says of the pipeline that made its picture: `txt2img` and `pipeline`, or nothing."""
+    infotext, field = given.get("infotext") or "", f"txt2img.infotext.{INFOTEXT_KEY}"
+    check_infotext(infotext)
+    text = infotext_utils.parse_generation_parameters(infotext).get(INFOTEXT_KEY)
     if not text:
         return {}
     try:
-        data = json.loads(text)
+        data = read_json(text)
     except ValueError as error:
-        raise SciArtError(f"txt2img.infotext.{INFOTEXT_KEY}", f"not valid JSON: {error}") from None
-    if not isinstance(data, dict) or not isinstance(data.get("txt2img"), dict):
-        raise SciArtError(f"txt2img.infotext.{INFOTEXT_KEY}", "expected an object with txt2img and pipeline")
+        raise SciArtError(field, f"not valid JSON: {error}") from None
+    check_json(data, field)
+    if not isinstance(data, dict) or not all(isinstance(data.get(name, {}), dict) for name in ("txt2img", "pipeline")) \
+            or "txt2img" not in data:
+        raise SciArtError(field, "expected an object with txt2img and pipeline")
     return data
 
 
@@ -249,7 +239,3 @@ def _encoded(stage: Stage) -> str:
     picture = stage.picture.copy()
     picture.info = {"parameters": stage.infotext}
     return encode_pil_to_base64(picture).decode("ascii")
-
-
-def _opened(data: str) -> Image.Image:
-    return Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
