@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from ..recipe.infotext_line import check_readable
 from ..whole_file import written_whole
 
 _PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
@@ -22,9 +23,11 @@ def infotext(prompt: str, negative: str, fields: dict[str, object]) -> str:
 
 
 def parse_infotext(text: str) -> dict[str, str]:
-    """The fields of an infotext, with `Prompt` and `Negative prompt`."""
+    """The fields of an infotext, with `Prompt` and `Negative prompt`. Raises `SciArtError` for what would take too long
+    to read."""
+    check_readable(text, "infotext")
     *lines, last = text.strip().split("\n")
-    fields = {key: json.loads(value) if value.startswith('"') else value.strip() for key, value in _PAIR.findall(last)}
+    fields = {key: _unquoted(value) for key, value in _PAIR.findall(last)}
     body = "\n".join(lines)
     prompt, _, negative = body.partition("\nNegative prompt: ") if "Negative prompt: " in body else (body, "", "")
     return {"Prompt": prompt, "Negative prompt": negative, **fields}
@@ -45,6 +48,16 @@ def read_png(path: Path) -> dict[str, str]:
     with Image.open(path) as image:
         text = image.info.get("parameters", "")
     return parse_infotext(text) if text else {}
+
+
+def _unquoted(value: str) -> str:
+    """As the host does: what is not quoted as JSON stays as it is."""
+    if value.startswith('"'):
+        try:
+            return str(json.loads(value))
+        except ValueError:
+            return value
+    return value.strip()
 
 
 def _quoted(value: object) -> str:

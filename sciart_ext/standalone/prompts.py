@@ -58,7 +58,7 @@ def encode(pipe, text: str, chunks: int, clip_skip: int = 1, words: Words = NO_W
 
 def emphasis_note(text: str) -> str | None:
     """What to say about the host's prompt syntax, which is not interpreted here; None where there is none."""
-    if re.search(r"\([^()]*:\s*[\d.]+\s*\)|\[[^\[\]]*:[^\[\]]*\]|<\w+:[^<>]*>|\bAND\b|\bBREAK\b", text):
+    if re.search(r"\([^()]*:\s*[\d.]+\s*\)|\[[^\[\]:]*:[^\[\]]*\]|<\w+:[^<>]*>|\bAND\b|\bBREAK\b", text):
         return "the prompt has emphasis, editing or <lora:...> syntax of the WebUI; here it is read as plain text"
     return None
 

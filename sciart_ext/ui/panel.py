@@ -14,12 +14,15 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 
 from ..errors import SciArtError
+from ..json_text import check_json, read_json
 from ..recipe import INFOTEXT_KEY, Recipe, compile_plan, parse_recipe
+from ..recipe.recipe import MAX_ROLES
+from ..recipe.schema import Field, Name, NameOrNothing, Strict, parsed
 from ..report.svg import PALETTE
 from .notices import help_link
 
@@ -111,12 +114,43 @@ def plan_preview(recipe_text: str, steps: int, hires_steps: int, resolve: Callab
 
 def answer(actions: PanelActions, question: str) -> str:
     """The answer to one question of the widgets; both are JSON texts, an answer carries its question's id."""
-    asked = json.loads(question)
+    number = None
     try:
-        found = _ACTIONS[asked["action"]](actions, asked)
+        data = _read(question)
+        number = data.get("id")
+        asked = parsed(_Question, data)
+        found = _ACTIONS[asked.action](actions, asked)
     except SciArtError as error:
         found = {"error": str(error), "field": error.field}
-    return json.dumps({"id": asked["id"], **found}, ensure_ascii=False)
+    text = json.dumps({"id": number, **found}, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")  # of a file's name that is no Unicode
+
+
+class _Question(Strict):
+    """What the widgets may ask; each action has fields of its own."""
+
+    id: int = 0
+    action: Literal["choices", "cards", "preview", "bind", "save_preset", "delete_preset"]
+    refresh: bool = False
+    recipe: str = ""
+    steps: float = 1.0
+    hires_steps: float = 0.0
+    bindings: dict[Name, NameOrNothing] = Field({}, maxProperties=MAX_ROLES)
+    only_unbound: bool = False
+    name: NameOrNothing = ""
+    preset: dict[str, Any] = {}
+    thumbnail: str | None = None
+
+
+def _read(question: str) -> dict:
+    try:
+        data = read_json(question)
+    except ValueError as error:
+        raise SciArtError("question", f"not valid JSON: {error}") from None
+    check_json(data, "question")
+    if not isinstance(data, dict):
+        raise SciArtError("question", f"expected one JSON object, got {type(data).__name__}")
+    return data
 
 
 def _build_bridge(tab: str, actions: PanelActions) -> None:
@@ -133,35 +167,35 @@ def _build_bridge(tab: str, actions: PanelActions) -> None:
                 inputs=[reply], outputs=[])
 
 
-def _ask_choices(actions: PanelActions, asked: dict) -> dict:
-    if asked.get("refresh"):
+def _ask_choices(actions: PanelActions, asked: _Question) -> dict:
+    if asked.refresh:
         actions.refresh()
     return {"choices": asdict(actions.choices())}
 
 
-def _ask_cards(actions: PanelActions, asked: dict) -> dict:
+def _ask_cards(actions: PanelActions, asked: _Question) -> dict:
     return {"loras": actions.cards()}
 
 
-def _ask_preview(actions: PanelActions, asked: dict) -> dict:
-    steps = min(max(int(asked["steps"]), 1), MAX_STEPS)
-    hires_steps = min(max(int(asked["hires_steps"]), 0), MAX_STEPS)
-    return actions.preview(asked["recipe"], steps, hires_steps)
+def _ask_preview(actions: PanelActions, asked: _Question) -> dict:
+    steps = int(min(max(asked.steps, 1), MAX_STEPS))
+    hires_steps = int(min(max(asked.hires_steps, 0), MAX_STEPS))
+    return actions.preview(asked.recipe, steps, hires_steps)
 
 
-def _ask_bind(actions: PanelActions, asked: dict) -> dict:
-    actions.bind(asked["bindings"], bool(asked.get("only_unbound")))
+def _ask_bind(actions: PanelActions, asked: _Question) -> dict:
+    actions.bind(asked.bindings, asked.only_unbound)
     return {"choices": asdict(actions.choices())}
 
 
-def _ask_save_preset(actions: PanelActions, asked: dict) -> dict:
-    actions.save_preset(asked["name"], asked["preset"])
-    actions.save_thumbnail(asked["name"], asked.get("thumbnail"))
+def _ask_save_preset(actions: PanelActions, asked: _Question) -> dict:
+    actions.save_preset(asked.name, asked.preset)
+    actions.save_thumbnail(asked.name, asked.thumbnail)
     return {"choices": asdict(actions.choices())}
 
 
-def _ask_delete_preset(actions: PanelActions, asked: dict) -> dict:
-    actions.delete_preset(asked["name"])
+def _ask_delete_preset(actions: PanelActions, asked: _Question) -> dict:
+    actions.delete_preset(asked.name)
     return {"choices": asdict(actions.choices())}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from ..errors import SciArtError
 from ..influence.page import report_page
 from ..influence.report import Report
 from ..influence.subsets import Unfinished
+from ..json_text import read_json
 from ..presets import PresetStore
 from .notices import help_link, notice
 from .pipeline_tab import PipelineActions, build_pipeline
@@ -153,7 +153,7 @@ def _request(infotext: str, recipe: str, subsets: str, words: str) -> dict:
     request: dict = {"txt2img": {"infotext": infotext}, "subsets": SUBSETS[subsets]}
     if recipe.strip():
         try:
-            request["recipe"] = json.loads(recipe)
+            request["recipe"] = read_json(recipe)
         except ValueError as error:
             raise SciArtError("recipe", f"not valid JSON: {error}") from None
         if not isinstance(request["recipe"], dict):

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import re
-
 from modules import infotext_utils, shared
 from pydantic import ValidationError
 
 from ....errors import SciArtError, did_you_mean, quoted, shown
 from ....pipeline.requests import SCRIPT
 from ....recipe import INFOTEXT_KEY
+from ....recipe.infotext_line import check_readable
 from ....recipe.schedule import check_number
 from ....recipe.schema import check_count
 from .pictures import host_api
 
 MOST_PROMPT = 20_000
-MOST_INFOTEXT = 1_000_000
 """characters"""
-MOST_READING = 20_000_000
-"""of the host's reading of an infotext: squares of the lengths in its last line of what might be a key"""
 MOST_PIXELS = 2**27
 """of a picture, its hires pass and its upscaling"""
 _COUNTS = {"steps": (1, 10_000), "width": (8, 16_384), "height": (8, 16_384), "seed": (-1, 2**63 - 1),
@@ -82,15 +78,10 @@ def take_recipe(request) -> object:
 
 
 def check_infotext(text: object) -> None:
-    """The host reads the last line by a regular expression that tries each character of what might be a key as its
-    first: long ones would hold up everything. Raises `SciArtError` for what could."""
+    """Raises `SciArtError` for what is no infotext, or would hold up the host while it reads it."""
     if not isinstance(text, str):
         raise SciArtError("txt2img.infotext", f"expected a text, got {shown(text)}")
-    if len(text) > MOST_INFOTEXT:
-        raise SciArtError("txt2img.infotext", f"{len(text)} characters; at most {MOST_INFOTEXT} are accepted")
-    last = text.strip().rpartition("\n")[2]
-    if sum(len(run)**2 for run in re.findall(r"[\w\s/-]+", last)) > MOST_READING:
-        raise SciArtError("txt2img.infotext", "its last line is not one that a WebUI writes")
+    check_readable(text, "txt2img.infotext")
 
 
 def check_enlarged(request, scale: float, field: str) -> None:
