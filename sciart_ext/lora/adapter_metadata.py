@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import SciArtError, quoted
 from ..json_text import read_json
-from .pattern import Budget, Pattern
+from .pattern import TEST, Budget, Pattern
 from .pattern_notation import PatternError, is_plain
 
 MOST_BYTES = 2**20
@@ -105,6 +105,7 @@ class _Table:
             raise SciArtError(path.name, f"{self._field} is {quoted(repr(table))}, not a table of numbers")
         self.values = [_number(path, table, key, f"{self._field}: ") for key in table]
         self._plain = {key: number for number, key in enumerate(table) if is_plain(key)}
+        self._dots = max((key.count(".") for key in self._plain), default=-1)
         others = [(number, key) for number, key in enumerate(table) if key not in self._plain]
         if len(others) > MOST_PATTERNS:
             raise SciArtError(path.name, f"{self._field} has {len(others)} patterns; at most {MOST_PATTERNS} are "
@@ -113,16 +114,19 @@ class _Table:
 
     def _read(self, key: str) -> Pattern:
         try:
-            return Pattern(key)
+            return Pattern(key, self._budget)
         except PatternError as error:
             raise SciArtError(self._path.name, f"{self._field} has a key that is no pattern: {quoted(key)}: {error}"
                               ) from None
 
     def of(self, module: str, default: float | None) -> float | None:
-        first = min((self._plain[end] for end in _ends(module) if end in self._plain), default=len(self.values))
+        first = len(self.values)
         try:
+            for end in _ends(module, self._dots):
+                self._budget.spend(TEST)
+                first = min(first, self._plain.get(end, first))
             for number, pattern in self._patterns:
-                if number < first and pattern.matches_end_of(module, self._budget):
+                if number < first and pattern.matches_end_of(module):
                     first = number
                     break
         except PatternError as error:
@@ -130,12 +134,14 @@ class _Table:
         return self.values[first] if first < len(self.values) else default
 
 
-def _ends(module: str) -> Iterator[str]:
-    """A dotted name, and what follows each of its dots."""
-    yield module
-    while "." in module:
-        module = module.partition(".")[2]
-        yield module
+def _ends(module: str, dots: int) -> Iterator[str]:
+    """What follows the dots of a dotted name, up to so many dots, and, where it has no more, the whole."""
+    start = len(module)
+    for _ in range(dots + 1):
+        start = module.rfind(".", 0, start)
+        yield module[start + 1:]
+        if start < 0:
+            return
 
 
 def _rank(parts: Mapping[str, Tensor]) -> int | None:

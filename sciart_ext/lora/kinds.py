@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor
 
 from ..errors import SciArtError
@@ -106,6 +107,13 @@ class Parts:
             raise self.error(f"scale {scale:g}; at most {MAX_SCALE:g} is accepted")
         return scale
 
+    def scaled(self, name: str, tensor: Tensor, scale: float) -> Tensor:
+        """scale · tensor, which is as finite as the tensor is."""
+        product = _single(tensor).mul_(scale)
+        if product.device.type != "meta" and not torch.isfinite(product).all():
+            raise self.error(f"{name} times its scale {scale:g} is infinite")
+        return product
+
     def check_rank(self, rank: int | None) -> None:
         if rank is not None and rank > MAX_RANK:
             raise self.error(f"rank {rank}; at most {MAX_RANK} is accepted")
@@ -149,7 +157,7 @@ def _low_rank(parts: Parts) -> dict[str, Delta | None]:
         parts.check_size((rank, down.shape[1], *mid.shape[2:]))
     delta = LowRank(down, up, scale) if mid is None else Tucker(down, mid, up, scale)
     bias = parts.may_take("up_bias", (1,))
-    return {"": delta, BIAS: None if bias is None else BiasDifference(scale * bias.float())}
+    return {"": delta, BIAS: None if bias is None else BiasDifference(parts.scaled("up_bias", bias, scale))}
 
 
 def _hadamard(parts: Parts) -> dict[str, Delta | None]:
@@ -226,7 +234,7 @@ def _scaling_of_peft(parts: Parts) -> dict[str, Delta | None]:
     factor = parts.take("ia3", (2, 4))
     if factor.dim() == 4:
         raise parts.error("IA3 of PEFT on a convolution does not tell whether it scales inputs or outputs")
-    factor, on_outputs = factor.float().flatten() - 1, factor.shape[1] == 1
+    factor, on_outputs = _single(factor.flatten()).sub_(1), factor.shape[1] == 1
     return {"": Scaling(factor, 0 if on_outputs else 1), BIAS: Scaling(factor, 0) if on_outputs else None}
 
 
@@ -234,7 +242,7 @@ def _difference(parts: Parts) -> dict[str, Delta | None]:
     value = parts.take("diff", (1, 2, 4))
     scale = parts.number("scale")
     parts.number("alpha")  # LyCORIS writes none, others do, and all apply the difference as it is
-    value = value if scale is None else scale * value.float()
+    value = value if scale is None else parts.scaled("diff", value, scale)
     return {"": NormDifference(value) if value.dim() == 1 else Difference(value)}
 
 
@@ -265,6 +273,11 @@ def _decomposed(parts: Parts, name: str, inner: Delta | None) -> Decomposed:
     if name == "magnitude" and magnitude.dim() == 4 and count == inner.shape[0]:
         by_input = False
     return Decomposed(inner, magnitude.flatten(), 1 if by_input else 0)
+
+
+def _single(tensor: Tensor) -> Tensor:
+    """A copy in single precision, which may be changed."""
+    return tensor.to(torch.float32, copy=True)
 
 
 _READERS: dict[str, Callable[[Parts], dict[str, Delta | None]]] = {

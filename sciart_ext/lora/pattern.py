@@ -7,6 +7,7 @@ such form, a backreference or a look around, is refused.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,8 +18,9 @@ LONGEST = 512
 MOST_STATES = 1000
 MOST_PARTS = 10_000
 """of a pattern whose repetitions are written out: those of nothing have no states"""
-STEP, VISIT = 1, 10
-"""what a character costs whose followers are known, and a state that is found: about their times"""
+STEP, TEST, VISIT = 1, 3, 10
+"""what a character costs whose followers are known, a state that may take one whose followers are not, and a state that
+is found or made: about their times"""
 
 
 class Budget:
@@ -42,42 +44,62 @@ class _State(NamedTuple):
     b: int = 0
 
 
+class _Row(dict):
+    """States that are reached together; by a character, the row of those that follow, made when it is first asked for:
+    names of layers have much in common."""
+
+    def __init__(self, states: frozenset[int], after: Callable[[frozenset[int], str], _Row]):
+        self.states = states
+        self._after = after
+        self.is_match: dict[bool, bool] = {}
+        """where the text ends, which may be empty"""
+
+    def __missing__(self, char: str) -> _Row:
+        self[char] = self._after(self.states, char)
+        return self[char]
+
+
 class Pattern:
     """A regular expression, of which the whole text or a part of it after a `.` must be."""
 
-    def __init__(self, text: str):
+    def __init__(self, text: str, budget: Budget):
         if len(text) > LONGEST:
             raise PatternError(f"{len(text)} characters; at most {LONGEST} are accepted")
         self.states: list[_State] = []
         self._parts = 0
-        self._known: dict[tuple[frozenset[int], str], frozenset[int]] = {}
-        """which states follow on some, for a character: names of layers have much in common"""
-        self._first: frozenset[int] = frozenset()
-        self._ends: dict[tuple[frozenset[int], bool], bool] = {}
-        """whether some states are a match where the text ends, which may be empty"""
+        self._budget = budget
+        self._rows: dict[frozenset[int], _Row] = {}
         self._emit(read_notation(text))
         self._add(_State("match"))
 
-    def matches_end_of(self, text: str, budget: Budget) -> bool:
+    def matches_end_of(self, text: str) -> bool:
         """Whether it matches all of the text, or all that follows one of its dots: PEFT's `(.*\\.)?(PATTERN)$`."""
-        if not self._first:
-            self._first = self._closed(frozenset([0]), budget, start=True)
-        current = self._first
-        budget.spend(STEP * len(text))
+        self._budget.spend(STEP * len(text))
+        row = self._start
         for char in text:
-            if (current, char) not in self._known:
-                following = {number + 1 for number in current
-                             if self.states[number].kind == "char" and self.states[number].test(char)}
-                if char == ".":
-                    following.add(0)
-                self._known[current, char] = self._closed(frozenset(following), budget)
-            current = self._known[current, char]
-        if (current, text == "") not in self._ends:
-            closed = self._closed(current, budget, start=text == "", end=True)
-            self._ends[current, text == ""] = len(self.states) - 1 in closed
-        return self._ends[current, text == ""]
+            row = row[char]
+        empty = text == ""
+        if empty not in row.is_match:
+            row.is_match[empty] = len(self.states) - 1 in self._closed(row.states, start=empty, end=True)
+        return row.is_match[empty]
 
-    def _closed(self, states: frozenset[int], budget: Budget, start: bool = False, end: bool = False) -> frozenset[int]:
+    @functools.cached_property
+    def _start(self) -> _Row:
+        return self._row(self._closed(frozenset([0]), start=True))
+
+    def _after(self, states: frozenset[int], char: str) -> _Row:
+        self._budget.spend(TEST * len(states))
+        following = {number + 1 for number in states
+                     if self.states[number].kind == "char" and self.states[number].test(char)}
+        if char == ".":
+            following.add(0)
+        return self._row(self._closed(frozenset(following)))
+
+    def _row(self, states: frozenset[int]) -> _Row:
+        self._budget.spend(VISIT)
+        return self._rows.setdefault(states, _Row(states, self._after))
+
+    def _closed(self, states: frozenset[int], start: bool = False, end: bool = False) -> frozenset[int]:
         """With all that are reached from them without a character, at the text's start, its end, or in between."""
         found: set[int] = set()
         waiting = list(states)
@@ -85,7 +107,7 @@ class Pattern:
             number = waiting.pop()
             if number in found:
                 continue
-            budget.spend(VISIT)
+            self._budget.spend(VISIT)
             found.add(number)
             state = self.states[number]
             if state.kind == "split":
@@ -105,6 +127,7 @@ class Pattern:
     def _emit(self, node: tuple) -> None:
         kind, *inner = node
         self._parts += 1
+        self._budget.spend(VISIT)
         if self._parts > MOST_PARTS:
             raise PatternError("its repetitions are too many")
         if kind == "char":

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import string
+from bisect import bisect_right
 from collections.abc import Callable
 
 DEEPEST = 30
@@ -131,34 +132,62 @@ class _Reader:
         return least, most
 
     def _escaped(self) -> Callable[[str], bool]:
-        char = self._next()
-        if char.lower() in _CLASSES:
+        if self._peek() and self._peek().lower() in _CLASSES:
+            char = self._next()
             known = _CLASSES[char.lower()]
             return known if char.islower() else lambda one: not known(one)
-        if char in _CONTROL:
-            return _CONTROL[char].__eq__
-        if char in string.ascii_letters + string.digits:
+        return self._escaped_char().__eq__
+
+    def _escaped_char(self) -> str:
+        char = self._next()
+        if char in string.ascii_letters + string.digits and char not in _CONTROL:
             raise PatternError(f"\\{char} is not accepted")
-        return char.__eq__
+        return _CONTROL.get(char, char)
 
     def _class(self) -> Callable[[str], bool]:
-        negated, tests, first = self._take("^"), [], True
+        """A test whose time does not depend on how many members there are."""
+        negated, first = self._take("^"), True
+        singles: set[str] = set()
+        ranges: list[tuple[str, str]] = []
+        kinds: dict[str, Callable[[str], bool]] = {}
         while first or self._peek() != "]":
             first = False
-            tests.append(self._member())
+            self._member(singles, ranges, kinds)
         self.place += 1
-        if negated:
-            return lambda one: not any(test(one) for test in tests)
-        return lambda one: any(test(one) for test in tests)
+        ranges = _merged(ranges)
+        starts = [low for low, _ in ranges]
 
-    def _member(self) -> Callable[[str], bool]:
+        def is_member(one: str) -> bool:
+            place = bisect_right(starts, one) - 1
+            return (one in singles or (place >= 0 and one <= ranges[place][1])
+                    or any(test(one) for test in kinds.values()))
+
+        return (lambda one: not is_member(one)) if negated else is_member
+
+    def _member(self, singles: set[str], ranges: list[tuple[str, str]],
+                kinds: dict[str, Callable[[str], bool]]) -> None:
         low = self._next()
         if low == "\\":
-            return self._escaped()
-        if self._peek() == "-" and self.text[self.place + 1:self.place + 2] not in ("]", ""):
+            if self._peek().lower() in _CLASSES:
+                kinds[self._peek()] = self._escaped()
+            else:
+                singles.add(self._escaped_char())
+        elif self._peek() == "-" and self.text[self.place + 1:self.place + 2] not in ("]", ""):
             self.place += 1
             high = self._next()
             if high == "\\" or high < low:
                 raise PatternError("a range in [ ] that is none")
-            return lambda one: low <= one <= high
-        return low.__eq__
+            ranges.append((low, high))
+        else:
+            singles.add(low)
+
+
+def _merged(ranges: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The same without those that overlap, in order."""
+    merged: list[tuple[str, str]] = []
+    for low, high in sorted(ranges):
+        if merged and low <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(high, merged[-1][1])
+        else:
+            merged.append((low, high))
+    return merged

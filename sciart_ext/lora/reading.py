@@ -15,6 +15,8 @@ from .pickled import read_pickle
 from .safetensors_file import read_safetensors
 
 SAFETENSORS = ".safetensors"
+PIECE = 2**22
+"""entries that are looked at at once"""
 _SUFFIXES = (SAFETENSORS, ".pt", ".ckpt", ".bin", ".pth")
 
 
@@ -41,16 +43,18 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
 
 def _check_finite(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Small tensors, of which there may be thousands, are looked at together."""
+    """In pieces, which take little memory; small tensors, of which there may be thousands, together."""
     together: dict[torch.dtype, list[str]] = {}
     for key, tensor in tensors.items():
         if tensor.numel() < SMALL_TENSOR:
             together.setdefault(tensor.dtype, []).append(key)
-        elif not torch.isfinite(tensor).all():
+        elif not all(torch.isfinite(piece).all() for piece in tensor.flatten().split(PIECE)):
             raise _not_finite(path, key)
     for keys in together.values():
-        if not torch.isfinite(torch.cat([tensors[key].flatten() for key in keys])).all():
-            raise _not_finite(path, next(key for key in keys if not torch.isfinite(tensors[key]).all()))
+        for start in range(0, len(keys), PIECE // SMALL_TENSOR):
+            some = keys[start:start + PIECE // SMALL_TENSOR]
+            if not torch.isfinite(torch.cat([tensors[key].flatten() for key in some])).all():
+                raise _not_finite(path, next(key for key in some if not torch.isfinite(tensors[key]).all()))
 
 
 def _not_finite(path: Path, key: str) -> SciArtError:

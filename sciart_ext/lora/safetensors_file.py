@@ -15,7 +15,8 @@ from ..errors import SciArtError, quoted
 from ..json_text import read_json
 from .opened import ACCEPTED, DTYPES, MAX_DIMENSIONS, MAX_TENSORS, SMALL_TENSOR, check_keys, opened
 
-MAX_HEADER_BYTES = 32 * 2**20
+MAX_HEADER_BYTES = 8 * 2**20
+"""a text of them takes four times as much where one of its characters is a rare one"""
 LONG_HEADER, MOST_COMMAS = 2**18, 8 * MAX_TENSORS
 """bytes from which on a header is looked at before it is read, and how many values it may have"""
 _INTEGERS = {"I64": torch.int64, "I32": torch.int32}
@@ -52,11 +53,10 @@ def read_safetensors(path: Path, outline: bool = False) -> tuple[dict[str, torch
 
 
 def _runs(entries: Iterable[_Entry]) -> Iterator[list[_Entry]]:
-    """What is read at once: a tensor, or neighbours of one precision that are small and may be thousands."""
+    """What is read at once: a tensor, or neighbours that are small and may be thousands."""
     run: list[_Entry] = []
     for entry in entries:
-        if run and not (entry.first == run[-1].last and entry.dtype == run[-1].dtype
-                        and max(entry.count, run[-1].count) < SMALL_TENSOR):
+        if run and not (entry.first == run[-1].last and max(entry.count, run[-1].count) < SMALL_TENSOR):
             yield run
             run = []
         run.append(entry)
@@ -66,13 +66,19 @@ def _runs(entries: Iterable[_Entry]) -> Iterator[list[_Entry]]:
 
 def _tensors_of(run: list[_Entry], file: BinaryIO, path: Path, start: int) -> list[torch.Tensor]:
     """The tensors of neighbours, whose bytes follow on each other."""
-    whole = torch.empty(sum(entry.count for entry in run), dtype=run[0].dtype)
+    whole = torch.empty(run[-1].last - run[0].first, dtype=torch.uint8)
     if file.tell() != start + run[0].first:
         file.seek(start + run[0].first)
     # as bytes: numpy has no name for BF16
-    if file.readinto(whole.view(torch.uint8).numpy()) != run[-1].last - run[0].first:
+    if file.readinto(whole.numpy()) != len(whole):
         raise SciArtError(path.name, "damaged: it was cut short while it was read")
-    return [part.view(entry.shape) for entry, part in zip(run, whole.split([entry.count for entry in run]))]
+    return [_numbers(part, entry, entry.first - run[0].first)
+            for entry, part in zip(run, whole.split([entry.last - entry.first for entry in run]))]
+
+
+def _numbers(part: torch.Tensor, entry: _Entry, place: int) -> torch.Tensor:
+    """These bytes as what they are; place: where in memory they are, which may be no place for such numbers."""
+    return (part.clone() if place % entry.dtype.itemsize else part).view(entry.dtype).view(entry.shape)
 
 
 def _header_of(file: BinaryIO, path: Path) -> tuple[list[_Entry], dict[str, str]]:

@@ -12,7 +12,8 @@ from typing import BinaryIO, NamedTuple
 
 from ..errors import SciArtError, quoted
 
-MOST_OPCODES = 300_000
+MOST_OPCODES = 200_000
+"""of a file: a tensor takes about forty"""
 LONGEST_TEXT = 2**16
 
 
@@ -73,13 +74,8 @@ class _Machine:
 
     def run(self) -> Unpickled:
         read, stack = self._file.read, self._stack
-        while True:
+        for number in range(self._left):
             code = read(1)
-            if code == b".":
-                return Unpickled(stack.pop(), self._storages, self._left)
-            self._left -= 1
-            if self._left < 0:
-                raise _refused("too many opcodes")
             if code in _PUSHED:
                 stack.append(_PUSHED[code]())
             elif code in _NUMBERS:
@@ -87,10 +83,13 @@ class _Machine:
                 stack.append(form.unpack(read(form.size))[0])
             elif code in _OTHERS:
                 _OTHERS[code](self)
+            elif code == b".":
+                return Unpickled(stack.pop(), self._storages, self._left - number)
             elif code:
                 raise _refused(f"opcode {code!r}")
             else:
                 raise ValueError("it ends too early")
+        raise _refused("too many opcodes")
 
     def _number(self, form: struct.Struct) -> int:
         return form.unpack(self._file.read(form.size))[0]
@@ -123,22 +122,51 @@ class _Machine:
             values = [self._stack.pop() for _ in range(count)][::-1]
         self._stack.append(tuple(values))
 
-    def _append(self, values: list) -> None:
+    def _append(self) -> None:
+        self._extend([self._stack.pop()])
+
+    def _appends(self) -> None:
+        self._extend(self._since_mark())
+
+    def _extend(self, values: list) -> None:
         if not isinstance(self._stack[-1], list):
             raise _refused(f"{type(self._stack[-1]).__name__} that grows")
         self._stack[-1].extend(values)
 
-    def _set(self, values: list) -> None:
+    def _set(self) -> None:
+        value, key = self._stack.pop(), self._stack.pop()
+        self._keep([key], [value])
+
+    def _sets(self) -> None:
+        values = self._since_mark()
+        self._keep(values[::2], values[1::2])
+
+    def _keep(self, keys: list, values: list) -> None:
         table = self._stack[-1]
-        if not isinstance(table, dict) or len(values) % 2:
+        if not isinstance(table, dict):
             raise _refused(f"{type(table).__name__} with keys")
-        for key, value in zip(values[::2], values[1::2]):
+        for key, value in zip(keys, values):
             if type(key) not in (str, int):
                 raise _refused(f"a key that is {type(key).__name__}")
             table[key] = value
 
-    def _put(self, number: int) -> None:
-        self._memo[number] = self._stack[-1]
+    def _put(self) -> None:
+        self._memo[self._file.read(1)[0]] = self._stack[-1]
+
+    def _put_long(self) -> None:
+        self._memo[self._number(_LENGTH)] = self._stack[-1]
+
+    def _memoize(self) -> None:
+        self._memo[len(self._memo)] = self._stack[-1]
+
+    def _get(self) -> None:
+        self._stack.append(self._memo[self._file.read(1)[0]])
+
+    def _get_long(self) -> None:
+        self._stack.append(self._memo[self._number(_LENGTH)])
+
+    def _mark(self) -> None:
+        self._marks.append(len(self._stack))
 
     def _global(self, module: str, name: str) -> None:
         self._stack.append(Name(module, name))
@@ -223,15 +251,11 @@ _OTHERS = {
     b"\x80": lambda self: self._number(_BYTE), b"\x95": lambda self: self._file.read(8),  # protocol, frame
     b"X": lambda self: self._text(_LENGTH), b"\x8c": lambda self: self._text(_BYTE),
     b"U": lambda self: self._text(_BYTE, "ascii"), b"\x8a": _Machine._long,
-    b"(": lambda self: self._marks.append(len(self._stack)), b"t": lambda self: self._tuple(None),
-    b"\x85": lambda self: self._tuple(1), b"\x86": lambda self: self._tuple(2), b"\x87": lambda self: self._tuple(3),
-    b"a": lambda self: self._append([self._stack.pop()]), b"e": lambda self: self._append(self._since_mark()),
-    b"s": lambda self: self._set([self._stack.pop(), self._stack.pop()][::-1]),
-    b"u": lambda self: self._set(self._since_mark()),
-    b"q": lambda self: self._put(self._number(_BYTE)), b"r": lambda self: self._put(self._number(_LENGTH)),
-    b"\x94": lambda self: self._put(len(self._memo)),
-    b"h": lambda self: self._stack.append(self._memo[self._number(_BYTE)]),
-    b"j": lambda self: self._stack.append(self._memo[self._number(_LENGTH)]),
+    b"(": _Machine._mark, b"t": lambda self: self._tuple(None), b"\x85": lambda self: self._tuple(1),
+    b"\x86": lambda self: self._tuple(2), b"\x87": lambda self: self._tuple(3),
+    b"a": _Machine._append, b"e": _Machine._appends, b"s": _Machine._set, b"u": _Machine._sets,
+    b"q": _Machine._put, b"r": _Machine._put_long, b"\x94": _Machine._memoize, b"h": _Machine._get,
+    b"j": _Machine._get_long,
     b"c": lambda self: self._global(self._line(), self._line()),
     b"\x93": lambda self: self._global(*[str(self._stack.pop()) for _ in range(2)][::-1]),
     b"Q": _Machine._stored, b"R": _Machine._call, b"b": _Machine._build,

@@ -13,6 +13,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from sciart_ext.errors import SciArtError
 from sciart_ext.lora.adapter_metadata import MOST_BYTES, STEPS
@@ -127,6 +128,14 @@ def test_a_spoiled_header_is_refused(path, what, change):
 
 def test_a_header_of_very_many_values_is_not_read(path):
     refused(safetensors(path, PAIR, change=lambda header: header.update(z={"shape": [0] * 500_000})), "too many values")
+
+
+@pytest.mark.parametrize("part", ["diff", "lora_up.bias"])
+def test_what_a_scale_makes_infinite_is_refused(path, part):
+    value = torch.full((8, 2) if part == "diff" else (8,), 1e35)
+    pair = {} if part == "diff" else {key: torch.ones(shape) for key, shape in PAIR.items()}
+    save_file({f"{LAYER}.{part}": value, f"{LAYER}.scale": torch.tensor(1e5), **pair}, path)
+    refused(path, "times its scale 100000 is infinite")
 
 
 def test_one_number_may_have_any_shape(path):
