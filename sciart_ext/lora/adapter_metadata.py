@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import SciArtError, quoted
 from ..json_text import read_json
+from .names import split_key
 from .pattern import TEST, Budget, Pattern
 from .pattern_notation import PatternError, is_plain
 
@@ -26,12 +27,12 @@ _PARTS_OF_MODEL = (("unet.", "unet_"), ("text_encoder.", "te1_"), ("text_encoder
 
 
 def apply_adapter_metadata(path: Path, metadata: Mapping[str, str], grouped: Mapping[str, dict[str, Tensor]],
-                           modules: Mapping[str, str]) -> None:
+                           keys: Mapping[str, str]) -> None:
     """Gives each layer the scale that PEFT computes with: α/r, or α/√r for rsLoRA (arXiv 2312.03732).
 
-    grouped: a layer's tensors by their parts, to which `scale` is added; modules: the layer's name in the file, which
-    alpha_pattern and rank_pattern speak of. Files of one model part alone (diffusers' `save_lora_adapter`) write the
-    configuration without the part's name; PEFT itself keeps it in `adapter_config.json` beside
+    grouped: a layer's tensors by their parts, to which `scale` is added; keys: one of each layer's in the file, whose
+    name for it alpha_pattern and rank_pattern speak of. Files of one model part alone (diffusers' `save_lora_adapter`)
+    write the configuration without the part's name; PEFT itself keeps it in `adapter_config.json` beside
     `adapter_model.safetensors`.
     """
     config, budget = _configuration(path, metadata), Budget(STEPS)
@@ -45,8 +46,9 @@ def apply_adapter_metadata(path: Path, metadata: Mapping[str, str], grouped: Map
         for layer, parts in grouped.items():
             if not layer.startswith(prefix) or {"alpha", "scale"} & parts.keys():
                 continue
-            alpha = alphas.of(modules[layer], default)
-            rank = _rank(parts) or _sane_rank(path, ranks.of(modules[layer], _number(path, own, "r", part)), part)
+            module = (split_key(keys[layer]) or (keys[layer],))[0]
+            alpha = alphas.of(module, default)
+            rank = _rank(parts) or _sane_rank(path, ranks.of(module, _number(path, own, "r", part)), part)
             if alpha is not None and rank and (_rank(parts) or "lokr_w1" in parts):
                 parts["scale"] = torch.tensor(alpha / (rank**0.5 if own.get("use_rslora") else rank),
                                               dtype=torch.float64)

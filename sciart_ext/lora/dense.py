@@ -36,7 +36,7 @@ class Dense:
     @property
     def tensors(self) -> list[Tensor]:
         """All that the file holds of this layer."""
-        values = [getattr(self, field.name) for field in fields(self)]
+        values = vars(self).values()
         inner = [tensor for value in values if isinstance(value, (Dense, LowRank)) for tensor in value.tensors]
         return [value for value in values if isinstance(value, Tensor)] + inner
 

@@ -16,7 +16,7 @@ from .adapter_metadata import apply_adapter_metadata
 from .base_model import guess_base
 from .foreign import name_foreign
 from .kinds import BIAS, Delta, kind_of, read_layer
-from .names import Key, layer_name, parse_key, split_key
+from .names import Key, layer_name, parse_key
 from .opened import fingerprint
 from .reading import SAFETENSORS, read_tensors
 from .safetensors_file import read_safetensors
@@ -24,6 +24,8 @@ from .safetensors_file import read_safetensors
 KNOWN = "LoRA, LoCon, LoHa, LoKr, DoRA, IA3, OFT, BOFT, GLoRA, full and norm differences"
 _EMBEDDING = "bundle_emb."
 SMALL = 4 * 2**20
+MAX_LAYERS = 5000
+"""SDXL has not half as many"""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def _refusing(path: Path) -> Iterator[None]:
 def _assemble(path: Path, name: str | None, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> LoraFile:
     embeddings = _take_embeddings(path, tensors)
     grouped: dict[str, dict[str, torch.Tensor]] = {}
-    modules: dict[str, str] = {}
+    keys: dict[str, str] = {}
     unknown = []
     for key, tensor in tensors.items():
         parsed = parse_key(key) or _scaling_of_ia3(key, tensors)
@@ -111,7 +113,9 @@ def _assemble(path: Path, name: str | None, tensors: dict[str, torch.Tensor], me
             raise SciArtError(path.name, f"{quoted(key)}: {quoted(parsed.layer)} occurs twice under different names")
         else:
             grouped[parsed.layer][parsed.part] = tensor
-            modules[parsed.layer] = (split_key(key) or (key,))[0]
+            keys[parsed.layer] = key
+        if len(grouped) > MAX_LAYERS:
+            raise SciArtError(path.name, f"has more than {MAX_LAYERS} layers")
     if unknown:
         kind = name_foreign(unknown)
         known = f"supported are {KNOWN}"
@@ -119,7 +123,7 @@ def _assemble(path: Path, name: str | None, tensors: dict[str, torch.Tensor], me
         raise SciArtError(path.name, what + (f" ({len(unknown)} such keys)" if len(unknown) > 1 else ""))
     if not grouped:
         raise SciArtError(path.name, "holds embeddings alone; put it among the embeddings")
-    apply_adapter_metadata(path, metadata, grouped, modules)
+    apply_adapter_metadata(path, metadata, grouped, keys)
     layers = {layer + ending: delta for layer, parts in grouped.items()
               for ending, delta in read_layer(path.name, layer, parts).items()}
     return LoraFile(name or path.stem, path, kind_of(layers), guess_base(layers, metadata), layers, embeddings)

@@ -46,6 +46,7 @@ _PREFIXES = (("lora_unet_", "unet_"), ("oft_unet_", "unet_"), ("lora_te1_", "te1
              ("lora_te_", "te1_"))
 _UNET_BLOCKS = re.compile(r"(down_blocks|mid_block|up_blocks|input_blocks|middle_block|output_blocks)_")
 
+_RENAMED = ("down_blocks_", "mid_block_", "up_blocks_", "output_blocks_")
 _BLOCK = re.compile(r"(down|up)_blocks_(\d+)_(attentions|resnets)_(\d+)_(.+)")
 _MIDDLE = re.compile(r"mid_block_(attentions|resnets)_(\d+)_(.+)")
 _DOWNSAMPLER = re.compile(r"down_blocks_(\d+)_downsamplers_0_conv")
@@ -112,6 +113,8 @@ def unet_name(flat: str) -> str:
     """A flat diffusers or LDM UNet name as the canonical, LDM-like one."""
     if flat in _WHOLE:
         return _WHOLE[flat]
+    if not flat.startswith(_RENAMED):
+        return flat
     match = _BLOCK.fullmatch(flat)
     if match:
         side, block, kind, index, rest = match[1], int(match[2]), match[3], int(match[4]), match[5]

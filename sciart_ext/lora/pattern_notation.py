@@ -25,7 +25,7 @@ def read_notation(text: str) -> tuple:
 
 def is_plain(text: str) -> bool:
     """Whether it is a name: nothing in it but a dot means more than itself, and dots are dots."""
-    return not set(text) & _SPECIAL
+    return _SPECIAL.isdisjoint(text)
 
 
 class _Reader:

@@ -130,6 +130,25 @@ def test_a_header_of_very_many_values_is_not_read(path):
     refused(safetensors(path, PAIR, change=lambda header: header.update(z={"shape": [0] * 500_000})), "too many values")
 
 
+def test_more_layers_than_any_model_has_are_refused(path):
+    refused(safetensors(path, {f"unet.{i}.diff_b": (1,) for i in range(5001)}), "more than 5000 layers")
+
+
+@pytest.mark.parametrize("what", ["1," * 400_000, "[]," * 200_000, '{"a":' * 60_000])
+def test_a_header_that_is_slow_to_read_is_not_read(path, what):
+    text = f'{{"a":{{"shape":[{what}'.ljust(10**6).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text)
+    refused(path, "too many values")
+
+
+def test_a_header_of_escapes_takes_no_more_memory_than_its_length(path):
+    safetensors(path, PAIR, {"a": '\\"' * 1_500_000})
+    tracemalloc.start()
+    assert load_lora(path).layers
+    assert tracemalloc.get_traced_memory()[1] < 3 * path.stat().st_size + 2**26
+    tracemalloc.stop()
+
+
 @pytest.mark.parametrize("part", ["diff", "lora_up.bias"])
 def test_what_a_scale_makes_infinite_is_refused(path, part):
     value = torch.full((8, 2) if part == "diff" else (8,), 1e35)
