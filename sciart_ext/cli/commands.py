@@ -26,14 +26,17 @@ from .recipe import add_recipe_options, read_json, recipe_data, resolved_recipe,
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit status: 0, 2 where the request cannot be carried out, 1 where there is no room
-    on the disk."""
-    args = build_parser().parse_args(arguments)
+    on the disk, 130 where it was interrupted."""
     try:
+        args = build_parser().parse_args(arguments)
         args.run(args)
         sys.stdout.flush()
     except SciArtError as error:
         print(f"sciart: {error}", file=sys.stderr)
         return 1 if isinstance(error, NoRoomError) else 2
+    except KeyboardInterrupt as error:
+        print("sciart: interrupted" + (f": {error}" if str(error) else ""), file=sys.stderr)
+        return 130
     except OSError as error:
         if not is_full(error):
             raise

@@ -116,8 +116,8 @@ def _influence(args: argparse.Namespace) -> None:
         told = explain(pipe, recipe, settings, loras, question, words, args.at_once,
                        None if args.quiet else show_progress, args.model.stem, runs)
     except KeyboardInterrupt:
-        raise SciArtError("interrupted", f"{len(runs)} of {len(question.sets)} pictures are made; the same command "
-                                         "goes on from there") from None
+        raise KeyboardInterrupt(f"{len(runs)} of {len(question.sets)} pictures are made; the same command goes on from "
+                                "there") from None
     print("\n".join(told.sentences()))
     print(save_report(told, args.out))
     runs.forget()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
+from .. import json_text
 from ..errors import SciArtError, shown
 from ..presets import PresetStore, resolve
 from ..recipe import Recipe, parse_recipe
@@ -63,7 +63,7 @@ def read_json(source: str, field: str) -> object:
             text = source
         else:
             text = Path(source).read_text(encoding="utf-8")
-        return json.loads(text)
+        return json_text.read_json(text)
     except OSError as error:
         raise SciArtError(field, f"{source}: {error.strerror or error}") from None
     except ValueError as error:

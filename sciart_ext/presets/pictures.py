@@ -7,7 +7,8 @@ import io
 
 from PIL import Image
 
-from ..errors import SciArtError, shown
+from ..errors import SciArtError
+from ..recipe.data_url import decoded
 from ..whole_file import delete, one_at_a_time, written_whole
 from .files import one_line, read_limited
 from .store import PresetStore
@@ -102,14 +103,8 @@ def _told(store: PresetStore, preset: dict) -> dict:
 
 
 def _opened(picture: object) -> Image.Image:
-    if not isinstance(picture, str) or not picture.startswith(_START) or len(picture) > MAX_TEXT:
-        raise SciArtError("thumbnail", f"expected a PNG as the text {_START}… of at most {MAX_TEXT} characters")
+    wanted = f"expected a PNG as the text {_START}… of at most {MAX_TEXT} characters"
     try:
-        opened = Image.open(io.BytesIO(base64.b64decode(picture[len(_START):], validate=True)), formats=["PNG"])
-        pixels = opened.width * opened.height
-        if pixels <= MOST_PIXELS:
-            opened.load()
-            return opened.convert("RGB")
-    except Exception as error:  # a decoder may raise anything about a broken file
-        raise SciArtError("thumbnail", f"cannot be read as a PNG: {shown(str(error))[1:-1]}") from None
-    raise SciArtError("thumbnail", f"it is {opened.width} x {opened.height}; accepted: at most {MOST_PIXELS} pixels")
+        return decoded(picture, "the picture", wanted, ["PNG"], MAX_TEXT, MOST_PIXELS).convert("RGB")
+    except SciArtError as error:
+        raise SciArtError("thumbnail", error.message) from None

@@ -190,7 +190,9 @@ def test_influence_goes_on_where_it_was_interrupted(capsys, tmp_path, one_thread
 
     monkeypatch.setattr("sciart_ext.cli.picture.show_progress", progress)
     error = refuse(capsys, *asked, tmp_path / "out")
-    assert "interrupted: 2 of 4 pictures are made; the same command goes on from there" in error
+    status, out, error = run(capsys, *asked, tmp_path / "out")
+    assert (status, out) == (130, "")
+    assert error == "sciart: interrupted: 2 of 4 pictures are made; the same command goes on from there\n"
     assert run(capsys, *asked, tmp_path / "out")[0] == 0 and told == [8, 8, 8, 4, 4]
     assert not (tmp_path / "out" / "unfinished").exists()
     monkeypatch.undo()

@@ -5,6 +5,7 @@ Nothing is set for all, such as the format of pictures: they are taken as the ho
 
 from __future__ import annotations
 
+import copy
 import functools
 from contextlib import nullcontext
 
@@ -34,8 +35,9 @@ def make_pictures(request, asked: Asked, field: str | None = None):
     host goes on.
     """
     make = host_api().img2imgapi if hasattr(request, "init_images") else host_api().text2imgapi
-    asking = request.copy(update={"send_images": False, "save_images": False, "alwayson_scripts": {
-        **(request.alwayson_scripts or {}), SCRIPT: {"args": [asked]}}})
+    asking = copy.copy(request)  # its own copy() leaves out what its class says is no part of a picture
+    asking.send_images = asking.save_images = False
+    asking.alwayson_scripts = {**(request.alwayson_scripts or {}), SCRIPT: {"args": [asked]}}
     noticing = nullcontext() if field is None else nothing_swallowed(field)
     with call_queue.queue_lock, settings_kept(request.override_settings or {}), noticing:
         make(asking)
