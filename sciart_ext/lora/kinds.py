@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import SciArtError
 from .dense import BiasDifference, Dense, Difference, Hadamard, Kronecker, NormDifference
+from .finite import is_finite
 from .low_rank import LowRank, Tucker
 from .relative import Butterfly, Decomposed, Generalized, Rotation, Scaling
 
@@ -111,7 +112,7 @@ class Parts:
     def scaled(self, name: str, tensor: Tensor, scale: float) -> Tensor:
         """scale · tensor, which is as finite as the tensor is."""
         product = _single(tensor).mul_(scale)
-        if product.device.type != "meta" and not torch.isfinite(product).all():
+        if product.device.type != "meta" and not is_finite(product):
             raise self.error(f"{name} times its scale {scale:g} is infinite")
         return product
 

@@ -10,13 +10,12 @@ import torch
 
 from ..errors import SciArtError, quoted
 from ..memory import unless_too_large
+from .finite import PIECE, is_finite
 from .opened import SMALL_TENSOR
 from .pickled import read_pickle
 from .safetensors_file import read_safetensors
 
 SAFETENSORS = ".safetensors"
-PIECE = 2**22
-"""entries that are looked at at once"""
 _SUFFIXES = (SAFETENSORS, ".pt", ".ckpt", ".bin", ".pth")
 
 
@@ -48,13 +47,13 @@ def _check_finite(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     for key, tensor in tensors.items():
         if tensor.numel() < SMALL_TENSOR:
             together.setdefault(tensor.dtype, []).append(key)
-        elif not all(torch.isfinite(piece).all() for piece in tensor.flatten().split(PIECE)):
+        elif not is_finite(tensor):
             raise _not_finite(path, key)
     for keys in together.values():
         for start in range(0, len(keys), PIECE // SMALL_TENSOR):
             some = keys[start:start + PIECE // SMALL_TENSOR]
-            if not torch.isfinite(torch.cat([tensors[key].flatten() for key in some])).all():
-                raise _not_finite(path, next(key for key in some if not torch.isfinite(tensors[key]).all()))
+            if not is_finite(torch.cat([tensors[key].flatten() for key in some])):
+                raise _not_finite(path, next(key for key in some if not is_finite(tensors[key])))
 
 
 def _not_finite(path: Path, key: str) -> SciArtError:

@@ -208,12 +208,12 @@ LARGE: dict[str, Callable[[Path], Path]] = {
     "scaled f16 of 200 MB.safetensors": lambda path: safetensors(
         path, {"unet.x.diff": (10_000, 10_000), "unet.x.scale": ()}, dtypes=("F16",)),
     "IA3 of 100 MB.safetensors": lambda path: safetensors(path, {"unet.x.ia3_l": (50_000_000, 1)}, dtypes=("F16",)),
-    "small tensors of 150 MB.safetensors": lambda path: safetensors(
-        path, {f"unet.{i}.diff": (4000,) for i in range(18_000)}, dtypes=("F16",)),
+    "small tensors of 70 MB.safetensors": lambda path: safetensors(
+        path, layers(4500, lambda i: f"unet.{i}", (("diff", (4000,)), ("diff_b", (4000,)))), dtypes=("F16",)),
     "doubles of 80 MB.safetensors": lambda path: safetensors(path, {"unet.x.diff": (1000, 10_000)}, dtypes=("F64",)),
     "8 MB of metadata.safetensors": lambda path: safetensors(
         path, layers(1), {"a": "😀" + "x" * (8 * 2**20 - 300)}),
-    "8 MB of names.safetensors": lambda path: safetensors(path, layers(24_000, lambda i: f"unet.{'x' * 90}{i}")),
+    "8 MB of names.safetensors": lambda path: safetensors(path, layers(4900, lambda i: f"unet.{'x' * 440}😀{i}")),
     "an archive of 200 MB.pt": lambda path: pickled(path, {"unet.x.diff": torch.zeros(5000, 10_000)}),
     "200 MB in turn.pt": lambda path: pickled(path, {"unet.x.diff": torch.zeros(5000, 10_000)}, False),
     "a turned archive of 200 MB.pt": lambda path: pickled(path, {"unet.x.diff": torch.zeros(5000, 10_000).t()}),

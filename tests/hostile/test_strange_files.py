@@ -114,7 +114,7 @@ def test_a_configuration_beside_the_file_is_read_with_care(tmp_path, text):
     ("stored as", lambda header: header[f"{LAYER}.lora_up.weight"].update(dtype=["F32"])),
     ("stored as", lambda header: header[f"{LAYER}.lora_up.weight"].update(dtype={"a": 1})),
     ("stored as", lambda header: header[f"{LAYER}.lora_up.weight"].update(dtype=None)),
-    ("no proper shape", lambda header: header.update(z={"dtype": "F32", "shape": [9] * 10**5, "data_offsets": [0, 4]})),
+    ("no proper shape", lambda header: header.update(z={"dtype": "F32", "shape": [9] * 10**4, "data_offsets": [0, 4]})),
     ("no proper shape", lambda header: header[f"{LAYER}.lora_up.weight"].update(shape=[0, 10**30])),
     ("no proper shape", lambda header: header[f"{LAYER}.lora_up.weight"].update(shape=[True, 16])),
     ("not valid JSON", lambda header: header[f"{LAYER}.lora_up.weight"].update(shape=[10**4000])),
@@ -134,7 +134,7 @@ def test_more_layers_than_any_model_has_are_refused(path):
     refused(safetensors(path, {f"unet.{i}.diff_b": (1,) for i in range(5001)}), "more than 5000 layers")
 
 
-@pytest.mark.parametrize("what", ["1," * 400_000, "[]," * 200_000, '{"a":' * 60_000])
+@pytest.mark.parametrize("what", ["1," * 400_000, "[]," * 200_000, '{"a":' * 150_000])
 def test_a_header_that_is_slow_to_read_is_not_read(path, what):
     text = f'{{"a":{{"shape":[{what}'.ljust(10**6).encode()
     path.write_bytes(struct.pack("<Q", len(text)) + text)
