@@ -111,10 +111,17 @@ class Parts:
 
     def scaled(self, name: str, tensor: Tensor, scale: float) -> Tensor:
         """scale · tensor, which is as finite as the tensor is."""
-        product = _single(tensor).mul_(scale)
-        if product.device.type != "meta" and not is_finite(product):
+        product = self.single(name, tensor).mul_(scale)
+        if abs(scale) > 1 and product.device.type != "meta" and not is_finite(product):
             raise self.error(f"{name} times its scale {scale:g} is infinite")
         return product
+
+    def single(self, name: str, tensor: Tensor) -> Tensor:
+        """A copy in single precision, which may be changed; refused where it cannot hold what it is of."""
+        copy = tensor.to(torch.float32, copy=True)
+        if tensor.dtype == torch.float64 and copy.device.type != "meta" and not is_finite(copy):
+            raise self.error(f"{name} has numbers that are too large")
+        return copy
 
     def check_rank(self, rank: int | None) -> None:
         if rank is not None and rank > MAX_RANK:
@@ -236,7 +243,7 @@ def _scaling_of_peft(parts: Parts) -> dict[str, Delta | None]:
     factor = parts.take("ia3", (2, 4))
     if factor.dim() == 4:
         raise parts.error("IA3 of PEFT on a convolution does not tell whether it scales inputs or outputs")
-    factor, on_outputs = _single(factor.flatten()).sub_(1), factor.shape[1] == 1
+    factor, on_outputs = parts.single("ia3", factor.flatten()).sub_(1), factor.shape[1] == 1
     return {"": Scaling(factor, 0 if on_outputs else 1), BIAS: Scaling(factor, 0) if on_outputs else None}
 
 
@@ -275,11 +282,6 @@ def _decomposed(parts: Parts, name: str, inner: Delta | None) -> Decomposed:
     if name == "magnitude" and magnitude.dim() == 4 and count == inner.shape[0]:
         by_input = False
     return Decomposed(inner, magnitude.flatten(), 1 if by_input else 0)
-
-
-def _single(tensor: Tensor) -> Tensor:
-    """A copy in single precision, which may be changed."""
-    return tensor.to(torch.float32, copy=True)
 
 
 _READERS: dict[str, Callable[[Parts], dict[str, Delta | None]]] = {

@@ -6,15 +6,12 @@ import gc
 import multiprocessing
 import resource
 import time
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from costly import size_of
-from promises import check_file
+from promises import check_outcomes, outcome
 
-from sciart_ext.errors import SciArtError
 from sciart_ext.lora import names
 from sciart_ext.lora.file import inspect_lora, load_lora
 
@@ -22,7 +19,7 @@ LONGEST = 60
 """seconds after which a reader is ended"""
 MORE_MEMORY = 4 * 2**30
 """bytes that it may ask for"""
-AGAIN, ROUNDS = 150.0, 3
+AGAIN, ROUNDS = 300.0, 3
 """milliseconds from which on it is measured again, so many times in all, and the least taken: others are at work too"""
 
 
@@ -35,10 +32,10 @@ class Taken(NamedTuple):
     megabytes: float = 0.0
 
 
-def taken(path: Path) -> Taken:
+def taken(path: Path, rounds: int = ROUNDS) -> Taken:
     """In a process of its own, which the file may end."""
     here, there = multiprocessing.Pipe(duplex=False)
-    child = multiprocessing.get_context("fork").Process(target=_tell, args=(path, there))
+    child = multiprocessing.get_context("fork").Process(target=_tell, args=(path, rounds, there))
     child.start()
     there.close()
     try:
@@ -51,47 +48,43 @@ def taken(path: Path) -> Taken:
         child.join()
 
 
-def _tell(path: Path, there) -> None:
+def _tell(path: Path, rounds: int, there) -> None:
     most = memory("VmSize") + MORE_MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
-    times, megabytes = [], 0.0
-    for _ in range(ROUNDS):
-        both = [measured(reader, path) for reader in (inspect_lora, load_lora)]
-        times.append(max(milliseconds for milliseconds, _ in both))
-        megabytes = max(megabytes, *(more for _, more in both))
-        if times[0] < AGAIN:
-            break
-    there.send(Taken(broken(path), min(times), megabytes))
+    of = attempted(path)
+    for _ in range(rounds - 1):
+        if of.milliseconds > AGAIN:
+            again = attempted(path)
+            of = Taken(of.wrong or again.wrong, min(of.milliseconds, again.milliseconds),
+                       max(of.megabytes, again.megabytes))
+    there.send(of)
 
 
-def broken(path: Path) -> str | None:
-    """What `check_file` finds."""
+def attempted(path: Path, tidy: bool = True) -> Taken:
+    """In this process, once. tidy: what is no more needed is let go before, which takes longer than most files."""
+    outcomes, milliseconds, peak = [], 0.0, 0.0
+    for reader in (inspect_lora, load_lora):
+        names.parse_key.cache_clear()
+        names.layer_name.cache_clear()
+        if tidy:
+            gc.collect()
+        Path("/proc/self/clear_refs").write_text("5")  # the peak of what is resident begins anew
+        before, start = memory("VmRSS"), time.process_time()
+        try:
+            outcomes.append(outcome(reader, path))
+        except BaseException as error:  # whatever comes of a stranger's file, it is told
+            return Taken(_told(error))
+        milliseconds = max(milliseconds, 1000 * (time.process_time() - start))
+        peak = max(peak, (memory("VmHWM") - before - 3 * size_of(path)) / 2**20)
     try:
-        check_file(path)
-    except BaseException as error:  # whatever comes of a stranger's file, it is told
-        return f"{type(error).__name__}: {error}"[:500]
-    return None
+        check_outcomes(path, *outcomes)
+    except AssertionError as error:
+        return Taken(_told(error), milliseconds, peak)
+    return Taken(None, milliseconds, peak)
 
 
-def measured(reader: Callable, path: Path) -> tuple[float, float]:
-    """Milliseconds of processor time, and megabytes above three times the file."""
-    names.parse_key.cache_clear()
-    names.layer_name.cache_clear()
-    gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak of what is resident begins anew
-    before, start = memory("VmRSS"), time.process_time()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            kept = reader(path)
-    except SciArtError as refusal:
-        kept = refusal
-    except Exception as error:  # `broken` tells it
-        kept = error
-    milliseconds = 1000 * (time.process_time() - start)
-    megabytes = (memory("VmHWM") - before - 3 * size_of(path)) / 2**20
-    del kept
-    return milliseconds, max(megabytes, 0.0)
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:500]
 
 
 def memory(what: str) -> int:

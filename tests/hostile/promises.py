@@ -20,13 +20,17 @@ from sciart_ext.report.plan_plot import plan_png, plan_svg
 
 MOST_QUOTED = 200
 LONGEST_MESSAGE = 2500
+Outcome = tuple[object, str | None]
 
 
 def check_file(path: Path) -> LoraFile | None:
-    """Loading ends in finite deltas or in a refusal, and the list says the same; of a large file it has not seen the
-    data."""
-    listed, refusal = _read(inspect_lora, path)
-    lora, again = _read(load_lora, path)
+    """Loading ends in finite deltas or in a refusal, and the list says the same."""
+    return check_outcomes(path, outcome(inspect_lora, path), outcome(load_lora, path))
+
+
+def check_outcomes(path: Path, listing: Outcome, loading: Outcome) -> LoraFile | None:
+    """The same, of both as they were; of a large file the list has not seen the data."""
+    (listed, refusal), (lora, again) = listing, loading
     if path.stat().st_size <= SMALL:
         assert refusal == again, f"listed: {refusal}; loaded: {again}"
     if lora is None:
@@ -39,7 +43,7 @@ def check_file(path: Path) -> LoraFile | None:
     return lora
 
 
-def _read(reader: Callable, path: Path) -> tuple[object, str | None]:
+def outcome(reader: Callable, path: Path) -> Outcome:
     """What it gives, or the refusal."""
     try:
         with warnings.catch_warnings():

@@ -114,7 +114,7 @@ def spoiled(draw, whole: bytes) -> bytes:
     return bytes(data)
 
 
-def _pickled(legacy: bool) -> bytes:
+def pickled(legacy: bool) -> bytes:
     file = io.BytesIO()
     stem = LAYERS[0]
     torch.save({f"{stem}.lora_down.weight": torch.ones(2, 8), f"{stem}.lora_up.weight": torch.ones(8, 2),
@@ -122,4 +122,4 @@ def _pickled(legacy: bool) -> bytes:
     return file.getvalue()
 
 
-PICKLES = st.sampled_from([_pickled(False), _pickled(True)]).flatmap(spoiled)
+PICKLES = st.sampled_from([pickled(False), pickled(True)]).flatmap(spoiled)

@@ -130,6 +130,19 @@ def test_a_header_of_very_many_values_is_not_read(path):
     refused(safetensors(path, PAIR, change=lambda header: header.update(z={"shape": [0] * 500_000})), "too many values")
 
 
+def test_doubles_that_single_precision_cannot_hold_are_refused(path):
+    large = torch.full((8, 1), 1e300, dtype=torch.float64)
+    for tensors in ({"ia3_l": large}, {"diff": large, "scale": torch.ones(())}):
+        save_file({f"{LAYER}.{part}": tensor for part, tensor in tensors.items()}, path)
+        refused(path, "numbers that are too large")
+
+
+def test_sums_that_are_infinite_are_no_numbers_that_are(path):
+    bias = torch.full((80,), 60_000.0, dtype=torch.float16)
+    save_file({f"{LAYER}.diff": torch.full((80, 100), 3e38), f"{LAYER}.diff_b": bias}, path)
+    assert [len(delta.tensors) for delta in load_lora(path).layers.values()] == [1, 1]
+
+
 def test_more_layers_than_any_model_has_are_refused(path):
     refused(safetensors(path, {f"unet.{i}.diff_b": (1,) for i in range(5001)}), "more than 5000 layers")
 
