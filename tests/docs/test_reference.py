@@ -238,7 +238,8 @@ def test_every_setting_is_told_and_no_other():
 
 
 def test_every_route_is_told_and_no_other():
-    text = (ROOT / "sciart_ext" / "host" / "a1111" / "routes" / "api.py").read_text(encoding="utf-8")
+    text = "".join((ROOT / "sciart_ext" / "host" / file).read_text(encoding="utf-8")
+                   for file in ("webui/routes.py", "a1111/routes/api.py"))
     routes = {f"{method} /sciart/v1{path}" for method, path in
               re.findall(r'\("(GET|POST|DELETE)", "(/[a-z{}/]*)",', text)}
     table = next(table for table in tables(DOCS / "api.md") if table.head[0] == "route")

@@ -198,6 +198,20 @@ def test_a_large_answer_is_handed_over_in_parts():
     assert [message["more_body"] for message in sent[1:]] == [True, True, True, False]
 
 
+@pytest.mark.parametrize("data", [
+    {}, [], None, 1.5, "x", {"a": {}}, [[]], [{}], [[], {}], list(range(5000)), {"a": [1, [2, {"b": []}], {"c": None}]},
+    [["x"] * 3000] * 3, [{"a": 1}] * 2500, {"é": "ü\n\"", "": [True]}], ids=lambda data: str(data)[:30])
+def test_an_answer_is_the_json_text_of_its_data(data):
+    client = _client([Route("GET", "/data", lambda asking: data)])
+    assert client.get("/sciart/v1/data").text == json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+
+
+def test_a_plan_has_a_limit(client):
+    many = {"loras": [{"name": str(k), "weight": 0.5} for k in range(32)]}
+    answer = client.post("/sciart/v1/plan", json={"recipe": many, "steps": 3126})
+    assert _refused(answer)["message"] == "a plan of 100032 weights; at most 100000 are accepted"
+
+
 def test_a_name_of_a_file_that_is_no_text_is_answered():
     client = _client([Route("GET", "/name", lambda asking: {"file": "b\udcff"})])
     assert json.loads(client.get("/sciart/v1/name").content) == {"file": "b\udcff"}

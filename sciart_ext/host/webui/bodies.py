@@ -11,6 +11,8 @@ from ...recipe.schedule import MAX_WEIGHT, check_number
 from ...recipe.schema import Field, Name, NameOrNothing, Strict, Words, check_bool, check_count, validator
 
 MAX_STEPS = 10_000
+MAX_WEIGHTS = 100_000
+"""of a plan: its steps times its LoRAs"""
 AT_ONCE = 8
 
 

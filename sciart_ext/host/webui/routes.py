@@ -6,6 +6,7 @@ import base64
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ...errors import SciArtError
 from ...geometry.comparison import Comparison, compare
 from ...geometry.page import geometry_page
 from ...geometry.report import as_data
@@ -13,7 +14,7 @@ from ...lora.file import load_lora
 from ...presets import PresetStore, resolve
 from ...recipe import compile_plan, dump_recipe, parse_recipe
 from ...report.plan_plot import plan_png
-from .bodies import GeometryRequest, PlanRequest, PresetRequest, RolesRequest
+from .bodies import MAX_WEIGHTS, GeometryRequest, PlanRequest, PresetRequest, RolesRequest
 from .serving import Asking, Route
 
 MOST_WITH_MASKS = 16 << 20
@@ -72,6 +73,9 @@ class CommonRoutes:
         """What a recipe compiles to: the weight of each LoRA at each step, as numbers and as a picture."""
         body = asking.body
         recipe = resolve(parse_recipe(body.recipe), self._store())
+        weights = (body.steps + body.hires_steps) * len(recipe.loras)
+        if weights > MAX_WEIGHTS:
+            raise SciArtError("steps", f"a plan of {weights} weights; at most {MAX_WEIGHTS} are accepted")
         compiled = compile_plan(recipe, body.steps, body.hires_steps)
         asking.check_wanted()
         png = base64.b64encode(plan_png(compiled)).decode("ascii") if body.picture else None
