@@ -116,8 +116,8 @@ def sweep(folder: Path) -> None:
 
 @contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
-    """Lets no other thread and no other process into the same block for this folder. Raises `SciArtError` where it
-    cannot be written into, or another is in the block for a minute.
+    """Lets no other thread and no other process into the same block for this folder, which is swept before. Raises
+    `SciArtError` where it cannot be written into, or another is in the block for a minute.
 
     On a file system without locks other processes are not kept out: two that save at once are rarer than such folders.
     """
@@ -130,6 +130,7 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
             except TimeoutError:
                 raise SciArtError(folder.name, "another SciArt saves there right now; accepted: try again") from None
         try:
+            sweep(folder)
             yield
         finally:
             if lock is not None:

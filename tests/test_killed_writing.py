@@ -73,6 +73,13 @@ def test_what_another_thread_writes_right_now_stays(tmp_path):
     assert (tmp_path / "text").read_text() == "new" and sorted(os.listdir(tmp_path)) == ["other", "text"]
 
 
+def test_whoever_has_a_folder_to_himself_sweeps_it(tmp_path, writer):
+    writer.kill()
+    writer.wait(PATIENCE)
+    with one_at_a_time(tmp_path):
+        assert not [name for name in os.listdir(tmp_path) if ".sciart.tmp" in name]
+
+
 def test_a_lock_whose_file_is_gone_is_taken_away_too(tmp_path):
     (tmp_path / "text.0123456789abcdef.sciart.tmp.lock").touch()
     (tmp_path / "others.tmp").touch()

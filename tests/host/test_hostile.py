@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from pictures import recipe, with_recipe
 from served import check_answer
-from server import HostServer
+from server import ONE_THREAD, HostServer
 from strange_requests import BODIES, PICTURE, RECIPE, StrangeRequest, requests
 
 SMALL = {"prompt": "a rocket", "steps": 2, "seed": 7, "width": 64, "height": 64, "sampler_name": "Euler"}
@@ -114,7 +115,7 @@ def test_work_ends_when_its_client_leaves(as_it_was: HostServer, route):
     with socket.create_connection(("127.0.0.1", as_it_was.port)) as connection:
         connection.sendall(f"POST /sciart/v1/{route} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
                            f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
-        while not as_it_was.get("/sdapi/v1/progress?skip_current_image=true").json["state"]["sampling_step"]:
+        while not _is_sampling(as_it_was):
             time.sleep(0.05)
     assert as_it_was.txt2img(**SMALL).status == 200  # in its turn, long before 9000 steps
 
@@ -152,3 +153,47 @@ def test_the_other_routes_go_on_while_one_works(host: HostServer):
             done.set()
             watching.join()
         assert set(answers) == {200}
+
+
+def test_killed_in_the_midst_of_saves_and_of_pictures_it_starts_again_with_all_that_was_saved(tiny_models):
+    with HostServer(models=tiny_models, env=ONE_THREAD) as server:
+        saved: list[str] = []
+
+        def save(writer: int) -> None:
+            for number in range(10_000):
+                name = f"mine-{writer}-{number}"
+                try:
+                    body = {"name": name, "preset": {"title": name, "recipe": RECIPE, "prompts": ["a" * 20_000]}}
+                    if server.post("/sciart/v1/presets", body).status == 200:
+                        saved.append(name)
+                    server.post("/sciart/v1/roles", {f"role-{writer}": "child"})
+                except (OSError, http.client.HTTPException):
+                    return
+
+        def explain() -> None:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                server.post("/sciart/v1/influence", {"txt2img": {**SMALL, "steps": 500}, "recipe": TWO})
+
+        threads = [threading.Thread(target=save, args=[writer]) for writer in range(3)]
+        threads.append(threading.Thread(target=explain))
+        for thread in threads:
+            thread.start()
+        while len(saved) < 20 or not _is_sampling(server):
+            time.sleep(0.02)
+        server.process.kill()
+        server.process.wait()
+        for thread in threads:
+            thread.join()
+        server.start()
+        told = server.get("/sciart/v1/presets").json
+        listed = {preset["name"]: preset for preset in told["presets"]}
+        assert not [preset for preset in told["presets"] if "error" in preset]
+        assert {name: listed[name]["title"] for name in saved} == {name: name for name in saved}
+        assert server.post("/sciart/v1/presets", {"name": "after", "preset": {"recipe": RECIPE}}).status == 200
+        left = [path.name for path in server.data.rglob("*.sciart.tmp*")]
+        assert not left
+        assert server.txt2img(**SMALL, **with_recipe(TWO)).status == 200
+
+
+def _is_sampling(server: HostServer) -> bool:
+    return bool(server.get("/sdapi/v1/progress?skip_current_image=true").json["state"]["sampling_step"])
