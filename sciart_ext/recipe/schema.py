@@ -69,9 +69,9 @@ def refused(error: ValidationError, model: type[BaseModel]) -> SciArtError:
     first = error.errors()[0]
     location = first["loc"]
     cause = _cause(error.raw_errors)
-    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location
-                    if part not in ("__key__", "__root__"))
-    field = field.lstrip(".")
+    parts = [part for part in location if part not in ("__key__", "__root__")]
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" if part else '[""]' for part in parts)
+    field = field.removeprefix(".")
     if isinstance(cause, SciArtError):
         joint = "" if not cause.field or cause.field.startswith("[") else "."
         return SciArtError(f"{field}{joint}{cause.field}", cause.message)
