@@ -87,7 +87,7 @@ def test_what_txt2img_would_make_now_is_explained(server: HostServer, webui) -> 
 def test_what_cannot_be_told_is_an_error_on_the_page(page) -> None:
     field(page, "sciart_influence_infotext").fill("a rocket\nSteps: 4, Sampler: Euler, CFG scale: 7, Seed: 1, Size: 64x64")
     page.get_by_role("button", name="Explain").click()
-    expect(status(page).locator(".sciart-error")).to_contain_text("recipe: missing")
+    expect(status(page).locator(".sciart-error")).to_contain_text("recipe: missing", timeout=30_000)
     field(page, "sciart_influence_recipe").fill('{"loras": [{"name": "nobody", "weight": 1}]}')
     page.get_by_role("button", name="Explain").click()
     expect(status(page).locator(".sciart-error")).to_contain_text("no LoRA 'nobody'", timeout=30_000)
