@@ -11,9 +11,10 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from sciart_ext.errors import SciArtError
+from sciart_ext.host.webui.answers import CHUNK
 from sciart_ext.host.webui.errors import SciArtRequestError
 from sciart_ext.host.webui.routes import CommonRoutes
-from sciart_ext.host.webui.serving import CHUNK, Asking, Route, add_routes
+from sciart_ext.host.webui.serving import Asking, Route, add_routes
 from sciart_ext.json_text import MOST_VALUES
 from sciart_ext.presets import PresetStore
 
@@ -108,6 +109,7 @@ def test_what_changes_something_wants_json_said(client, kind):
     ({"Origin": "https://evil.example"}, 403), ({"Origin": "null"}, 403), ({"Origin": "http://studio:7861"}, 403),
     ({"Origin": "http://studio:7860.evil.example"}, 403), ({"Sec-Fetch-Site": "cross-site"}, 403),
     ({"Sec-Fetch-Site": "same-site"}, 403), ({"Origin": ""}, 403),
+    ({"Origin": "http://["}, 403), ({"Origin": "x" * 5000}, 403), ({"Origin": "studio:7860"}, 403),
     ({"Origin": "http://studio:7860"}, 200), ({"Origin": TRUSTED}, 200), ({"Sec-Fetch-Site": "same-origin"}, 200),
     ({"Origin": "https://studio.org", "X-Forwarded-Host": "studio.org"}, 200), ({}, 200)], ids=str)
 def test_a_page_of_another_site_changes_nothing(client, headers, status):
