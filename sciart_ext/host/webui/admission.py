@@ -24,8 +24,8 @@ def check_origin(headers: Mapping[str, str], is_trusted: Callable[[str], bool]) 
         asked_by = origin.partition("://")[2]  # empty of a page that hides where it is from
         foreign = not (asked_by and asked_by in own) and not is_trusted(origin)
     if foreign:
-        raise SciArtRequestError("origin", f"a page of {quoted(origin or 'another site')} may not ask this; the WebUI's "
-                                           "option --cors-allow-origins can allow it", 403)
+        raise SciArtRequestError("origin", f"a page of {quoted(origin or 'another site')} may not ask this; the "
+                                           "WebUI's option --cors-allow-origins can allow it", 403)
 
 
 def check_said_json(headers: Mapping[str, str]) -> None:
