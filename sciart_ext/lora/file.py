@@ -24,8 +24,8 @@ from .safetensors_file import read_safetensors
 KNOWN = "LoRA, LoCon, LoHa, LoKr, DoRA, IA3, OFT, BOFT, GLoRA, full and norm differences"
 _EMBEDDING = "bundle_emb."
 SMALL = 4 * 2**20
-MAX_LAYERS = 5000
-"""SDXL has not half as many"""
+MAX_LAYERS = 3000
+"""SDXL has half as many"""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import torch
 
 WIDTHS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1}
 MEGABYTE = 10**6
+HADAMARD = tuple((f"hada_{part}", (1, 1)) for part in ("w1_a", "w1_b", "w2_a", "w2_b"))
 PAIR = (("lora_A.weight", (1, 1)), ("lora_B.weight", (1, 1)))
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.\x80\x02}X\r\0\0\0little_endian\x88s."
 Shape = tuple[int, ...]
@@ -100,33 +101,34 @@ def letters(count: int, of: str = "ab", seed: int = 1) -> str:
 ODD = [chr(number) for number in range(0x4e00, 0x9fa5)]
 OFT = {"oft_blocks": (1, 499, 499)}
 SUFFIXED: dict[str, Callable[[Path], Path]] = {
-    "layers of one entry.safetensors": lambda path: safetensors(path, layers(4600)),
+    "layers of one entry.safetensors": lambda path: safetensors(path, layers(3000)),
+    "more layers than any model has.safetensors": lambda path: safetensors(path, layers(4600)),
     "layers of mixed precision.safetensors": lambda path: safetensors(
-        path, layers(4600), dtypes=("F64", "F16", "F32", "BF16", "F16")),
+        path, layers(3000), dtypes=("F64", "F16", "F32", "BF16", "F16")),
     "layers of kohya.safetensors": lambda path: safetensors(path, layers(
         2400, lambda i: f"lora_unet_up_blocks_1_attentions_{i}_transformer_blocks_0_attn1_to_q",
         (("lora_down.weight", (1, 1)), ("lora_up.weight", (1, 1)), ("alpha", ())))),
     "layers with alpha.safetensors": lambda path: safetensors(path, layers(
-        4000, lambda i: f"unet.{i}", (*PAIR, ("alpha", ())))),
+        3000, lambda i: f"unet.{i}", (*PAIR, ("alpha", ())))),
     "layers of LoHa.safetensors": lambda path: safetensors(path, layers(
-        2500, lambda i: f"unet.{i}", tuple((f"hada_{part}", (1, 1)) for part in ("w1_a", "w1_b", "w2_a", "w2_b")))),
+        2500, lambda i: f"unet.{i}", HADAMARD)),
     "layers of LoKr.safetensors": lambda path: safetensors(path, layers(
-        4000, lambda i: f"unet.{i}", (("lokr_w1", (1, 1)), ("lokr_w2", (1, 1))))),
+        3000, lambda i: f"unet.{i}", (("lokr_w1", (1, 1)), ("lokr_w2", (1, 1))))),
     "layers of GLoRA.safetensors": lambda path: safetensors(path, layers(
         2500, lambda i: f"unet.{i}", tuple((f"{part}.weight", (1, 1)) for part in ("a1", "a2", "b1", "b2")))),
     "layers of IA3.safetensors": lambda path: safetensors(path, layers(
-        5000, lambda i: f"unet.{i}", (("weight", (1,)), ("on_input", ())))),
+        3000, lambda i: f"unet.{i}", (("weight", (1,)), ("on_input", ())))),
     "layers of DoRA.safetensors": lambda path: safetensors(path, layers(
-        3200, lambda i: f"unet.{i}", (*PAIR, ("dora_scale", (1, 1))))),
+        3000, lambda i: f"unet.{i}", (*PAIR, ("dora_scale", (1, 1))))),
     "layers of BOFT.safetensors": lambda path: safetensors(path, layers(
-        8000, lambda i: f"unet.{i}", (("oft_blocks", (1, 1, 2, 2)),))),
+        3000, lambda i: f"unet.{i}", (("oft_blocks", (1, 1, 2, 2)),))),
     "differences.safetensors": lambda path: safetensors(path, layers(
         10_000, lambda i: f"unet.{i}", (("diff", (1,)),))),
     "scaled differences.safetensors": lambda path: safetensors(path, layers(
-        5000, lambda i: f"unet.{i}", (("diff", (1,)), ("scale", ())))),
+        3000, lambda i: f"unet.{i}", (("diff", (1,)), ("scale", ())))),
     "biases.safetensors": lambda path: safetensors(path, layers(10_000, lambda i: f"unet.{i}", (("diff_b", (1,)),))),
     "norms.safetensors": lambda path: safetensors(path, layers(
-        5000, lambda i: f"unet.{i}", (("w_norm", (1,)), ("b_norm", (1,))))),
+        3000, lambda i: f"unet.{i}", (("w_norm", (1,)), ("b_norm", (1,))))),
     "unknown keys.safetensors": lambda path: safetensors(path, {str(i): (1,) for i in range(13_500)}),
     "keys of no layer.safetensors": lambda path: safetensors(path, {f"{i}.alpha": () for i in range(12_000)}),
     "weights of nothing.safetensors": lambda path: safetensors(path, {f"unet.{i}.weight": (1,) for i in range(11_000)}),
@@ -208,12 +210,13 @@ LARGE: dict[str, Callable[[Path], Path]] = {
     "scaled f16 of 200 MB.safetensors": lambda path: safetensors(
         path, {"unet.x.diff": (10_000, 10_000), "unet.x.scale": ()}, dtypes=("F16",)),
     "IA3 of 100 MB.safetensors": lambda path: safetensors(path, {"unet.x.ia3_l": (50_000_000, 1)}, dtypes=("F16",)),
-    "small tensors of 70 MB.safetensors": lambda path: safetensors(
-        path, layers(4500, lambda i: f"unet.{i}", (("diff", (4000,)), ("diff_b", (4000,)))), dtypes=("F16",)),
+    "small tensors of 46 MB.safetensors": lambda path: safetensors(
+        path, layers(2900, lambda i: f"unet.{i}", (("diff", (4000,)), ("diff_b", (4000,)))), dtypes=("F16",)),
     "doubles of 80 MB.safetensors": lambda path: safetensors(path, {"unet.x.diff": (1000, 10_000)}, dtypes=("F64",)),
     "8 MB of metadata.safetensors": lambda path: safetensors(
         path, layers(1), {"a": "😀" + "x" * (8 * 2**20 - 300)}),
-    "8 MB of names.safetensors": lambda path: safetensors(path, layers(4900, lambda i: f"unet.{'x' * 440}😀{i}")),
+    "6 MB of names.safetensors": lambda path: safetensors(path, layers(
+        2900, lambda i: f"unet.{'x' * 440}😀{i}", HADAMARD)),
     "an archive of 200 MB.pt": lambda path: pickled(path, {"unet.x.diff": torch.zeros(5000, 10_000)}),
     "200 MB in turn.pt": lambda path: pickled(path, {"unet.x.diff": torch.zeros(5000, 10_000)}, False),
     "a turned archive of 200 MB.pt": lambda path: pickled(path, {"unet.x.diff": torch.zeros(5000, 10_000).t()}),
