@@ -53,7 +53,7 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, default=10.0, help="in all, a third for each part")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of fuzzing, a third for each part")
     parser.add_argument("--samples", type=Path, help="a folder of files to try too")
     parser.add_argument("--keep", type=Path, default=TESTS / "hostile" / "found", help="the folder for what fails")
     parser.add_argument("--quick", action="store_true", help="a minute or two; nothing is kept but failures")

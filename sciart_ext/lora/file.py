@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -64,7 +65,7 @@ class LoraFile:
 def load_lora(path: Path, name: str | None = None) -> LoraFile:
     """Reads a LoRA file from kohya, LyCORIS, diffusers or PEFT. Raises `SciArtError` for what is none."""
     path = Path(path)
-    with _refusing(path):
+    with _refusing(path), _without_collector():
         return _assemble(path, name, *read_tensors(path))
 
 
@@ -82,7 +83,7 @@ def outline_lora(path: Path, name: str | None = None) -> LoraFile:
     path = Path(path)
     if path.suffix.lower() != SAFETENSORS or fingerprint(path)[-1] <= SMALL:
         return load_lora(path, name)
-    with _refusing(path):
+    with _refusing(path), _without_collector():
         return _assemble(path, name, *read_safetensors(path, outline=True))
 
 
@@ -98,6 +99,19 @@ def _refusing(path: Path) -> Iterator[None]:
             raise
         reason = quoted(str(error).partition("\n")[0])
         raise SciArtError(path.name, f"cannot be read: {type(error).__name__} {reason}") from error
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Python looks for cycles again and again while thousands of tensors are made, of which none is in one: that would
+    take as long as all the rest. Of several threads the first that had it on has it on again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _assemble(path: Path, name: str | None, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> LoraFile:

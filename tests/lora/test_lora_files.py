@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import json
 import math
@@ -288,6 +289,22 @@ def test_a_file_that_does_not_fit_in_memory_is_refused(path, monkeypatch):
     monkeypatch.setattr(safetensors_file, "_entries", lambda path, header, room: checked(path, header, 2**55))
     with pytest.raises(SciArtError, match=r"^good\.safetensors: does not fit in main memory; accepted: a smaller"):
         load_lora(path)
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_pythons_collector_is_as_it_was_before(path, on):
+    save(path, pair())
+    was = gc.isenabled()
+    try:
+        (gc.enable if on else gc.disable)()
+        load_lora(path)
+        assert gc.isenabled() == on
+        path.write_bytes(b"no file")
+        with pytest.raises(SciArtError):
+            load_lora(path)
+        assert gc.isenabled() == on
+    finally:
+        (gc.enable if was else gc.disable)()
 
 
 def test_every_wrong_file_is_wrong_in_its_own_way():
