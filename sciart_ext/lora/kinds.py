@@ -32,8 +32,7 @@ Delta = LowRank | Dense
 def read_layer(file: str, layer: str, parts: Mapping[str, Tensor]) -> dict[str, Delta]:
     """The deltas of one layer of a file, by what their names end with: "" for its weight, `BIAS` for its bias."""
     given = Parts(file, layer, parts)
-    marks = [mark for mark in parts if mark in _ORDER]
-    read = _READERS[min(marks, key=_ORDER.__getitem__)] if marks else _low_rank
+    read = next((_READERS[mark] for mark in _READERS if mark in parts), _low_rank)
     deltas = {name: delta for name, delta in read(given).items() if delta is not None}
     if BIAS not in deltas and "diff_b" in parts:
         deltas[BIAS] = BiasDifference(given.take("diff_b", (1,)))
@@ -293,5 +292,3 @@ _READERS: dict[str, Callable[[Parts], dict[str, Delta | None]]] = {
     "scaling": _scaling, "on_input": _scaling, "ia3": _scaling_of_peft,
     "diff": _difference, "w_norm": _norm, "b_norm": _norm, "diff_b": _bias_alone,
 }
-_ORDER = {mark: number for number, mark in enumerate(_READERS)}
-"""of several marks the first says how a layer is read"""

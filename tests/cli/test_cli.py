@@ -189,7 +189,6 @@ def test_influence_goes_on_where_it_was_interrupted(capsys, tmp_path, one_thread
             raise KeyboardInterrupt
 
     monkeypatch.setattr("sciart_ext.cli.picture.show_progress", progress)
-    error = refuse(capsys, *asked, tmp_path / "out")
     status, out, error = run(capsys, *asked, tmp_path / "out")
     assert (status, out) == (130, "")
     assert error == "sciart: interrupted: 2 of 4 pictures are made; the same command goes on from there\n"
