@@ -15,14 +15,13 @@ from ..errors import SciArtError, quoted
 from ..memory import is_out_of_memory
 from .adapter_metadata import apply_adapter_metadata
 from .base_model import guess_base
-from .foreign import name_foreign
+from .foreign import KNOWN, name_foreign, name_tuner
 from .kinds import BIAS, Delta, kind_of, read_layer
 from .names import Key, layer_name, parse_key
 from .opened import fingerprint
 from .reading import SAFETENSORS, read_tensors
 from .safetensors_file import read_safetensors
 
-KNOWN = "LoRA, LoCon, LoHa, LoKr, DoRA, IA3, OFT, BOFT, GLoRA, full and norm differences"
 _EMBEDDING = "bundle_emb."
 SMALL = 4 * 2**20
 MAX_LAYERS = 3000
@@ -130,11 +129,12 @@ def _assemble(path: Path, name: str | None, tensors: dict[str, torch.Tensor], me
             keys[parsed.layer] = key
         if len(grouped) > MAX_LAYERS:
             raise SciArtError(path.name, f"has more than {MAX_LAYERS} layers")
+    told = name_foreign({key: tuple(tensor.shape) for key, tensor in tensors.items()}, metadata) or name_tuner(unknown)
+    if told:
+        raise SciArtError(path.name, told)
     if unknown:
-        kind = name_foreign(unknown)
-        known = f"supported are {KNOWN}"
-        what = f"{kind} is not supported; {known}" if kind else f"unknown key {quoted(repr(unknown[0]))}; {known}"
-        raise SciArtError(path.name, what + (f" ({len(unknown)} such keys)" if len(unknown) > 1 else ""))
+        raise SciArtError(path.name, f"unknown key {quoted(repr(unknown[0]))}; supported are {KNOWN}"
+                                     + (f" ({len(unknown)} such keys)" if len(unknown) > 1 else ""))
     if not grouped:
         raise SciArtError(path.name, "holds embeddings alone; put it among the embeddings")
     apply_adapter_metadata(path, metadata, grouped, keys)

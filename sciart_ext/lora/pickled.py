@@ -16,6 +16,8 @@ import torch
 
 from ..errors import SciArtError, quoted
 from ..memory import is_out_of_memory
+from .foreign import HYPERNETWORK, name_foreign
+from .no_tensors import check_bytes, told_by_pickle
 from .opened import ACCEPTED, DTYPES, MAX_DIMENSIONS, check_keys, opened
 from .unpickler import MOST_OPCODES, Storage, StoredTensor, unpickled
 
@@ -26,6 +28,7 @@ PIECE = 2**22
 """bytes that are read at once"""
 _MAGIC, _PROTOCOL = 0x1950a86a20f9469cfc6c, 1001
 _WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+_HALF = "; if it is half a download, download it again"
 _DTYPES = {str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
 _STORAGES = {
     "DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16,
@@ -39,6 +42,7 @@ def read_pickle(path: Path) -> dict[str, torch.Tensor]:
     """Its tensors. Raises `SciArtError` for what is none, and for more data than the file has."""
     try:
         with opened(path) as file:
+            check_bytes(path, file, safetensors=False)
             head = file.read(tarfile.BLOCKSIZE)
             if _is_tar(head):
                 raise SciArtError("", "refused: a tar archive; accepted: what torch.save writes since 2018")
@@ -48,12 +52,21 @@ def read_pickle(path: Path) -> dict[str, torch.Tensor]:
     except SciArtError as refusal:
         if refusal.field:
             raise
-        raise SciArtError(path.name, refusal.message) from None
+        raise SciArtError(path.name, _told_of(path) or refusal.message) from None
+    except zipfile.BadZipFile:
+        raise SciArtError(path.name, "damaged: an archive without its end, such as half a download; download it again"
+                          ) from None
     except Exception as error:  # of a damaged file the readers raise whatever they stumble over
         if is_out_of_memory(error):
             raise
         reason = quoted((str(error) or type(error).__name__).partition("\n")[0])
         raise SciArtError(path.name, f"damaged: {reason}") from None
+
+
+def _told_of(path: Path) -> str | None:
+    """What a file is that is refused, where the words in it tell."""
+    with opened(path) as file:
+        return told_by_pickle(file.read(PIECE))
 
 
 def _is_tar(head: bytes) -> bool:
@@ -68,6 +81,8 @@ def _is_tar(head: bytes) -> bool:
 def _read_archive(path: Path, file: BinaryIO) -> dict[str, torch.Tensor]:
     archive = zipfile.ZipFile(file)
     size, entries = os.fstat(file.fileno()).st_size, {entry.filename: entry for entry in archive.infolist()}
+    if not any(name.endswith(".pkl") for name in entries):
+        raise SciArtError(path.name, "a ZIP archive of other files; unpack it and put in what is inside")
     if any(name.endswith("constants.pkl") for name in entries):
         raise SciArtError("", "refused: a TorchScript program")
     if sum(entry.file_size for entry in archive.infolist()) > size or any(
@@ -128,6 +143,9 @@ def _described(data: object, path: Path, room: int) -> dict[str, StoredTensor]:
     """The table of tensors, checked; room: bytes of the file, which has no more data than that."""
     if isinstance(data, dict) and isinstance(data.get("state_dict"), dict):
         data = data["state_dict"]
+    told = _told_by_tables(data)
+    if told:
+        raise SciArtError(path.name, told)
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise SciArtError("", f"expected a table of tensors, got {_kind(data)}")
     for key, value in data.items():
@@ -137,8 +155,20 @@ def _described(data: object, path: Path, room: int) -> dict[str, StoredTensor]:
     for key, tensor in data.items():
         room -= _bytes_of(key, tensor)
         if room < 0:
-            raise SciArtError("", f"refused: {quoted(key)} has more data than the file")
+            raise SciArtError("", f"refused: {quoted(key)} has more data than the file{_HALF}")
     return data
+
+
+def _told_by_tables(data: object) -> str | None:
+    """What a table is that has tables in it: an embedding, an IP-Adapter, an upscaler; or, by layers' widths, pairs of
+    them: a hypernetwork."""
+    if not isinstance(data, dict):
+        return None
+    if any(type(key) is int and type(value) in (list, tuple) for key, value in data.items()):
+        return HYPERNETWORK
+    inner = {f"{key}.{name}": tensor.shape for key, value in data.items() if isinstance(value, dict)
+             for name, tensor in value.items() if isinstance(tensor, StoredTensor)}
+    return name_foreign(inner, {}) if inner else None
 
 
 def _kind(value: object) -> str:
@@ -154,7 +184,7 @@ def _bytes_of(key: str, tensor: StoredTensor) -> int:
     if len(shape) > MAX_DIMENSIONS:
         raise SciArtError("", f"{quoted(key)} has {len(shape)} dimensions; at most {MAX_DIMENSIONS} are accepted")
     if max(shape, default=0) >= 2**31:
-        raise SciArtError("", f"refused: {quoted(key)} has more data than the file")
+        raise SciArtError("", f"refused: {quoted(key)} has more data than the file{_HALF}")
     count = torch.Size(shape).numel()
     if dtype not in DTYPES.values() and not (dtype in _WHOLE and count == 1):
         raise SciArtError("", f"{quoted(key)} holds {dtype}; {ACCEPTED}")
@@ -176,7 +206,7 @@ def _nbytes(storage: Storage) -> int:
 
 def _check_room(storages: Collection[Storage], room: int) -> None:
     if sum(map(_nbytes, storages)) > room:
-        raise SciArtError("", "refused: it tells of more data than the file has")
+        raise SciArtError("", f"refused: it tells of more data than the file has{_HALF}")
 
 
 def _filled(storage: Storage, stored: BinaryIO) -> torch.Tensor:

@@ -13,12 +13,15 @@ import torch
 
 from ..errors import SciArtError, quoted
 from ..json_text import read_json
+from .no_tensors import check_bytes
 from .opened import ACCEPTED, DTYPES, MAX_DIMENSIONS, MAX_TENSORS, SMALL_TENSOR, check_keys, opened
 
 MAX_HEADER_BYTES = 8 * 2**20
 """a text of them takes four times as much where one of its characters is a rare one"""
 LONG_HEADER = 2**18
 """bytes from which on a header is looked at before it is read"""
+MOST_BYTES = 2**50
+"""that a header may speak of and be believed"""
 _INTEGERS = {"I64": torch.int64, "I32": torch.int32}
 _READ = {**DTYPES, **_INTEGERS}
 _TEXT = re.compile(rb'"[^"]*"')
@@ -42,6 +45,7 @@ def read_safetensors(path: Path, outline: bool = False) -> tuple[dict[str, torch
     Read, not mapped: a mapped file cannot be replaced on Windows, and one cut short ends the program elsewhere.
     """
     with opened(path) as file:
+        check_bytes(path, file, safetensors=True)
         entries, metadata = _header_of(file, path)
         start, tensors = file.tell(), {}
         for run in _runs(entry for entry in entries if not outline or entry.count == 1):
@@ -87,7 +91,7 @@ def _header_of(file: BinaryIO, path: Path) -> tuple[list[_Entry], dict[str, str]
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")
     if size < 8 or length > size - 8:
-        raise SciArtError(path.name, "damaged: the header reaches beyond the end of the file")
+        raise SciArtError(path.name, "damaged: the header reaches beyond the end of the file; download it again")
     if length > MAX_HEADER_BYTES:
         raise SciArtError(path.name, f"header of {length} bytes; at most {MAX_HEADER_BYTES} are accepted")
     text = file.read(length)
@@ -116,6 +120,11 @@ def _has_too_many_values(text: bytes) -> bool:
 
 def _entries(path: Path, header: dict[str, dict], room: int) -> list[_Entry]:
     """Refuses a header whose tensors are not floats, or not what the `room` bytes of data are."""
+    offsets = [value.get("data_offsets") for value in header.values()]
+    end = max((max(pair) for pair in offsets if _are_counts(pair, 2) and pair), default=0)
+    if room < end < MOST_BYTES:
+        raise SciArtError(path.name, f"damaged: its data lies beyond the end of the file, where {room} of {end} bytes "
+                                     "are; download it again")
     entries = sorted(_entry(path, key, value, room) for key, value in header.items())
     end = 0
     for entry in entries:

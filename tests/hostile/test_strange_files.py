@@ -316,7 +316,7 @@ def test_a_tar_is_not_looked_into(tmp_path):
     with gzip.open(path, "wb") as packed:
         packed.write(header.tobuf() + bytes(2**28))
     tracemalloc.start()
-    refused(path, "refused|damaged")
+    refused(path, "a gzip archive")
     assert tracemalloc.get_traced_memory()[1] < 2**26
     tracemalloc.stop()
 

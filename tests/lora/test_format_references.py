@@ -176,7 +176,6 @@ def test_embeddings_that_come_with_a_lora_are_told(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "base"), [
-    ("lora_unet_double_blocks_0_img_attn_qkv", "Flux"), ("lora_unet_joint_blocks_0_x_block_attn_qkv", "SD3"),
     ("lora_unet_input_blocks_7_1_transformer_blocks_3_attn2_to_q", "SDXL"),
     ("lora_te2_text_model_encoder_layers_0_mlp_fc1", "SDXL"), ("lora_unet_mid_block_attentions_0_proj_in", "unknown"),
 ])

@@ -1,0 +1,149 @@
+"""LoRAs, and whole models, of other families than Stable Diffusion 1, 2 and XL: which one, from names and sizes of
+layers.
+
+The names are those that trainers and programs write: kohya's sd-scripts and musubi-tuner (`lora_unet_…`, dots as
+underscores), diffusers and PEFT (`transformer.…`), OneTrainer (`lora_transformer_…`), ComfyUI (`diffusion_model.…`) and
+the models' own code. Some families have the same names; there the width of a layer or the number of layers tells, and
+where neither does, both are named.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+MOST_FORMS = 1000
+"""names that differ in more than numbers; a file of any model has some hundred"""
+_PREFIX = re.compile(r"^(?:(?:base_model\.model|model\.diffusion_model|diffusion_model|lora_unet|lora_transformer|"
+                     r"lora|lycoris|unet|transformer(?=\.)|dit|net|module|_orig_mod|model)[._])*")
+_NUMBER = re.compile(r"\d+")
+
+
+class Form(NamedTuple):
+    """Keys that differ in numbers alone, which are 0 in `name`: the sizes of all their tensors, and the highest first
+    number."""
+
+    name: str
+    sizes: frozenset[int]
+    highest: int
+
+
+class _Mark(NamedTuple):
+    """What tells of a family: a form's name, from its start; where given, one of these sizes, or as high a number."""
+
+    family: str
+    name: re.Pattern
+    sizes: frozenset[int] = frozenset()
+    number: int = 0
+
+    def is_in(self, form: Form) -> bool:
+        return bool(form.highest >= self.number and (not self.sizes or self.sizes & form.sizes)
+                    and self.name.match(form.name))
+
+
+def _mark(family: str, name: str, *sizes: int, number: int = 0) -> _Mark:
+    return _Mark(family, re.compile(name), frozenset(sizes), number)
+
+
+# Checked in this order: the first that is in a file names its family.
+_MARKS = (
+    _mark("Stable Cascade", r"(?:down|up)_blocks_0_0_(?:channelwise|depthwise|attention|kv_mapper|mapper)_"),
+    _mark("Stable Cascade", r"prior_(?:unet|te)_"),
+    _mark("Stable Cascade", r"clip_(?:txt|img)_mapper_|effnet_mapper_"),
+    # two streams, then one: Flux and what has its layers
+    _mark("Chroma", r"distilled_guidance_layer_"),
+    _mark("HiDream", r"(?:double|single)_stream_blocks_0_"),
+    _mark("AuraFlow", r"joint_transformer_blocks_0_|(?:double|single)_layers_0_(?:attn|mlp|mod)"),
+    _mark("AuraFlow", r"single_transformer_blocks_0_ff_linear_"),
+    _mark("FLUX.2", r"single_transformer_blocks_0_attn_to_qkv_mlp_proj|(?:double|single)_stream_modulation"),
+    _mark("FLUX.2", r"transformer_blocks_0_ff_(?:context_)?linear_(?:in|out)"),
+    _mark("FLUX.2", r"(?:double_blocks_0_(?:img|txt)_attn_(?:qkv|proj)|single_blocks_0_linear0)", 6144, 4096, 27648),
+    _mark("HunyuanVideo or HunyuanImage", r"txt_in_individual_token_refiner_|context_embedder_token_refiner_"),
+    _mark("HunyuanVideo or HunyuanImage", r"double_blocks_0_(?:img|txt)_(?:mlp_fc0|mod_linear|attn_[qkv]_)"),
+    _mark("HunyuanVideo or HunyuanImage", r"double_blocks_0_(?:img|txt)_attn_(?:qkv|proj)", 3584, 2048),
+    _mark("HunyuanVideo or HunyuanImage", r"single_blocks_0_modulation_linear"),
+    _mark("HunyuanVideo or HunyuanImage", r"double_blocks_0_", number=19),
+    _mark("HunyuanVideo or HunyuanImage", r"single_(?:transformer_)?blocks_0_", number=38),
+    _mark("Flux", r"double_blocks_0_processor_|single_blocks_0_processor_"),
+    _mark("Flux", r"double_blocks_0_(?:img|txt)_mod_lin|single_blocks_0_modulation_lin|(?:vector|guidance)_in_"),
+    _mark("Flux", r"single_transformer_blocks_0_norm_linear|time_text_embed_guidance_embedder"),
+    _mark("Flux or Chroma", r"double_blocks_0_|single_blocks_0_linear0|single_transformer_blocks_0_"),
+    # two streams alone
+    _mark("SD3", r"joint_blocks_0_"),
+    _mark("Qwen-Image", r"transformer_blocks_0_(?:img|txt)_(?:mlp|mod)_"),
+    _mark("Mochi", r"transformer_blocks_0_attn0_add_[qkv]_proj|blocks_0_attn_(?:qkv_x|qkv_y|proj_x|proj_y)"),
+    _mark("SD3", r"transformer_blocks_0_(?:attn_|attn0_|ff_|ff_context_|norm0_(?:context_)?linear)", 1536, 2432),
+    _mark("Qwen-Image", r"transformer_blocks_0_attn_(?:to|add|norm)_", number=20),
+    _mark("Flux or Chroma", r"transformer_blocks_0_(?:attn_(?:to|add)_|ff_context_)", 3072),
+    _mark("Flux, SD3 or Qwen-Image", r"transformer_blocks_0_(?:attn_(?:to|add)_|ff_context_)"),
+    # one stream that attends to itself and to the prompt
+    _mark("LTX-Video", r"transformer_blocks_0_(?:audio_|video_to_audio|audio_to_video)"),
+    _mark("Sana", r"transformer_blocks_0_ff_conv_"),
+    _mark("Sana", r"transformer_blocks_0_attn0_to_", 2240),
+    _mark("PixArt", r"transformer_blocks_0_(?:attn0|ff)_", 1152),
+    _mark("CogVideoX", r"transformer_blocks_0_(?:attn0|ff)_", 1920, 3072),
+    _mark("LTX-Video", r"transformer_blocks_0_(?:attn0|ff)_", 2048, 4096),
+    _mark("PixArt, LTX-Video, Sana or CogVideoX", r"transformer_blocks_0_(?:attn0|ff)_"),
+    _mark("PixArt", r"blocks_0_(?:cross_attn_(?:q|kv)_linear|attn_qkv)"),
+    _mark("HunyuanDiT", r"blocks_0_(?:attn0_(?:Wqkv|q_proj|kv_proj|out_proj)|skip_linear|default_modulation|ff_net)"),
+    _mark("HunyuanDiT", r"blocks_0_attn0_to_", 1408),
+    _mark("Anima or Cosmos", r"blocks_0_(?:(?:self|cross)_attn_(?:[qkv]|output)_proj|adaln_modulation)|llm_adapter_"),
+    _mark("Wan", r"(?:vace_)?blocks_0_(?:(?:self|cross)_attn_(?:[qkvo]|norm_[qk]|[kv]_img)(?:_|$)|ffn_|"
+                 r"attn0_(?:to|add|norm)_)"),
+    _mark("Wan", r"text_embedding_0|time_projection_0|condition_embedder_(?:time_proj|text_embedder|image_embedder)"),
+    _mark("Kandinsky 5", r"(?:visual|text)_transformer_blocks_0_"),
+    # layers called layers
+    _mark("Lumina 2", r"layers_0_attention_(?:qkv|out)|(?:noise|context)_refiner_0_attention_(?:qkv|out)", 2304),
+    _mark("Lumina 2", r"(?:layers|noise_refiner|context_refiner)_0_(?:attn_|feed_forward_linear_)"),
+    _mark("Z-Image", r"(?:layers|noise_refiner|context_refiner)_0_attention_(?:to_|norm_)"),
+    _mark("Z-Image", r"(?:layers|noise_refiner|context_refiner)_0_(?:attention|feed_forward|adaLN_modulation)_", 3840),
+    _mark("Lumina", r"layers_0_(?:attention_w[qkvo](?:_|$)|attn0_to_)"),
+    _mark("Lumina or Z-Image", r"(?:layers|noise_refiner|context_refiner)_0_(?:attention|feed_forward)_"),
+    # UNets whose layers have the names of SDXL's
+    _mark("Kolors", r"encoder_hid_proj"),
+    _mark("Kolors", r"add_embedding_linear_0", 5632),
+    _mark("Kolors", r"(?:te0?|text_encoder)_(?:transformer_)?encoder_layers_0_(?:self_attention|mlp_dense)_"),
+    _mark("Stable Video Diffusion", r"\w+_temporal_transformer_blocks_0_|\w+_time_(?:stack|mix_blocks)_0_"),
+    _mark("Kandinsky 2", r"(?:down|up)_blocks_0_attentions_0_(?:add_[kv]_proj|to_[qkv])_"),
+    _mark("a language model", r"layers_0_(?:self_attn|mlp)_"),
+)
+# How ss_base_model_version (kohya) and modelspec.architecture begin.
+_STATED = (("chroma", "Chroma"), ("flux", "Flux"), ("hunyuan-video", "HunyuanVideo"), ("hunyuan_video", "HunyuanVideo"),
+           ("hunyuan-image", "HunyuanImage"), ("hunyuan_image", "HunyuanImage"), ("qwen", "Qwen-Image"), ("sd3", "SD3"),
+           ("stable-diffusion-3", "SD3"), ("z-image", "Z-Image"), ("zimage", "Z-Image"), ("lumina", "Lumina 2"),
+           ("anima", "Anima"), ("pixart", "PixArt"), ("ltx", "LTX-Video"), ("sana", "Sana"), ("cogvideo", "CogVideoX"))
+_SAYS = ("modelspec.architecture", "ss_base_model_version")
+
+
+def forms_of(sizes: Mapping[str, Sequence[int]]) -> list[Form]:
+    """The different forms of keys, prefixes of wrappers left out, with dots as underscores. sizes: shapes by key."""
+    found: dict[str, tuple[set[int], int]] = {}
+    for key, shape in sizes.items():
+        name = _NUMBER.sub("0", key)
+        if name not in found and len(found) >= MOST_FORMS:
+            continue
+        own, highest = found.get(name, (set(), 0))
+        own.update(shape)
+        if name != key:
+            first = _NUMBER.search(key)[0]
+            highest = max(highest, int(first) if len(first) < 6 else 0)
+        found[name] = own, highest
+    flat: dict[str, tuple[set[int], int]] = {}
+    for name, (own, highest) in found.items():
+        name = _PREFIX.sub("", name).replace(".", "_")
+        before = flat.get(name, (set(), 0))
+        flat[name] = before[0] | own, max(before[1], highest)
+    return [Form(name, frozenset(own), highest) for name, (own, highest) in flat.items()]
+
+
+def family_of(forms: Sequence[Form], metadata: Mapping[str, str]) -> str | None:
+    """The family of a file with these forms; None for one of Stable Diffusion 1, 2 or XL, or where nothing tells.
+
+    metadata: what the file says of itself, which decides between families of the same names.
+    """
+    found = next((mark.family for mark in _MARKS for form in forms if mark.is_in(form)), None)
+    if found is None or " or " not in found:
+        return found
+    stated = (metadata.get(field, "").lower() for field in _SAYS)
+    return next((family for text in stated for prefix, family in _STATED if text.startswith(prefix)), found)
