@@ -48,7 +48,7 @@ class GuidanceSettings(Strict):
 
     @validator("opacity", "opacity_crowded", pre=True)
     def _shares(cls, value):
-        points = check_points(value, "")
+        points = check_points(value, "", in_steps=False)
         for _, share in points:
             check_number(share, "", 0.0, 1.0)
         return [list(point) for point in points]

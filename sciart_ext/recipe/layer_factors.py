@@ -6,15 +6,18 @@ group's, in) times its kind's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import SciArtError, did_you_mean, shown
 from ..lora.blocks import BASE, GROUPS, KINDS, LABELS, LISTS, group_of, kind_of, label_of
-from .schedule import MAX_WEIGHT, Points, check_number, check_points, weight_at
+from .schedule import MAX_TEXT, MAX_WEIGHT, Points, check_number, check_points, placed, weight_at
+from .schedule_text import number_in, numbers_in, plain
 
 NAMES = (*GROUPS, *KINDS, *LABELS)
+_OTHER_NAMES = {"input": "in", "middle": "mid", "output": "out", "feedforward": "feed_forward"}
 
 
 def check_blocks(value: Any) -> dict | list:
@@ -23,7 +26,9 @@ def check_blocks(value: Any) -> dict | list:
     Raises `SciArtError` for what is neither; a field of it names the block.
     """
     if isinstance(value, str):
-        value = _numbers(value)
+        if len(value) > MAX_TEXT:
+            raise SciArtError("", f"{len(value)} characters; at most {MAX_TEXT} are accepted")
+        value = numbers_in(value)
     if isinstance(value, (list, tuple)):
         if len(value) not in LISTS:
             known = ", ".join(map(str, sorted(LISTS)))
@@ -33,23 +38,36 @@ def check_blocks(value: Any) -> dict | list:
         raise SciArtError("", "expected factors by block such as {'in': 1, 'OUT03': 0.5, 'attention': '0@0, 1@1'}, or "
                               f"a list of block weights, got {shown(value)}")
     checked = {}
-    for name, factor in value.items():
-        if name not in NAMES:
-            raise SciArtError(str(name), f"unknown block or kind; {did_you_mean(str(name), NAMES)}")
-        if not isinstance(factor, (str, list, tuple)):
-            checked[name] = check_number(factor, name, -MAX_WEIGHT, MAX_WEIGHT)
-        elif name == BASE:
-            raise SciArtError(BASE, "prompts are encoded once, before the first step; accepted: a number")
-        else:
-            checked[name] = [list(point) for point in check_points(factor, name)]
+    for given, factor in value.items():
+        name = block_name(str(given))
+        if name is None:
+            raise SciArtError(str(given), f"unknown block or kind; {did_you_mean(str(given), NAMES)}")
+        if name in checked:
+            raise SciArtError(str(given), f"{name} is given twice; accepted: each block or kind once")
+        checked[name] = _check_factor(factor, name)
     return checked
 
 
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(number) for number in text.split(",")]
-    except ValueError:
-        raise SciArtError("", f"cannot read {shown(text)}; expected numbers with commas between them") from None
+def _check_factor(factor: Any, name: str) -> float | list:
+    number = number_in(factor) if isinstance(factor, str) else None
+    if number is not None or not isinstance(factor, (str, list, tuple)):
+        return check_number(factor if number is None else number, name, -MAX_WEIGHT, MAX_WEIGHT)
+    if name == BASE:
+        raise SciArtError(BASE, "prompts are encoded once, before the first step; accepted: a number")
+    return [list(point) for point in check_points(factor, name)]
+
+
+def block_name(text: str) -> str | None:
+    """The block or kind of this name, however it is written: `in04` and `IN4` are IN04, `Output` is out; None: none."""
+    name = plain(text).lower().replace("-", "_").replace(" ", "_")
+    name = _OTHER_NAMES.get(name, name)
+    if name in (*GROUPS, *KINDS):
+        return name
+    match = re.fullmatch(r"(in|out|m)_?([0-9]{1,2})|base", name)
+    if match is None:
+        return None
+    label = BASE if match[1] is None else f"{match[1].upper()}{int(match[2]):02d}"
+    return label if label in LABELS else None
 
 
 @dataclass(frozen=True)
@@ -59,7 +77,12 @@ class Factor:
     constant: float = 1.0
     schedules: tuple[Points, ...] = ()
 
+    def placed(self, steps: int) -> Factor:
+        """The same in a pass of so many steps, with its points by progress."""
+        return replace(self, schedules=tuple(tuple(map(tuple, placed(one, steps))) for one in self.schedules))
+
     def at(self, progress: float) -> float:
+        """Of schedules that are `placed`."""
         result = self.constant
         for points in self.schedules:
             result *= weight_at(points, "linear", progress)
@@ -70,13 +93,19 @@ class LayerFactors:
     """The factors of one LoRA, from its checked `blocks`. A list's own blocks have its values, the others 0."""
 
     def __init__(self, blocks: Mapping[str, Any] | Sequence[float] = ()):
+        self._unlisted: set[str] = set()
         if isinstance(blocks, Mapping):
             named = dict(blocks)
         else:
             named = dict.fromkeys(LABELS, 0.0) if blocks else {}
             named.update(zip(LISTS[len(blocks)], blocks) if blocks else ())
+            self._unlisted = set(named).difference(LISTS[len(blocks)]) if blocks else set()
         self._named = {name: value if isinstance(value, float) else float(value) if isinstance(value, int)
                        else tuple(tuple(point) for point in value) for name, value in named.items()}
+
+    def unlisted(self, layers: Iterable[str]) -> list[str]:
+        """Of these layers of a UNet, those in blocks that a list does not have: the LoRA does not act there."""
+        return [layer for layer in layers if label_of(layer) in self._unlisted]
 
     @property
     def text_encoder(self) -> float:

@@ -8,13 +8,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from .layer_factors import Factor, LayerFactors, varying_factors
 from .schedule import step_progress
 
 if TYPE_CHECKING:
     from .recipe import LoraEntry, Recipe, _Weighted
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,10 @@ class PassPlan:
     """of compose switch: steps of a turn"""
     silent: frozenset[int] = frozenset()
     """indices of LoRAs that do not act, while everything else stays as if they did: counterfactuals"""
+    negative_weights: tuple[_Weighted, ...] = ()
+    """in the negative prompt; empty: as in the prompt"""
+    negative_te_weights: tuple[float, ...] = ()
+    """while the negative prompt is encoded; empty: as in the prompt"""
 
     @property
     def own(self) -> tuple[int, ...]:
@@ -104,11 +110,27 @@ class PassPlan:
         pairs = self.pairs()[1 if self.compose == "spatial" else 0:]
         return tuple(dict.fromkeys(self.rows().index(pair.cond) for pair in pairs))
 
-    def weight(self, k: int, progress: float) -> float:
+    def weight(self, k: int, progress: float, uncond: bool = False) -> float:
         """LoRA k's weight at `progress` in a row where it acts; 0 while another has its turn."""
         if self.compose == "switch" and self._whose_turn(progress) != k:
             return 0.0
-        return self.weights[k].at(progress)
+        weights = self.negative_weights if uncond and self.negative_weights else self.weights
+        return weights[k].at(progress)
+
+    def te_weight(self, k: int, uncond: bool = False) -> float:
+        """LoRA k's weight while the prompt, or the negative one, is encoded."""
+        weights = self.negative_te_weights if uncond and self.negative_te_weights else self.te_weights
+        return weights[k]
+
+    def has_negative(self, k: int) -> bool:
+        """Whether LoRA k has other weights in the negative prompt than in the prompt."""
+        return self.loras[k].apply_to == "both" and (self._differs(k) or self.te_weight(k) != self.te_weight(k, True))
+
+    def _differs(self, k: int) -> bool:
+        if not self.negative_weights or self.loras[k].apply_to != "both":
+            return False
+        one, other = self.weights[k], self.negative_weights[k]
+        return (one.weight, one.schedule, one.curve) != (other.weight, other.schedule, other.curve)
 
     def _whose_turn(self, progress: float) -> int:
         """The first turn is one step longer, as in the reference (maszhongming/Multi-LoRA-Composition): it switches
@@ -119,19 +141,20 @@ class PassPlan:
     def gates(self, progress: float, row: Row = Row()) -> tuple[float, ...]:
         """At `progress` in this row: one gate per LoRA, for layers whose factor does not vary, then those of the layers
         where it does (`layer_factors.varying_factors`)."""
-        own = tuple(self.weight(k, progress) if self._acts(k, row) else 0.0 for k in range(len(self.loras)))
+        own = tuple(self.weight(k, progress, row.uncond) if self._acts(k, row) else 0.0
+                    for k in range(len(self.loras)))
         return (*own, *(own[k] * factor.at(progress) for k, factor in self.varying))
 
     @functools.cached_property
     def varying(self) -> list[tuple[int, Factor]]:
         """(LoRA, factor) of each gate beyond the LoRAs' own."""
-        return varying_factors([lora.blocks for lora in self.loras])
+        return [(k, factor.placed(self.steps)) for k, factor in varying_factors([lora.blocks for lora in self.loras])]
 
     def te_gates(self, row: Row = Row()) -> tuple[float, ...]:
         """One gate per LoRA while this row's prompt is encoded. Of composite all rows read the same, as in the
         reference: text encoders see all LoRAs."""
         row = Row(uncond=row.uncond) if self.compose == "composite" else row
-        return tuple(weight if self._acts(k, row) else 0.0 for k, weight in enumerate(self.te_weights))
+        return tuple(self.te_weight(k, row.uncond) if self._acts(k, row) else 0.0 for k in range(len(self.loras)))
 
     def _acts(self, k: int, row: Row) -> bool:
         if k in self.silent or (k in self.own and (row.plain or row.own not in (None, k))):
@@ -145,7 +168,8 @@ class PassPlan:
     @property
     def rows_differ(self) -> bool:
         """Whether the gates of the rows differ."""
-        return len({tuple(self._acts(k, row) for k in range(len(self.loras))) for row in self.rows()}) > 1
+        acting = {tuple(self._acts(k, row) for k in range(len(self.loras))) for row in self.rows()}
+        return len(acting) > 1 or any(self._differs(k) and k not in self.silent for k in range(len(self.loras)))
 
     def changes(self) -> int:
         """How many times over the pass the gates change; at least 1."""
@@ -163,8 +187,8 @@ class Plan:
     def acting(self, one: int) -> int:
         """The set of LoRAs, bit k for LoRA k, without those that do nothing in it at any step of any pass."""
         def acts(k: int) -> bool:
-            return any(each.te_weights[k] or any(each.weight(k, progress) for progress in each.progress())
-                       for each in (self.first, self.hires) if each is not None)
+            return any(each.te_weight(k, uncond) or any(each.weight(k, at, uncond) for at in each.progress())
+                       for each in (self.first, self.hires) if each is not None for uncond in (False, True))
 
         return sum(1 << k for k in range(len(self.first.loras)) if one >> k & 1 and acts(k))
 
@@ -177,22 +201,85 @@ def compile_plan(recipe: Recipe, steps: int, hires_steps: int = 0) -> Plan:
     """The plan of a recipe whose entries are resolved (`presets.resolve`), for so many steps a pass."""
     loras = tuple(recipe.loras)
     turns, period = _turns(recipe), recipe.composition.period
-    te_weights = _te_weights(loras, recipe.compose, turns)
-    first = PassPlan(loras, loras, te_weights, steps, recipe.compose, turns, period)
+
+    def compiled(weights: Sequence[_Sides], steps: int, compose: str) -> PassPlan:
+        def acts_at_once(k: int) -> bool:
+            return compose != "switch" or k == turns[0]
+
+        def text_encoder(k: int, followed: float | _Weighted) -> float:
+            return _text_encoder(followed, acts_at_once(k)) * LayerFactors(loras[k].blocks).text_encoder
+
+        return PassPlan(
+            loras, tuple(one.prompt.placed(steps) for one in weights),
+            tuple(text_encoder(k, one.te_prompt) for k, one in enumerate(weights)), steps, compose, turns, period,
+            negative_weights=tuple(one.negative.placed(steps) for one in weights),
+            negative_te_weights=tuple(text_encoder(k, one.te_negative) for k, one in enumerate(weights)))
+
+    sides = [_first_sides(lora) for lora in loras]
+    first = compiled(sides, steps, recipe.compose)
     if not hires_steps:
         return Plan(first)
-    from .recipe import _Weighted
-
     end = step_progress(steps - 1, steps)
     stays = recipe.guidance.hires if recipe.compose == "contrastive" else recipe.composition.hires
-    compose = recipe.compose if stays else "merge"
-    weights, hires_te = [], []
-    for lora, te_weight in zip(loras, _te_weights(loras, compose, turns)):
-        own = lora.hires
-        given = own is not None and own.at(0.0) is not None
-        weights.append(own if given else _Weighted(weight=lora.at(end)))
-        hires_te.append(_first_given(own.te_weight if own else None, te_weight))
-    return Plan(first, PassPlan(loras, tuple(weights), tuple(hires_te), hires_steps, compose, turns, period))
+    ended = [_Sides(*(_constant(side[k].at(end)) for side in (first.weights, first.negative_weights)),
+                    one.te_prompt, one.te_negative) for k, one in enumerate(sides)]
+    return Plan(first, compiled([_hires_sides(lora, one) for lora, one in zip(loras, ended)], hires_steps,
+                                recipe.compose if stays else "merge"))
+
+
+class _Sides(NamedTuple):
+    """A LoRA's weights in a pass, in the prompt and in the negative one; and what its text encoders' weights follow:
+    a number that is given, or weights whose largest they are."""
+
+    prompt: _Weighted
+    negative: _Weighted
+    te_prompt: float | _Weighted
+    te_negative: float | _Weighted
+
+
+def _first_sides(lora: LoraEntry) -> _Sides:
+    prompt = _Sides(lora, lora, *[_followed(lora)] * 2)
+    return _with_own(prompt, lora.negative)
+
+
+def _hires_sides(lora: LoraEntry, ended: _Sides) -> _Sides:
+    """What `hires` says is of both prompts, what it says of the negative prompt of that alone; what it does not say is
+    as the first pass ended, its text encoder as in the first pass."""
+    own = lora.hires
+    if own is None:
+        return ended
+    weights = own if own.is_given else None
+    te = _followed(own) if own.is_given or own.te_weight is not None else None
+    both = _Sides(weights or ended.prompt, weights or ended.negative,
+                  _first_given(te, ended.te_prompt), _first_given(te, ended.te_negative))
+    return _with_own(both, own.negative)
+
+
+def _with_own(sides: _Sides, negative: _Weighted | None) -> _Sides:
+    """The same with the negative prompt's own weights."""
+    if negative is None:
+        return sides
+    if negative.is_given:
+        sides = sides._replace(negative=negative, te_negative=_followed(negative))
+    return sides if negative.te_weight is None else sides._replace(te_negative=negative.te_weight)
+
+
+def _followed(weights: _Weighted) -> float | _Weighted:
+    return _first_given(weights.te_weight, weights)
+
+
+def _text_encoder(followed: float | _Weighted, acts: bool) -> float:
+    """Of switch the prompt is encoded once, with the LoRA that acts first, as in the reference; others take part where
+    their recipe says so."""
+    if isinstance(followed, (int, float)):
+        return followed
+    return followed.largest() if acts else 0.0
+
+
+def _constant(weight: float) -> _Weighted:
+    from .recipe import _Weighted
+
+    return _Weighted(weight=weight)
 
 
 def _turns(recipe: Recipe) -> tuple[int, ...]:
@@ -203,28 +290,24 @@ def _turns(recipe: Recipe) -> tuple[int, ...]:
     return tuple(sorted(range(len(recipe.loras)), key=lambda k: not recipe.loras[k].subject))
 
 
-def _te_weights(loras: Sequence[LoraEntry], compose: str, turns: Sequence[int]) -> tuple[float, ...]:
-    """Of switch the prompt is encoded once, with the LoRA that acts first, as in the reference; others take part where
-    their recipe says so."""
-    def usual(k: int) -> float:
-        return 0.0 if compose == "switch" and k != turns[0] else loras[k].largest()
-
-    return tuple(_first_given(lora.te_weight, usual(k)) * LayerFactors(lora.blocks).text_encoder
-                 for k, lora in enumerate(loras))
-
-
-def _first_given(value: float | None, default: float) -> float:
+def _first_given(value: T | None, default: T) -> T:
     return default if value is None else value
 
 
 def _pass_table(plan: PassPlan) -> dict:
     progress = plan.progress()
+
+    def weights(k: int, uncond: bool) -> dict:
+        return {"te_weight": plan.te_weight(k, uncond),
+                "weights": [round(plan.weight(k, p, uncond), 6) for p in progress]}
+
     return {
         "steps": plan.steps,
         "progress": [round(p, 6) for p in progress],
         "loras": [
-            {"name": lora.label, "apply_to": lora.apply_to, "te_weight": te_weight,
-             "blocks": lora.blocks, "weights": [round(plan.weight(k, p), 6) for p in progress]}
-            for k, (lora, te_weight) in enumerate(zip(plan.loras, plan.te_weights))
+            {"name": lora.label, "apply_to": lora.apply_to, "blocks": lora.blocks,
+             **weights(k, lora.apply_to == "uncond"),
+             **({"negative": weights(k, True)} if plan.has_negative(k) else {})}
+            for k, lora in enumerate(plan.loras)
         ],
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, List, Literal, Optional, Union, get_args
+from typing import Any, Dict, Iterator, List, Literal, Optional, Tuple, Union, get_args
 
 from ..errors import SciArtError, did_you_mean, shown
 from ..json_text import check_json, read_json
@@ -12,7 +12,7 @@ from .composition import CompositionSettings
 from .guidance import GuidanceSettings
 from .layer_factors import check_blocks, varying_factors
 from .mask_picture import compact
-from .schedule import MAX_POINTS, MAX_WEIGHT, check_number, check_points, points_to_text, weight_at
+from .schedule import MAX_POINTS, MAX_WEIGHT, check_number, check_points, placed, points_to_text, weight_at
 from .schema import Field, Name, Strict, ValidationError, Words, check_bool, refused, validator
 
 INFOTEXT_KEY = "SciArt"
@@ -35,11 +35,13 @@ def _optional_weight(value: Any) -> Optional[float]:
 
 
 class _Weighted(Strict):
-    """A weight that is one number or a schedule; shared by the first pass and the hires pass."""
+    """A weight that is one number or a schedule; shared by both passes, and by prompt and negative prompt."""
 
     weight: Optional[float] = Field(None, description="one weight for all steps; or give a schedule")
-    schedule: Optional[List[List[float]]] = Field(
-        None, max_items=MAX_POINTS, description="points [[progress 0..1, weight], ...] or the text `0.2@0, 0.65@0.5`")
+    schedule: Optional[List[List[Union[float, str]]]] = Field(
+        None, max_items=MAX_POINTS, description="points [[progress 0..1, weight], ...] or the text `0.2@0, 0.65@0.5`; "
+                                                "a step, counted from 1, in place of progress: [[\"s5\", 0.8]], "
+                                                "`0.8@s5`; two points at one place are a jump")
     curve: Literal["linear", "step", "cosine"] = Field("linear", description="between the points of the schedule")
     te_weight: Optional[float] = Field(
         None, description="text encoder's weight; default: the weight, or the largest of the schedule")
@@ -56,8 +58,17 @@ class _Weighted(Strict):
             raise SciArtError("", "give a weight or a schedule, not both")
         return value
 
+    @property
+    def is_given(self) -> bool:
+        """Whether there is a weight or a schedule."""
+        return self.weight is not None or self.schedule is not None
+
+    def placed(self, steps: int) -> _Weighted:
+        """The same in a pass of so many steps, with the points of its schedule by progress."""
+        return self if self.schedule is None else self.copy(update={"schedule": placed(self.schedule, steps)})
+
     def at(self, progress: float) -> Optional[float]:
-        """The weight at `progress`; None where neither weight nor schedule is given."""
+        """The weight at `progress`, of a schedule that is `placed`; None where neither weight nor schedule is given."""
         if self.schedule is not None:
             return weight_at(self.schedule, self.curve, progress)
         return self.weight
@@ -70,11 +81,18 @@ class _Weighted(Strict):
 
     def schedule_text(self) -> str:
         """The schedule in its short form; empty without one."""
-        return points_to_text(tuple((p, w) for p, w in self.schedule)) if self.schedule else ""
+        return points_to_text(self.schedule) if self.schedule else ""
+
+
+class NegativeWeights(_Weighted):
+    """Weights in the negative prompt. Default: the prompt's."""
 
 
 class HiresWeights(_Weighted):
-    """Weights of the hires pass. Default: the weight the first pass ended with, its text-encoder weight."""
+    """Weights of the hires pass, in both prompts. Default: those the first pass ended with, its text encoder's."""
+
+    negative: Optional[NegativeWeights] = Field(
+        None, description="weights in the negative prompt; default: the prompt's of this pass, where one is given")
 
 
 class LoraEntry(_Weighted):
@@ -93,6 +111,8 @@ class LoraEntry(_Weighted):
     region: Optional[Union[List[float], str]] = Field(
         None, description="where its subject is (contrastive; default: found) or where it acts (regions): a box "
                           "[x0, y0, x1, y1], shares of the picture, or a mask, a PNG as a data URL, white inside")
+    negative: Optional[NegativeWeights] = Field(
+        None, description="weights in the negative prompt; default: the prompt's")
     hires: Optional[HiresWeights] = Field(None, description="weights of the hires pass")
 
     @validator("region", pre=True)
@@ -111,6 +131,16 @@ class LoraEntry(_Weighted):
     @validator("blocks", pre=True)
     def _block_weights(cls, value):
         return check_blocks(value)
+
+    def parts(self) -> Iterator[Tuple[str, _Weighted]]:
+        """(field, weights) of each pass and prompt that has its own; the field of the first is empty."""
+        yield "", self
+        if self.negative is not None:
+            yield "negative", self.negative
+        if self.hires is not None:
+            yield "hires", self.hires
+            if self.hires.negative is not None:
+                yield "hires.negative", self.hires.negative
 
     @property
     def label(self) -> str:
@@ -187,7 +217,7 @@ def parse_recipe(value: object) -> Recipe:
 
 def _check_schedules(recipe: Recipe) -> None:
     """What every step of a picture looks at has a bound."""
-    schedules = [one for lora in recipe.loras for one in (lora.schedule, lora.hires and lora.hires.schedule,
+    schedules = [one for lora in recipe.loras for one in (*(part.schedule for _, part in lora.parts()),
                  *(lora.blocks.values() if isinstance(lora.blocks, dict) else ())) if isinstance(one, list)]
     points = sum(map(len, schedules))
     if points > MAX_POINTS_IN_ALL:
@@ -208,6 +238,10 @@ def _check_entries(recipe: Recipe) -> None:
             raise SciArtError(f"{where}.name", "give a name or a role, one of them")
         if lora.weight is None and lora.schedule is None:
             raise SciArtError(f"{where}.weight", "missing; give a weight or a schedule")
+        for field in (field for field, _ in lora.parts() if field.endswith("negative")):
+            if lora.apply_to != "both":
+                raise SciArtError(f"{where}.{field}", f"apply_to {lora.apply_to} leaves one of the prompts out; "
+                                                      "accepted: apply_to both, or no weights of the negative prompt")
         if lora.label in seen:
             raise SciArtError(f"{where}.name", f"{shown(lora.label)} is listed twice; one entry per LoRA")
         if lora.trigger and not lora.subject:

@@ -49,6 +49,35 @@ def test_a_list_s_blocks_have_its_values_and_the_others_nothing(length):
     assert factors.of(OUTSIDE).constant == factors.of("unet_out_2").constant == 1.0
 
 
+@pytest.mark.parametrize(("written", "name"), [
+    ("in04", "IN04"), ("IN4", "IN04"), ("In", "in"), ("INPUT", "in"), ("middle", "mid"), ("MID", "mid"),
+    ("out3", "OUT03"), ("base", "BASE"), ("m0", "M00"), ("Attention", "attention"), ("feed-forward", "feed_forward"),
+    ("ＩＮ０４", "IN04")])
+def test_a_block_s_name_may_be_written_otherwise(written, name):
+    assert check_blocks({written: 0.5}) == {name: 0.5}
+
+
+def test_a_factor_may_be_a_text_with_decimal_comma_or_percent():
+    assert check_blocks({"in": "0,5", "out": "50%", "mid": "0,2@0; 1@s5"}) == {
+        "in": 0.5, "out": 0.5, "mid": [[0, 0.2], ["s5", 1]]}
+    assert check_blocks({"BASE": "0,5"}) == {"BASE": 0.5}
+
+
+def test_a_list_leaves_layers_out():
+    factors = LayerFactors([1.0] * 17)
+    assert factors.unlisted([ATTENTION, FEED_FORWARD, RESIDUAL, OUTSIDE, "unet_input_blocks_3_0_op"]) == [
+        "unet_input_blocks_3_0_op"]
+    assert LayerFactors({"in": 0}).unlisted([ATTENTION]) == LayerFactors().unlisted([ATTENTION]) == []
+
+
+def test_a_factor_in_steps_is_placed_for_the_pass():
+    recipe = parse_recipe({"loras": [{"name": "a", "weight": 1, "blocks": {"in": "0@s3, 1@s3"}}]})
+    plan = compile_plan(recipe, 5, 3)
+    assert [plan.first.gates(p) for p in plan.first.progress()] == [(1, 0), (1, 0), (1, 1), (1, 1), (1, 1)]
+    assert [plan.hires.gates(p) for p in plan.hires.progress()] == [(1, 0), (1, 0), (1, 1)]
+    assert parse_recipe(dump_recipe(recipe)) == recipe
+
+
 def test_the_usual_lists():
     assert LISTS[17][1:4] == ("IN01", "IN02", "IN04") and LISTS[17][7:9] == ("M00", "OUT03")
     assert LISTS[12][1] == "IN04" and LISTS[12][-1] == "OUT05" and LISTS[20][-1] == "OUT08"

@@ -81,6 +81,84 @@ def test_the_hires_pass_may_have_its_own_text_encoder_weight():
     assert weights(plan.table()["hires"]) == [[0.4, 0.4]]
 
 
+def test_the_text_encoder_of_the_hires_pass_follows_its_weight():
+    off, scheduled, own, rest = {"weight": 0}, {"schedule": "0.1@0, 0.3@1"}, {"weight": 0, "te_weight": 0.2}, {}
+    plan = plan_of(*({"weight": 0.8, "hires": hires} for hires in (off, scheduled, own, rest)),
+                   {"weight": 0.8, "te_weight": 0.5, "hires": off}, {"weight": 0.8, "te_weight": 0.5}, hires_steps=3)
+    assert plan.first.te_gates() == (0.8, 0.8, 0.8, 0.8, 0.5, 0.5)
+    assert plan.hires.te_gates() == (0, 0.3, 0.2, 0.8, 0, 0.5)
+
+
+def test_the_factor_of_the_text_encoders_holds_in_both_passes():
+    plan = plan_of({"weight": 0.8, "te_weight": 0.6, "blocks": {"BASE": 0.5}, "hires": {"te_weight": 0.2}},
+                   hires_steps=2)
+    assert plan.first.te_gates() == (0.3,) and plan.hires.te_gates() == (0.1,)
+
+
+def both_prompts(part):
+    return part.gates(0.5), part.gates(0.5, MINUS), part.te_gates(), part.te_gates(MINUS)
+
+
+def test_the_negative_prompt_may_have_its_own_weights():
+    plan = plan_of({"weight": 0.8, "negative": {"weight": 0.2}}, {"weight": 0.5},
+                   {"weight": 0.5, "negative": {"te_weight": 0.1}}, {"weight": 0.5, "te_weight": 0.3, "negative": {}},
+                   {"weight": 0.5, "negative": {"schedule": "0@0, 1@1", "te_weight": -0.5}}, hires_steps=3)
+    assert both_prompts(plan.first) == ((0.8, 0.5, 0.5, 0.5, 0.5), (0.2, 0.5, 0.5, 0.5, 0.5),
+                                        (0.8, 0.5, 0.5, 0.3, 0.5), (0.2, 0.5, 0.1, 0.3, -0.5))
+    assert both_prompts(plan.hires) == ((0.8, 0.5, 0.5, 0.5, 0.5), (0.2, 0.5, 0.5, 0.5, 1),
+                                        (0.8, 0.5, 0.5, 0.3, 0.5), (0.2, 0.5, 0.1, 0.3, -0.5))
+    assert plan.first.rows_differ and plan.hires.rows_differ
+    assert plan.first.changes() == 5 and plan.hires.changes() == 1
+
+
+def test_the_hires_pass_says_both_prompts_or_the_negative_one_alone():
+    plan = plan_of({"weight": 0.8, "negative": {"weight": 0.2}, "hires": {"weight": 0.4}},
+                   {"weight": 0.8, "hires": {"weight": 0.4, "negative": {"weight": 0.1}}},
+                   {"weight": 0.8, "hires": {"negative": {"schedule": "0.3@s1, 0.1@s2"}}},
+                   {"weight": 0.8, "negative": {"weight": 0.2}, "hires": {"te_weight": 0.6}},
+                   {"weight": 0.8, "negative": {"weight": 0.2}, "hires": {"negative": {"te_weight": 0.6}}},
+                   hires_steps=3)
+    assert both_prompts(plan.hires) == ((0.4, 0.4, 0.8, 0.8, 0.8), (0.4, 0.1, 0.1, 0.2, 0.2),
+                                        (0.4, 0.4, 0.8, 0.6, 0.8), (0.4, 0.1, 0.3, 0.6, 0.6))
+
+
+def test_rows_differ_only_where_weights_of_the_unet_do():
+    assert not plan_of({"weight": 0.5, "negative": {"weight": 0.5, "te_weight": 0}}).first.rows_differ
+    assert not plan_of({"weight": 0.5, "negative": {}}).first.rows_differ
+    assert plan_of({"schedule": "0@0, 1@1", "negative": {"schedule": "0@0, 1@1", "curve": "step"}}).first.rows_differ
+    plan = plan_of({"weight": 0.5, "negative": {"weight": 0.1}}, {"weight": 0.5}).first
+    assert plan.with_only(0b01).rows_differ and not plan.with_only(0b10).rows_differ
+
+
+def test_a_lora_that_acts_in_the_negative_prompt_alone_acts():
+    plan = plan_of({"weight": 0, "negative": {"weight": 0.5}}, {"weight": 0, "negative": {"te_weight": 0.1}},
+                   {"weight": 0, "negative": {"weight": 0}})
+    assert plan.acting(0b111) == 0b011
+
+
+def test_each_lora_s_own_rows_have_its_weights_of_their_prompts():
+    plan = rows_of([{**A, "negative": {"weight": 0.2}}, B], compose="composite")
+    assert [plan.gates(0, row) for row in plan.rows()] == [(1, 0), (0, 0.5), (0, 0.5), (0.2, 0)]
+    assert [plan.te_gates(row) for row in plan.rows()] == [(1, 0.5), (1, 0.5), (0.2, 0.5), (0.2, 0.5)]
+    turns = switched({**A, "negative": {"weight": 0.2}}, {**B, "negative": {"weight": 0.1}}, period=2).first
+    assert [turns.gates(p, MINUS) for p in turns.progress()[1:5]] == [(0.2, 0), (0.2, 0), (0, 0.1), (0, 0.1)]
+    assert turns.te_gates(MINUS) == (0.2, 0)
+
+
+def test_the_table_tells_the_negative_prompt_s_weights_where_they_are_others():
+    first, second = plan_of({"weight": 0.5, "negative": {"schedule": "0@0, 1@1"}}, {"weight": 0.5, "negative": {}},
+                            steps=3).table()["first"]["loras"]
+    assert first["negative"] == {"te_weight": 1, "weights": [0, 0.5, 1]} and "negative" not in second
+
+
+def test_schedules_in_steps_are_of_the_pass():
+    plan = plan_of({"schedule": "0.2@s1, 1@s3, 0.5@s3"}, {"weight": 1, "hires": {"schedule": "0.8:start=2"}}, steps=5,
+                   hires_steps=3)
+    assert weights(plan.table()["first"])[0] == [0.2, 0.6, 0.5, 0.5, 0.5]
+    assert weights(plan.table()["hires"]) == [[0.5] * 3, [0, 0.8, 0.8]]
+    assert plan.first.te_gates()[0] == 1
+
+
 @pytest.mark.parametrize(("apply_to", "cond", "uncond"), [("both", 0.5, 0.5), ("cond", 0.5, 0), ("uncond", 0, 0.5)])
 def test_apply_to_decides_the_rows(apply_to, cond, uncond):
     plan = plan_of({"weight": 0.5, "te_weight": 0.3, "apply_to": apply_to}, hires_steps=2)

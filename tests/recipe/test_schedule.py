@@ -8,7 +8,16 @@ import random
 import pytest
 
 from sciart_ext.errors import SciArtError
-from sciart_ext.recipe.schedule import CURVES, check_number, check_points, points_to_text, step_progress, weight_at
+from sciart_ext.recipe.schedule import (
+    CURVES,
+    check_number,
+    check_points,
+    placed,
+    points_to_text,
+    step_progress,
+    weight_at,
+)
+from sciart_ext.recipe.schedule_text import number_in, numbers_in
 
 POINTS = ((0.2, 0.0), (0.6, 1.0), (0.8, -1.0))
 
@@ -72,6 +81,23 @@ def test_one_step_is_progress_0_and_progress_is_never_outside():
     ("0.2@0; 1@1", ((0, 0.2), (1, 1))),
     ("0.5", ((0, 0.5),)),
     ("-1e-3@.25", ((0.25, -0.001),)),
+    ("0@0,5@1", ((0, 0), (1, 5))),
+    ("0,5", ((0, 0.5),)),
+    ("0,2@0; 0,65@0,5", ((0, 0.2), (0.5, 0.65))),
+    ("0,2@0, 0,65@0,5", ((0, 0.2), (0.5, 0.65))),
+    ("1@0,5", ((0.5, 1),)),
+    ("0.2@0\n0.65@0.5", ((0, 0.2), (0.5, 0.65))),
+    ("50%", ((0, 0.5),)),
+    ("20%@50%, 65 %@1", ((0.5, 0.2), (1, 0.65))),
+    ("０．２＠０，０．６５＠５０％", ((0, 0.2), (0.5, 0.65))),
+    ("\u22120.5@0", ((0, -0.5),)),
+    ("0.2@0.2, 1@0.2", ((0.2, 0.2), (0.2, 1))),
+    ("1@s5, 0.2@S1", (("s1", 0.2), ("s5", 1))),
+    ("1 @ step 5; 0@1", (("s5", 1), (1, 0))),
+    ("0.8:start=5:stop=10", (("s5", 0), ("s5", 0.8), ("s10", 0.8), ("s10", 0))),
+    ("0.8 step=5-10", (("s5", 0), ("s5", 0.8), ("s10", 0.8), ("s10", 0))),
+    ("0,8, Stop = s10", (("s10", 0.8), ("s10", 0))),
+    ("0.8;start=25%", ((0.25, 0), (0.25, 0.8))),
 ])
 def test_the_short_text_is_read(text, points):
     assert check_points(text) == points
@@ -79,10 +105,65 @@ def test_the_short_text_is_read(text, points):
 
 def test_points_read_back_exactly_from_their_text():
     rng = random.Random(0)
-    for _ in range(200):
-        progress = sorted({rng.choice([0.0, 1.0, rng.random()]) for _ in range(rng.randint(1, 6))})
-        points = tuple((p, rng.choice([0.0, 1.0, -2.0, rng.uniform(-10, 10)])) for p in progress)
+    for i in range(300):
+        places = sorted({rng.choice([0.0, 1.0, rng.random()]) for _ in range(rng.randint(1, 6))})
+        steps = [f"s{step}" for step in sorted({rng.randint(1, 99) for _ in range(rng.randint(1, 6))})]
+        places = (places, steps, rng.sample(places + steps, len(places + steps)))[i % 3]
+        points = tuple((place, rng.choice([0.0, 1.0, -2.0, rng.uniform(-10, 10)]))
+                       for place in places for _ in range(rng.randint(1, 2)))
         assert check_points(points_to_text(points)) == points
+        assert check_points([list(point) for point in points]) == points
+
+
+@pytest.mark.parametrize("curve", CURVES)
+def test_at_a_jump_the_second_point_holds_and_the_first_is_what_comes_before(curve):
+    points = check_points("0@0, 0.2@0.2, 1@0.2, 0@1")
+    assert weight_at(points, curve, 0.2) == 1
+    assert weight_at(points, curve, 0.2 - 1e-6) == pytest.approx(0.2 if curve != "step" else 0, abs=1e-4)
+    jump = check_points("0.2@0.2, 1@0.2")
+    assert [weight_at(jump, curve, progress) for progress in (0, 0.199, 0.2, 0.201, 1)] == [0.2, 0.2, 1, 1, 1]
+    assert weight_at(check_points("0.2@0, 1@0"), curve, 0) == 1
+    assert weight_at(check_points("0.2@1, 1@1"), curve, 1) == 1
+
+
+@pytest.mark.parametrize("steps", [2, 3, 7, 20, 35, 150])
+def test_a_jump_at_a_step_is_there_at_exactly_that_step(steps):
+    for number in range(1, steps + 1):
+        points = placed(check_points(f"0@s{number}, 1@s{number}"), steps)
+        weights = [weight_at(points, "linear", step_progress(step, steps)) for step in range(steps)]
+        assert weights == [0] * (number - 1) + [1] * (steps - number + 1)
+
+
+def test_steps_are_counted_from_1_and_one_after_the_last_is_never_reached():
+    assert placed(check_points("0@s1, 1@s5"), 5) == [[0, 0], [1, 1]]
+    assert placed(check_points("0.5@1, 0@s2"), 5) == [[0.25, 0], [1, 0.5]]
+    late = placed(check_points("0@s1, 1@s9"), 5)
+    assert [weight_at(late, "linear", step_progress(step, 5)) for step in range(5)] == [0, 0.125, 0.25, 0.375, 0.5]
+    assert weight_at(placed(check_points("0.8:stop=9"), 5), "linear", 1) == 0.8
+    assert weight_at(placed(check_points("0.8:start=1"), 1), "linear", 0) == 0.8
+    assert weight_at(placed(check_points("0.8:start=2"), 1), "linear", 0) == 0
+
+
+@pytest.mark.parametrize(("text", "number"), [
+    ("0.5", 0.5), ("0,5", 0.5), (",5", 0.5), ("50%", 0.5), (" 12,5 % ", 0.125), ("５０％", 0.5), ("+1e1", 10),
+    ("1.000,5", None), ("1,000.5", None), ("0,5,", None), ("1,", None), ("", None), ("%", None), ("0.5²", None),
+    ("1_000", None), ("٥", None), ("nan", None), ("0 .5", None)])
+def test_numbers_as_people_write_them(text, number):
+    assert number_in(text) == number
+
+
+def test_lists_of_numbers():
+    assert numbers_in("1, 0.5 ,0") == [1, 0.5, 0] and numbers_in("1;0,5;0") == [1, 0.5, 0]
+    assert numbers_in("100%,50%") == [1, 0.5] and numbers_in("１，０") == [1, 0]
+    for text in ("1,0,5,1", "1,", "1,,1", "1,x", "1;0.5,2"):
+        with pytest.raises(SciArtError):
+            numbers_in(text)
+
+
+def test_a_long_text_without_meaning_is_refused_at_once():
+    for text in ("1@" + "0," * 45_000 + "@1", " " * 90_000 + "x", "start" * 20_000, "1@0@" * 20_000):
+        with pytest.raises(SciArtError):
+            check_points(text)
 
 
 def test_whole_numbers_are_written_short():
