@@ -13,6 +13,8 @@ from ..lora.kinds import MAX_RANK
 from ..lora.low_rank import LowRank
 from ..recipe import Recipe
 from ..recipe.combining import CombiningSettings
+from .base import BASES, UNKNOWN, base_of_layers
+from .constants import ConstantWeights, constant_weights
 from .orthogonal import Product, order_of, orthogonal
 from .reduction import SVD, Reduced, reduce_dense, reduce_products, relative_error
 from .sparse import SparseCombination, dense
@@ -37,13 +39,13 @@ class CombinedDelta(NamedTuple):
 
 @dataclass(frozen=True)
 class Combined:
-    """LoRAs combined: `layers` by canonical name; of weights all other than 0."""
+    """LoRAs combined: `layers` by canonical name; of LoRAs those that act."""
 
     method: str
     settings: CombiningSettings
     names: tuple[str, ...]
     files: tuple[str, ...]
-    weights: tuple[float, ...]
+    weights: tuple[ConstantWeights, ...]
     base: str
     svd: str
     layers: dict[str, CombinedDelta]
@@ -66,7 +68,7 @@ class Combined:
         """What was combined and how, as JSON data."""
         loras = zip(self.names, self.files, self.weights, self.removed())
         return {"method": self.method, "loras": [
-                    {"name": name, "file": file, "weight": weight, "removed": round(share, 6)}
+                    {"name": name, "file": file, **weight.as_data(), "removed": round(share, 6)}
                     for name, file, weight, share in loras],
                 **{field: getattr(self.settings, field) for field in _READS[self.method]},
                 "rank": max(layer.rank for layer in self.layers.values()), "svd": self.svd, "error": self.error}
@@ -76,11 +78,15 @@ class Combined:
         ranks = sorted({layer.rank for layer in self.layers.values()})
         told = f"rank {ranks[0]}" if len(ranks) == 1 else f"rank {ranks[0]} to {ranks[-1]}"
         worst = max(self.layers, key=lambda name: relative_error([self.layers[name].reduced]))
-        lines = [f"{name} × {weight:g}: {100 * share:.1f} % of its squared norm {_HOW[self.method]}"
+        lines = [f"{name} × {weight}: {100 * share:.1f} % of its squared norm {_HOW[self.method]}"
                  for name, weight, share in zip(self.names, self.weights, self.removed())]
-        return [*lines, f"{self.method} of {len(self.names)} in {len(self.layers)} layers, {told}; the reduction's "
-                        f"error is {self.error:.2g} of the whole, {relative_error([self.layers[worst].reduced]):.2g} "
-                        f"in the worst layer ({worst})"]
+        lines.append(f"{self.method} of {len(self.names)} in {len(self.layers)} layers, {told}; the reduction's error "
+                     f"is {self.error:.2g} of the whole, {relative_error([self.layers[worst].reduced]):.2g} in the "
+                     f"worst layer ({worst})")
+        if self.base == UNKNOWN:
+            lines.append("which base model they are made for is not known: the file says nothing of itself, so that a "
+                         f"WebUI lists it with every model; --base {', '.join(BASES)} says it")
+        return lines
 
 
 _READS = {"linear": (), "orthogonal": ("directions",), "ties": ("density", "majority"), "magnitude-prune": ("density",),
@@ -89,50 +95,49 @@ _HOW = {"linear": "removed", "orthogonal": "removed, because others of larger we
         "ties": "removed: small entries, and those whose sign lost", "magnitude-prune": "removed: small entries",
         "dare-linear": "dropped at random; the rest is enlarged",
         "dare-ties": "dropped at random or because its sign lost; the rest is enlarged"}
-_ONE_WEIGHT = {"schedule": None, "te_weight": None, "blocks": {}, "apply_to": "both", "hires": None}
 
 
 def combine_files(loras: Sequence[LoraFile], recipe: Recipe, rank: int | None = None, svd: str = "auto",
-                  on_layer: Callable[[int, int], None] | None = None) -> Combined:
+                  on_layer: Callable[[int, int], None] | None = None, base: str | None = None) -> Combined:
     """The recipe's LoRAs (`loras`, in the same order) combined as it says, at constant weights, in one LoRA.
 
     rank: of each layer of the result; by default the sum of the LoRAs' own there. svd: exact, randomised or, by the
-    rank, either. Raises `SciArtError` for files of different models, weights that are not one number, nothing at all.
+    rank, either. base: SD1, SD2 or SDXL, where the files do not tell. Raises `SciArtError` for files of different
+    models, weights that change over a picture, nothing at all.
     """
     if rank is not None and not 1 <= rank <= MAX_RANK:
         raise SciArtError("rank", f"{rank} is out of range; accepted: 1 to {MAX_RANK}")
     if svd not in SVD:
         raise SciArtError("svd", f"{shown(svd)} is not known; accepted: {', '.join(SVD)}")
-    for i, entry in enumerate(recipe.loras):
-        for field, plain in _ONE_WEIGHT.items():
-            if getattr(entry, field) != plain:
-                raise SciArtError(f"loras[{i}].{field}", "one file has one weight of each LoRA; leave it out")
-    acting = [(lora, entry.weight) for lora, entry in zip(loras, recipe.loras) if entry.weight]
+    acting = [(lora, weight) for lora, weight in zip(loras, constant_weights(recipe)) if weight.acts]
     if not acting:
         raise SciArtError("loras", "every weight is 0; nothing is left to combine")
     files, weights = zip(*acting)
-    base = _common_base(files)
+    base = _common_base(files, base)
     _check_kinds(files)
     names = sorted({name for lora in files for name in lora.layers})
     layers = {}
     for done, name in enumerate(names, start=1):
-        deltas = {k: exact_factors(lora.layers[name]) for k, lora in enumerate(files) if name in lora.layers}
-        kernel = _kernel(name, deltas, files)
-        layers[name] = _combine_layer(name, deltas, dict(enumerate(weights)), recipe,
-                                      {k: files[k].path.stem for k in deltas}, rank, svd)._replace(kernel=kernel)
+        own = {k: weight for k, lora in enumerate(files) if name in lora.layers and (weight := weights[k].of(name))}
+        if own:
+            deltas = {k: exact_factors(files[k].layers[name]) for k in own}
+            kernel = _kernel(name, deltas, files)
+            layers[name] = _combine_layer(name, deltas, own, recipe, {k: files[k].path.stem for k in own}, rank,
+                                          svd)._replace(kernel=kernel)
         if on_layer is not None:
             on_layer(done, len(names))
+    if not layers:
+        raise SciArtError("loras", "every weight is 0 in the layers that the LoRAs have; nothing is left to combine")
     svd = "exact" if recipe.combine in PRODUCTS else svd
     return Combined(recipe.combine, recipe.combining, tuple(lora.name for lora in files),
                     tuple(lora.path.name for lora in files), weights, base, svd, layers)
 
 
-def _combine_layer(name: str, deltas: Mapping[int, LowRank], weights: Mapping[int, float], recipe: Recipe,
+def _combine_layer(name: str, deltas: Mapping[int, LowRank], own: Mapping[int, float], recipe: Recipe,
                    names: Mapping[int, str], rank: int | None, svd: str) -> CombinedDelta:
     first = next(iter(deltas.values()))
     most = min(first.up.shape[0], first.down[0].numel(), MAX_RANK)
     rank = min(rank or sum(delta.rank for delta in deltas.values()), most)
-    own = {k: weights[k] for k in deltas}
     if recipe.combine in PRODUCTS:
         products = {k: _product(delta) for k, delta in deltas.items()}
         left = orthogonal(products, order_of(own), recipe.combining.directions) if recipe.combine == "orthogonal" else (
@@ -165,11 +170,21 @@ def _check_kinds(loras: Sequence[LoraFile]) -> None:
                                              "factors does not hold; combine it in a recipe, not in a file")
 
 
-def _common_base(loras: Sequence[LoraFile]) -> str:
-    known = {lora.base for lora in loras} - {"unknown"}
+def _common_base(loras: Sequence[LoraFile], given: str | None) -> str:
+    """What the files tell, what is given, or what all layers together tell."""
+    if given is not None and given not in BASES:
+        raise SciArtError("base", f"{shown(given)} is not known; accepted: {', '.join(BASES)}")
+    known = {lora.base for lora in loras} - {UNKNOWN}
     if len(known) > 1:
         raise SciArtError("loras", f"made for different models: {_bases(loras)}")
-    return known.pop() if known else "unknown"
+    if given is not None and known - {given}:
+        raise SciArtError("base", f"{given}, but the LoRAs are made for {known.pop()}")
+    told = given or (known.pop() if known else base_of_layers(_all_layers(loras)))
+    return told if told in BASES else UNKNOWN
+
+
+def _all_layers(loras: Sequence[LoraFile]) -> dict:
+    return {name: delta for lora in loras for name, delta in lora.layers.items()}
 
 
 def _kernel(name: str, deltas: Mapping[int, LowRank], files: Sequence[LoraFile]) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,15 +9,13 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from .. import __version__
 from ..errors import SciArtError, shown
 from ..lora.kohya_names import kohya_name
 from ..whole_file import check_case, check_name, written_whole
 from .files import Combined
+from .metadata import metadata_of
 
 PRECISIONS = {"fp16": torch.float16, "fp32": torch.float32}
-METADATA_KEY = "sciart_combined"
-_VERSIONS = {"SD1": "sd_v1", "SD2": "sd_v2", "SDXL": "sdxl_base_v1-0"}
 
 
 def check_target(path: Path, sources: Sequence[Path]) -> None:
@@ -51,10 +48,6 @@ def write_combined(combined: Combined, path: Path, precision: str = "fp16") -> N
             up, down = up[:, :, None, None], down.view(rank, -1, *layer.kernel)
         tensors[f"{stem}.lora_up.weight"], tensors[f"{stem}.lora_down.weight"] = up.contiguous(), down.contiguous()
         tensors[f"{stem}.alpha"] = torch.tensor(float(rank), dtype=PRECISIONS[precision])
-    metadata = {"ss_network_module": "networks.lora", "ss_network_dim": str(rank), "ss_network_alpha": str(rank),
-                "ss_output_name": path.stem, "sciart_version": __version__,
-                METADATA_KEY: json.dumps(combined.as_data(), ensure_ascii=False)}
-    if combined.base in _VERSIONS:
-        metadata["ss_base_model_version"] = _VERSIONS[combined.base]
+    metadata = metadata_of(tensors, combined.base, path.stem, rank, combined.as_data(), combined.names)
     with written_whole(path) as temporary:
         save_file(tensors, temporary, metadata)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 
@@ -20,8 +21,9 @@ from random_model import write_random_model
 from sciart_ext.cli import main
 from sciart_ext.combine import writing
 from sciart_ext.combine.files import combine_files
+from sciart_ext.combine.metadata import METADATA_KEY
 from sciart_ext.combine.sparse import dense
-from sciart_ext.combine.writing import METADATA_KEY, write_combined
+from sciart_ext.combine.writing import write_combined
 from sciart_ext.errors import SciArtError
 from sciart_ext.lora.file import load_lora
 from sciart_ext.recipe import parse_recipe
@@ -237,12 +239,58 @@ def test_what_cannot_be_combined_is_refused(tiny, tmp_path, capsys, loras, optio
     assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("more", [{"te_weight": 0.5}, {"blocks": {"in": 0.5}}, {"apply_to": "cond"},
-                                  {"hires": {"weight": 1}}])
+@pytest.mark.parametrize("more", [{"apply_to": "cond"}, {"hires": {"weight": 1}}])
 def test_weights_that_a_file_cannot_hold_are_refused(tiny, more):
     given = parse_recipe({"loras": [{"name": "child", "weight": 1}, {"name": "science", "weight": 1, **more}]})
     with pytest.raises(SciArtError, match=f"{next(iter(more))}: one file has one weight of each LoRA"):
         combine_files(load_loras(given, tiny[1]), given)
+
+
+def test_a_schedule_that_changes_is_refused_wherever_it_is(tiny):
+    for more, field in (({"weight": None, "schedule": "0.2@0, 1@1"}, "schedule"),
+                        ({"blocks": {"OUT03": "0@0, 1@1"}}, "blocks.OUT03")):
+        given = parse_recipe({"loras": [{"name": "child", "weight": 1}, {"name": "science", "weight": 1, **more}]})
+        with pytest.raises(SciArtError, match=rf"^loras\[1\]\.{field}: one file has one weight of each LoRA, which"):
+            combine_files(load_loras(given, tiny[1]), given)
+    given = parse_recipe({"compose": "switch", "loras": [{"name": name, "weight": 1} for name in ("child", "science")]})
+    with pytest.raises(SciArtError, match=r"^compose: one file has one weight of each LoRA in the whole picture"):
+        combine_files(load_loras(given, tiny[1]), given)
+
+
+CONSTANT = {"loras": [
+    {"name": "child", "weight": 0.8, "te_weight": 0.3, "blocks": {"in": 0.5, "mid": 0, "convolution": "0.7@0, 0.7@1"}},
+    {"name": "watercolor", "schedule": "0.55@0.2, 0.55@0.9", "curve": "cosine", "blocks": {"BASE": 0.5, "OUT05": -1}},
+    {"name": "science", "weight": 0, "te_weight": -0.6},
+]}
+
+
+@pytest.mark.parametrize("method", ["linear", "ties", "orthogonal"])
+def test_constant_factors_of_blocks_and_of_text_encoders_are_in_the_file(pipe, tiny, plain, tmp_path, method):
+    given = {**CONSTANT, "combine": method, "combining": COMBINING}
+    out = tmp_path / "combined.safetensors"
+    assert main(["combine", "--recipe", json.dumps(given), "--lora-dir", str(tiny[1]), "--out", str(out), "--quiet",
+                 "--rank", "4096", "--precision", "fp32"]) == 0
+    own = by_sciart(pipe, tiny, parse_recipe(given))
+    assert np.abs(by_diffusers(load_pipeline(tiny[0], device="cpu"), out) - own).max() <= 2
+    assert np.abs(own - plain).mean() > 3
+    with safe_open(out, "pt") as file:
+        loras = json.loads(file.metadata()[METADATA_KEY])["loras"]
+    assert [(one["weight"], one.get("te_weight")) for one in loras] == [(0.8, 0.3), (0.55, 0.275), (0, -0.6)]
+    assert loras[0]["blocks"] == {"in": 0.5, "mid": 0, "convolution": 0.7} and "blocks" not in loras[2]
+
+
+def test_a_recipe_and_arguments_are_one(tiny, tmp_path, capsys):
+    out = tmp_path / "combined.safetensors"
+    assert main(["combine", "science=0.2", "--lora", "watercolor=0.5@0", "--recipe",
+                 json.dumps({"combine": "ties", "loras": [{"name": "child", "weight": 1, "blocks": {"out": 0}}]}),
+                 "--lora-dir", str(tiny[1]), "--out", str(out), "--quiet"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("child × 1 (with block weights): ") and told[3].startswith("ties of 3 in 204 layers")
+    assert main(["combine", "--quiet", "--out", str(out)]) == 2
+    assert "loras: missing; give NAME=WEIGHT, --recipe or --preset" in capsys.readouterr().err
+    assert main(["combine", "--recipe", '{"loras": [{"name": "child", "weight": 1, "blocks": {"out": 0, "in": 0, '
+                 '"mid": 0, "BASE": 0}}]}', "--lora-dir", str(tiny[1]), "--out", str(out), "--quiet"]) == 2
+    assert "loras: every weight is 0 in the layers that the LoRAs have" in capsys.readouterr().err
 
 
 def test_a_file_of_another_kind_or_one_of_the_sources_is_not_written(tiny, capsys, tmp_path):
@@ -299,3 +347,80 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
     with pytest.raises(SciArtError, match=r"^out\.safetensors: cannot be written: disk full"):
         write_combined(combined, out)
     assert out.read_bytes() == b"before" and sorted(os.listdir(tmp_path)) == ["a.safetensors", "out.safetensors"]
+
+
+def host_version(metadata):
+    """The family that AUTOMATIC1111 v1.10.1 takes a file for: NetworkOnDisk.detect_version."""
+    if str(metadata.get("ss_base_model_version", "")).startswith("sdxl_"):
+        return "SDXL"
+    if str(metadata.get("ss_v2", "")) == "True":
+        return "SD2"
+    return "SD1" if metadata else "Unknown"
+
+
+SPECIFIED = {"SD1": ("sd_v1", "stable-diffusion-v1/lora"), "SD2": ("sd_v2", None),
+             "SDXL": ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base/lora")}
+
+
+def combined_metadata(folder, *options):
+    out = folder / "both.safetensors"
+    assert main(["combine", "a=1", "b=0.5", "--lora-dir", str(folder), "--quiet", "--out", str(out), *options]) == 0
+    with safe_open(out, "pt") as file:
+        return file.metadata() or {}
+
+
+@pytest.mark.parametrize(("width", "base"), [(768, "SD1"), (1024, "SD2"), (2048, "SDXL")])
+def test_the_metadata_are_in_the_words_that_others_read(tmp_path, width, base):
+    for name in "ab":
+        lora_of_base(tmp_path / f"{name}.safetensors", width)
+    metadata = combined_metadata(tmp_path)
+    assert host_version(metadata) == base
+    version, architecture = SPECIFIED[base]
+    assert metadata["ss_base_model_version"] == version and metadata["ss_v2"] == str(base == "SD2")
+    assert metadata["ss_network_module"] == "networks.lora" and metadata["ss_output_name"] == "both"
+    assert (metadata["ss_network_dim"], metadata["ss_network_alpha"]) == ("4", "4")
+    assert metadata.get("modelspec.architecture") == architecture
+    if architecture:
+        assert metadata["modelspec.merged_from"] == "a, b" and metadata["modelspec.title"] == "both"
+    content = (tmp_path / "both.safetensors").read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    assert metadata["sshs_model_hash"] == hashlib.sha256(content[start:]).hexdigest()
+    assert len(metadata["sshs_legacy_hash"]) == 8
+    assert load_lora(tmp_path / "both.safetensors").base == base
+
+
+def layer_of(path, stem, down, up):
+    return save(path, {f"{stem}.lora_down.weight": torch.ones(down), f"{stem}.lora_up.weight": torch.ones(up)})
+
+
+def test_a_file_of_unknown_base_is_hidden_by_no_host(tmp_path, capsys):
+    for name in "ab":
+        layer_of(tmp_path / f"{name}.safetensors", "lora_unet_mid_block_attentions_0_transformer_blocks_0_ff_net_2",
+                 (2, 12), (6, 2))
+    assert combined_metadata(tmp_path) == {}
+    assert "which base model they are made for is not known" in capsys.readouterr().out
+    for base in SPECIFIED:
+        assert host_version(combined_metadata(tmp_path, "--base", base)) == base
+    out = ["--quiet", "--out", str(tmp_path / "x.safetensors")]
+    assert main(["combine", "a=1", "--lora-dir", str(tmp_path), "--base", "Flux", *out]) == 2
+    assert "base: 'Flux' is not known; accepted: SD1, SD2, SDXL" in capsys.readouterr().err
+    lora_of_base(tmp_path / "c.safetensors", 768)
+    assert main(["combine", "c=1", "--lora-dir", str(tmp_path), "--base", "SDXL", *out]) == 2
+    assert "base: SDXL, but the LoRAs are made for SD1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("layers", "base"), [
+    ([("lora_unet_down_blocks_0_attentions_0_proj_in", (2, 320, 1, 1), (320, 2, 1, 1))], "SD1"),
+    ([("lora_unet_down_blocks_0_attentions_0_proj_in", (2, 320), (320, 2))], "SD2"),
+    ([("lora_unet_up_blocks_3_attentions_0_transformer_blocks_0_attn1_to_q", (2, 320), (320, 2)),
+      ("lora_te_text_model_encoder_layers_0_mlp_fc1", (2, 768), (3072, 2))], "SD1"),
+    ([("lora_te_text_model_encoder_layers_0_mlp_fc1", (2, 1024), (4096, 2))], "SD2"),
+    ([("lora_te_text_model_encoder_layers_0_mlp_fc1", (2, 768), (3072, 2))], "unknown"),
+    ([("lora_unet_down_blocks_1_attentions_0_proj_in", (2, 640), (640, 2))], "unknown"),
+])
+def test_the_base_is_derived_from_layers_that_not_all_have(tmp_path, layers, base):
+    state = {}
+    for stem, down, up in layers:
+        state |= {f"{stem}.lora_down.weight": torch.ones(down), f"{stem}.lora_up.weight": torch.ones(up)}
+    lora = load_lora(save(tmp_path / "a.safetensors", state))
+    assert combine_files([lora], parse_recipe({"loras": [{"name": "a", "weight": 1}]})).base == base
