@@ -1,4 +1,4 @@
-"""What PEFT and diffusers keep of an adapter beside its tensors: alpha, and for which layers it differs."""
+"""The scales of an adapter's layers, from what PEFT and diffusers keep of it: alpha, and for which layers it differs."""
 
 from __future__ import annotations
 
@@ -10,34 +10,28 @@ import torch
 from torch import Tensor
 
 from ..errors import SciArtError, quoted
-from ..json_text import read_json
-from .names import split_key
+from .adapter_config import parts_of
+from .keys import split_key
 from .pattern import TEST, Budget, Pattern
 from .pattern_notation import PatternError, is_plain
 
-MOST_BYTES = 2**20
-"""of `adapter_config.json`"""
 MOST_PATTERNS = 50
 """keys that are more than names"""
 STEPS = 1_000_000
 """of all patterns of a file together (`Budget`)"""
 LARGEST_RANK = 10.0**9
 """LyCORIS takes a rank that no layer has for a whole matrix"""
-_PARTS_OF_MODEL = (("unet.", "unet_"), ("text_encoder.", "te1_"), ("text_encoder_2.", "te2_"), ("", ""))
 
 
-def apply_adapter_metadata(path: Path, metadata: Mapping[str, str], grouped: Mapping[str, dict[str, Tensor]],
+def apply_adapter_metadata(path: Path, config: Mapping, grouped: Mapping[str, dict[str, Tensor]],
                            keys: Mapping[str, str]) -> None:
     """Gives each layer the scale that PEFT computes with: α/r, or α/√r for rsLoRA (arXiv 2312.03732).
 
-    grouped: a layer's tensors by their parts, to which `scale` is added; keys: one of each layer's in the file, whose
-    name for it alpha_pattern and rank_pattern speak of. Files of one model part alone (diffusers' `save_lora_adapter`)
-    write the configuration without the part's name; PEFT itself keeps it in `adapter_config.json` beside
-    `adapter_model.safetensors`.
+    config: of `adapter_config`; grouped: a layer's tensors by their parts, to which `scale` is added; keys: one of each
+    layer's in the file, whose name for it alpha_pattern and rank_pattern speak of.
     """
-    config, budget = _configuration(path, metadata), Budget(STEPS)
-    for part, prefix in _PARTS_OF_MODEL:
-        own = {key[len(part):]: value for key, value in config.items() if key.startswith(part)}
+    budget = Budget(STEPS)
+    for part, prefix, own in parts_of(config):
         alphas, ranks = (_Table(path, own, f"{name}_pattern", part, budget) for name in ("alpha", "rank"))
         # LoHa and LoKr call it alpha
         default = _number(path, own, "lora_alpha" if "lora_alpha" in own else "alpha", part)
@@ -52,33 +46,6 @@ def apply_adapter_metadata(path: Path, metadata: Mapping[str, str], grouped: Map
             if alpha is not None and rank and (_rank(parts) or "lokr_w1" in parts):
                 parts["scale"] = torch.tensor(alpha / (rank**0.5 if own.get("use_rslora") else rank),
                                               dtype=torch.float64)
-
-
-def _configuration(path: Path, metadata: Mapping[str, str]) -> dict:
-    beside = path.parent / "adapter_config.json"
-    if "lora_adapter_metadata" in metadata:
-        source, read = "lora_adapter_metadata", lambda: metadata["lora_adapter_metadata"]
-    elif path.stem == "adapter_model" and beside.is_file():
-        source, read = beside.name, lambda: _text_of(path, beside)
-    else:
-        return {}
-    try:
-        config = read_json(read())
-    except OSError as error:
-        raise SciArtError(path.name, f"{source} cannot be read: {error.strerror}") from None
-    except ValueError:
-        config = None
-    if not isinstance(config, dict):
-        raise SciArtError(path.name, f"{source} is not a JSON object")
-    return config
-
-
-def _text_of(path: Path, beside: Path) -> str:
-    with beside.open("rb") as file:
-        data = file.read(MOST_BYTES + 1)
-    if len(data) > MOST_BYTES:
-        raise SciArtError(path.name, f"{beside.name} has more than {MOST_BYTES} bytes")
-    return data.decode("utf-8-sig")
 
 
 def _number(path: Path, config: Mapping, field: str, part: str) -> float | None:

@@ -10,7 +10,6 @@ from .kinds import Delta
 _CONTEXT_WIDTHS = {768: "SD1", 1024: "SD2", 2048: "SDXL"}
 # Names of layers that one family alone has, as they are found in a list of names, one a line.
 _LAYERS = tuple((re.compile(pattern, re.M), base) for pattern, base in (
-    (r"double_blocks_|single_blocks_|single_transformer_blocks_", "Flux"), (r"joint_blocks_", "SD3"),
     (r"^te2_", "SDXL"), (r"^unet_.*_transformer_blocks_[1-9]", "SDXL"),
 ))
 # How ss_base_model_version (kohya) and modelspec.architecture begin.
@@ -24,14 +23,11 @@ _STATED = (
 def guess_base(layers: Mapping[str, Delta], metadata: Mapping[str, str]) -> str:
     """SD1, SD2, SDXL, SD3, Flux or another family, or unknown."""
     names = "\n".join(layers)
-    for pattern, base in _LAYERS[:2]:
-        if pattern.search(names):
-            return base
     for name, delta in layers.items():
         if name.startswith("unet_") and name.endswith("attn2_to_k") and len(delta.shape) > 1:
             if delta.shape[1] in _CONTEXT_WIDTHS:
                 return _CONTEXT_WIDTHS[delta.shape[1]]
-    for pattern, base in _LAYERS[2:]:
+    for pattern, base in _LAYERS:
         if pattern.search(names):
             return base
     stated = (metadata.get(field, "").lower() for field in ("ss_base_model_version", "modelspec.architecture"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +13,14 @@ import torch
 
 from ..errors import SciArtError, quoted
 from ..memory import is_out_of_memory
+from .adapter_config import adapter_config, check_decomposed
 from .adapter_metadata import apply_adapter_metadata
 from .base_model import guess_base
 from .foreign import KNOWN, name_foreign, name_tuner
 from .kinds import BIAS, Delta, kind_of, read_layer
-from .names import Key, layer_name, parse_key
-from .opened import fingerprint
+from .keys import Key, layer_within, parse_key, split_key
+from .names import layer_name
+from .opened import check_read, fingerprint
 from .reading import SAFETENSORS, read_tensors
 from .safetensors_file import read_safetensors
 
@@ -32,7 +34,7 @@ MAX_LAYERS = 3000
 class LoraFile:
     """One LoRA: `layers` maps canonical layer names to deltas, `NAME.bias` to those of biases. `embeddings`: vectors
     (tokens, width) of textual inversions bundled with it, by their word and then by what the file calls them
-    (`string_to_param.*`; SDXL: `clip_l`, `clip_g`)."""
+    (`string_to_param.*`; SDXL: `clip_l`, `clip_g`). `strays`: keys of what is of no layer, and is left out."""
 
     name: str
     path: Path
@@ -40,6 +42,7 @@ class LoraFile:
     base: str
     layers: dict[str, Delta]
     embeddings: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
+    strays: tuple[str, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -48,7 +51,7 @@ class LoraFile:
 
     def report(self) -> dict:
         """What the file is: kind, base model, ranks (of what has one), number of layers in the UNet and the text
-        encoders, words of bundled embeddings."""
+        encoders, words of bundled embeddings, number of tensors that are of none."""
         ranks = Counter(delta.rank for name, delta in self.layers.items() if delta.rank)
         reached = {name[:-len(BIAS)] if name.endswith(BIAS) else name for name in self.layers}
         return {
@@ -58,7 +61,16 @@ class LoraFile:
             "text_encoder_layers": sum(name.startswith("te") for name in reached),
             "megabytes": round(self.nbytes / 2**20, 2),
             **({"embeddings": sorted(self.embeddings)} if self.embeddings else {}),
+            **({"left_out": len(self.strays)} if self.strays else {}),
         }
+
+    def notes(self) -> list[str]:
+        """What of the file cannot act on any model."""
+        if not self.strays:
+            return []
+        count = len(self.strays)
+        return [f"{self.name}: {count} {'tensor belongs' if count == 1 else 'tensors belong'} to no layer and "
+                f"{'was' if count == 1 else 'were'} left out ({'' if count == 1 else 'first: '}{quoted(self.strays[0])})"]
 
 
 def load_lora(path: Path, name: str | None = None) -> LoraFile:
@@ -114,6 +126,7 @@ def _without_collector() -> Iterator[None]:
 
 
 def _assemble(path: Path, name: str | None, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> LoraFile:
+    config = adapter_config(path, metadata, tensors)
     embeddings = _take_embeddings(path, tensors)
     grouped: dict[str, dict[str, torch.Tensor]] = {}
     keys: dict[str, str] = {}
@@ -122,31 +135,44 @@ def _assemble(path: Path, name: str | None, tensors: dict[str, torch.Tensor], me
         parsed = parse_key(key) or _scaling_of_ia3(key, tensors)
         if parsed is None:
             unknown.append(key)
-        elif parsed.part in grouped.setdefault(parsed.layer, {}):
+            continue
+        check_read(path, key, tensor)
+        if parsed.part in grouped.setdefault(parsed.layer, {}):
             raise SciArtError(path.name, f"{quoted(key)}: {quoted(parsed.layer)} occurs twice under different names")
-        else:
-            grouped[parsed.layer][parsed.part] = tensor
-            keys[parsed.layer] = key
+        grouped[parsed.layer][parsed.part] = tensor
+        keys[parsed.layer] = key
         if len(grouped) > MAX_LAYERS:
             raise SciArtError(path.name, f"has more than {MAX_LAYERS} layers")
+    _check_unknown(path, unknown, grouped, tensors, metadata)
+    if not grouped:
+        raise SciArtError(path.name, "holds embeddings alone; put it among the embeddings")
+    check_decomposed(path, config, grouped)
+    apply_adapter_metadata(path, config, grouped, keys)
+    layers = {layer + ending: delta for layer, parts in grouped.items()
+              for ending, delta in read_layer(path.name, layer, parts).items()}
+    return LoraFile(name or path.stem, path, kind_of(layers), guess_base(layers, metadata), layers, embeddings,
+                    tuple(unknown))
+
+
+def _check_unknown(path: Path, unknown: list[str], layers: Collection[str], tensors: Mapping[str, torch.Tensor],
+                   metadata: Mapping[str, str]) -> None:
+    """Refuses a file in which keys of no known form tell that it is something else, or are of its layers, which would
+    then act otherwise than they should. Others, a counter or a third text encoder, do no harm."""
     told = name_foreign({key: tuple(tensor.shape) for key, tensor in tensors.items()}, metadata) or name_tuner(unknown)
     if told:
         raise SciArtError(path.name, told)
-    if unknown:
-        raise SciArtError(path.name, f"unknown key {quoted(repr(unknown[0]))}; supported are {KNOWN}"
-                                     + (f" ({len(unknown)} such keys)" if len(unknown) > 1 else ""))
-    if not grouped:
-        raise SciArtError(path.name, "holds embeddings alone; put it among the embeddings")
-    apply_adapter_metadata(path, metadata, grouped, keys)
-    layers = {layer + ending: delta for layer, parts in grouped.items()
-              for ending, delta in read_layer(path.name, layer, parts).items()}
-    return LoraFile(name or path.stem, path, kind_of(layers), guess_base(layers, metadata), layers, embeddings)
+    has_unet = any(layer.startswith("unet_") for layer in layers)
+    harmful = next((key for key in unknown if layer_within(key) or not layers or (split_key(key) and not has_unet)),
+                   None)
+    if harmful is not None:
+        several = f" ({len(unknown)} such keys)" if len(unknown) > 1 else ""
+        raise SciArtError(path.name, f"unknown key {quoted(repr(harmful))}; supported are {KNOWN}{several}")
 
 
 def _take_embeddings(path: Path, tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
-    """Takes `bundle_emb.WORD.PART` out of the tensors."""
+    """Takes `bundle_emb.WORD.PART` out of the tensors, but for OneTrainer's vectors of a text encoder's output."""
     found: dict[str, dict[str, torch.Tensor]] = {}
-    for key in [key for key in tensors if key.startswith(_EMBEDDING)]:
+    for key in [key for key in tensors if key.startswith(_EMBEDDING) and not key.endswith("_out")]:
         word, _, part = key[len(_EMBEDDING):].partition(".")
         vectors = tensors.pop(key)
         if not word or not part or vectors.dim() != 2 or 0 in vectors.shape:

@@ -1,6 +1,6 @@
 """The kinds of LoRA files: what a layer's tensors mean together.
 
-The parts of one layer (`names.parse_key`) become its delta, and the delta of its bias where the file has one. A layer
+The parts of one layer (`keys.parse_key`) become its delta, and the delta of its bias where the file has one. A layer
 that mixes kinds, lacks a part or has one too many is refused.
 """
 
@@ -98,10 +98,15 @@ class Parts:
             raise self.error(f"{name} is {value}")
         return value
 
+    def leave(self, name: str) -> None:
+        """For a number that changes nothing, whatever it is."""
+        self._taken.add(name)
+
     def scale(self, rank: int | None) -> float:
         """alpha / rank, 1 without alpha or rank; or the file's own `.scale`."""
         self.check_rank(rank)
-        scale, alpha = self.number("scale"), self.number("alpha")
+        scale = self.number("scale")
+        alpha = self.number("alpha") if rank and scale is None else self.leave("alpha")
         if scale is None:
             scale = alpha / rank if alpha is not None and rank else 1.0
         if abs(scale) > MAX_SCALE:
@@ -249,7 +254,7 @@ def _scaling_of_peft(parts: Parts) -> dict[str, Delta | None]:
 def _difference(parts: Parts) -> dict[str, Delta | None]:
     value = parts.take("diff", (1, 2, 4))
     scale = parts.number("scale")
-    parts.number("alpha")  # LyCORIS writes none, others do, and all apply the difference as it is
+    parts.leave("alpha")  # LyCORIS writes none, others do, and all apply the difference as it is
     value = value if scale is None else parts.scaled("diff", value, scale)
     return {"": NormDifference(value) if value.dim() == 1 else Difference(value)}
 
@@ -261,7 +266,7 @@ def _norm(parts: Parts) -> dict[str, Delta | None]:
 
 
 def _bias_alone(parts: Parts) -> dict[str, Delta | None]:
-    parts.number("alpha")
+    parts.leave("alpha")
     return {BIAS: BiasDifference(parts.take("diff_b", (1,)))}
 
 

@@ -1,4 +1,4 @@
-"""From the key names of LoRA files, and of models, to one canonical name per layer.
+"""From the names that layers have in LoRA files, and in models, to one canonical name per layer.
 
 The canonical name is flat and follows the LDM UNet and transformers' CLIP text model:
 `unet_input_blocks_1_1_transformer_blocks_0_attn2_to_q`, `te1_text_model_encoder_layers_0_self_attn_q_proj`
@@ -10,41 +10,33 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from typing import NamedTuple
 
-
-class Key(NamedTuple):
-    """A file's key, taken apart: canonical layer name and what the tensor is to it (`down`, `up`, `alpha`, …)."""
-
-    layer: str
-    part: str
-
-
-_FACTORS = {
-    "down": (".lora_down", ".lora_A", ".lora_A.default", ".lora.down", ".lora_linear_layer.down", "_lora.down"),
-    "up": (".lora_up", ".lora_B", ".lora_B.default", ".lora.up", ".lora_linear_layer.up", "_lora.up"),
-    "mid": (".lora_mid",), **{part: (f".{part}",) for part in ("a1", "a2", "b1", "b2")},
+_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "base_layer", "base_model", "module",
+             "processor")
+"""what torch, PEFT and old diffusers put into the names of layers that they wrap; `base_model` with `model` after it"""
+_PREFIXES = {
+    "unet": ("lora_unet_", "oft_unet_", "unet_", "diffusion_model_", "model_diffusion_model_", ""),
+    "te1": ("lora_te_", "lora_te1_", "text_encoder_", "text_encoders_clip_l_transformer_", "text_encoders_clip_l_",
+            "text_encoders_clip_h_transformer_", "text_encoders_clip_h_", "clip_l_transformer_", "clip_h_transformer_",
+            "cond_stage_model_transformer_", "cond_stage_model_model_", "conditioner_embedders_0_transformer_",
+            "0_transformer_", "transformer_", "model_", ""),
+    "te2": ("lora_te2_", "text_encoder_2_", "text_encoders_clip_g_transformer_", "text_encoders_clip_g_",
+            "clip_g_transformer_", "conditioner_embedders_1_model_", "1_model_"),
 }
-_OF_PEFT = {
-    "lora_magnitude_vector": "magnitude", "ia3_l": "ia3",
-    **{part: part for part in (*(f"hada_{name}" for name in ("w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")),
-                               *(f"lokr_{name}" for name in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")))},
-}
-_PLAIN = ("alpha", "scale", "dora_scale", "oft_blocks", "oft_diag", "rescale", "on_input", "diff", "diff_b", "w_norm",
-          "b_norm")
-_PARTS = {
-    **{f"{name}.weight": part for part, names in _FACTORS.items() for name in names},
-    **{f"{name}.bias": "up_bias" for name in (".lora_up", ".lora_B", ".lora_B.default", ".lora.up")},
-    **{f".{name}{default}": part for name, part in _OF_PEFT.items() for default in ("", ".default")},
-    **{f".lora_magnitude_vector{default}.weight": "magnitude" for default in ("", ".default")},
-    **{f".{part}": part for part in _PLAIN},
-}
-"""what a key ends with, after the layer's name; none is the end of another"""
-_MOST_DOTS = max(ending.count(".") for ending in _PARTS)
-_UNDERSCORED = tuple(ending for ending in _PARTS if ending[0] == "_")
-_PREFIXES = (("lora_unet_", "unet_"), ("oft_unet_", "unet_"), ("lora_te1_", "te1_"), ("lora_te2_", "te2_"),
-             ("lora_te_", "te1_"))
-_UNET_BLOCKS = re.compile(r"(down_blocks|mid_block|up_blocks|input_blocks|middle_block|output_blocks)_")
+"""how kohya, diffusers, ComfyUI, LDM, sgm and AUTOMATIC1111 begin the names of a part's layers, with _ for each dot; the
+longest counts"""
+_LONGEST_FIRST = sorted(((prefix, part) for part, prefixes in _PREFIXES.items() for prefix in prefixes),
+                        key=lambda one: -len(one[0]))
+
+_OF_UNET = re.compile(r"(down_blocks|mid_block|up_blocks|input_blocks|middle_block|output_blocks|time_embed|label_emb)_"
+                      r"|out_[02]$")
+_OF_ANIMATION = "motion_module"
+_OF_TEXT = re.compile(r"encoder_layers_\d|final_layer_norm$|embeddings_(token|position)_embedding$")
+_OLD_PROJECTION = re.compile(r"_self_attn_to_(q|k|v|out)(?:_0)?$")
+_OPEN_CLIP = re.compile(r"(?:transformer_)?resblocks_(\d+)_(.+)")
+_OF_OPEN_CLIP = {"attn_out_proj": "self_attn_out_proj", "attn_q_proj": "self_attn_q_proj",
+                 "attn_k_proj": "self_attn_k_proj", "attn_v_proj": "self_attn_v_proj", "mlp_c_fc": "mlp_fc1",
+                 "mlp_c_proj": "mlp_fc2", "ln_1": "layer_norm1", "ln_2": "layer_norm2"}
 
 _RENAMED = ("down_blocks_", "mid_block_", "up_blocks_", "output_blocks_")
 _BLOCK = re.compile(r"(down|up)_blocks_(\d+)_(attentions|resnets)_(\d+)_(.+)")
@@ -52,9 +44,6 @@ _MIDDLE = re.compile(r"mid_block_(attentions|resnets)_(\d+)_(.+)")
 _DOWNSAMPLER = re.compile(r"down_blocks_(\d+)_downsamplers_0_conv")
 _UPSAMPLER = re.compile(r"up_blocks_(\d+)_upsamplers_0_conv")
 _UPSAMPLER_OF_LDM = re.compile(r"output_blocks_(\d+)_[12]_conv")
-_OLD_PROJECTION = re.compile(r"\.self_attn\.to_(q|k|v|out)(?:\.0)?$")
-
-_KEPT = 2**13  # keys taken apart: many files have the same ones
 
 _RESNET = {"conv1": "in_layers_2", "conv2": "out_layers_3", "norm1": "in_layers_0", "norm2": "out_layers_0",
            "time_emb_proj": "emb_layers_1", "conv_shortcut": "skip_connection"}
@@ -62,51 +51,52 @@ _WHOLE = {"conv_in": "input_blocks_0_0", "conv_out": "out_2", "conv_norm_out": "
           "time_embedding_linear_1": "time_embed_0", "time_embedding_linear_2": "time_embed_2",
           "add_embedding_linear_1": "label_emb_0_0", "add_embedding_linear_2": "label_emb_0_2"}
 
-
-@lru_cache(_KEPT)
-def parse_key(key: str) -> Key | None:
-    """The canonical layer and part of a LoRA file's key; None for a key of no known form."""
-    stem, part = split_key(key) or ("", "")
-    layer = layer_name(stem)
-    return Key(layer, part) if layer else None
-
-
-def split_key(key: str) -> tuple[str, str] | None:
-    """The layer's name as the file writes it, and the part; None for a key of no known form."""
-    if key.endswith(_UNDERSCORED):
-        start = key.rindex("_lora.")
-    else:
-        start = len(key)
-        for _ in range(_MOST_DOTS):
-            start = key.rfind(".", 0, max(start, 0))
-            if key[start:] in _PARTS:
-                break
-    stem, part = key[:max(start, 0)], _PARTS.get(key[start:])
-    return (stem, part) if stem and part and "\n" not in stem else None
+_KEPT = 2**13  # names: many files have the same ones
 
 
 @lru_cache(_KEPT)
 def layer_name(stem: str) -> str | None:
-    """The canonical name of a layer as kohya, diffusers or PEFT write it; None where the model part is unknown."""
-    for prefix, target in _PREFIXES:
-        if stem.startswith(prefix):
-            flat = stem[len(prefix):]
-            return target + (unet_name(flat) if target == "unet_" else flat)
-    stem = stem[len("base_model.model."):] if stem.startswith("base_model.model.") else stem
-    stem = stem[len("lycoris_"):] if stem.startswith("lycoris_") else stem
-    stem = stem.replace(".processor.", ".").replace(".base_layer", "")
-    stem = f"{stem}.0" if stem.endswith(".to_out") else stem
-    stem = _OLD_PROJECTION.sub(r".self_attn.\1_proj", stem) if ".self_attn.to_" in stem else stem
-    for prefix, target in (("unet.", "unet_"), ("text_encoder_2.", "te2_"), ("text_encoder.", "te1_")):
-        if stem.startswith(prefix):
-            flat = stem[len(prefix):].replace(".", "_")
-            return target + (unet_name(flat) if target == "unet_" else flat)
-    flat = stem.replace(".", "_")
-    if flat.startswith("text_model_"):
-        return "te1_" + flat
-    if flat in _WHOLE or _UNET_BLOCKS.match(flat):
-        return "unet_" + unet_name(flat)
+    """The canonical name of a layer as a file calls it; None where it is of no part of a Stable Diffusion model."""
+    flat = _unwrapped(stem).removeprefix("lycoris_")
+    for prefix, part in _LONGEST_FIRST:
+        if flat.startswith(prefix):
+            rest = flat[len(prefix):].removeprefix("module_")
+            body = _unet_body(rest) if part == "unet" else text_name(rest)
+            if body:
+                return f"{part}_{body}"
     return None
+
+
+def _unwrapped(stem: str) -> str:
+    """The name with _ for each dot, without what wraps the layer or its model."""
+    names = stem.split(".")
+    if not set(_WRAPPERS).isdisjoint(names):
+        names = [name for i, name in enumerate(names) if name not in _WRAPPERS
+                 and not (name == "model" and i and names[i - 1] == "base_model")]
+    flat = "_".join(names)
+    return flat.replace("__orig_mod_", "_").replace("_processor_to_", "_to_")
+
+
+def _unet_body(flat: str) -> str | None:
+    if not (flat in _WHOLE or _OF_UNET.match(flat)) or _OF_ANIMATION in flat:
+        return None
+    return unet_name(f"{flat}_0" if flat.endswith("_to_out") else flat)
+
+
+def text_name(flat: str) -> str | None:
+    """A flat name of a layer of CLIP's text model as transformers, of any version, or OpenCLIP has it, as that of
+    transformers before 5.6; None for other names."""
+    inside = flat.removeprefix("text_model_")
+    match = _OPEN_CLIP.fullmatch(inside)
+    if match and match[2] in _OF_OPEN_CLIP:
+        inside = f"encoder_layers_{match[1]}_{_OF_OPEN_CLIP[match[2]]}"
+    if inside == "text_projection":
+        return inside
+    return f"text_model_{_OLD_PROJECTION.sub(_new_projection, inside)}" if _OF_TEXT.match(inside) else None
+
+
+def _new_projection(match: re.Match[str]) -> str:
+    return f"_self_attn_{match[1]}_proj"
 
 
 def unet_name(flat: str) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import torch
 
-from ..errors import SciArtError
+from ..errors import SciArtError, quoted
 
 MAX_TENSORS = 50_000
 MAX_DIMENSIONS = 8
@@ -19,6 +19,26 @@ SMALL_TENSOR = 2**12
 """entries of a tensor below which it is read, and looked at, together with others"""
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 ACCEPTED = f"accepted: {', '.join(sorted(DTYPES))}"
+WHOLE = {"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8}
+UNREAD = {**WHOLE, "BOOL": torch.bool, "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
+"""what no layer is made of: of such tensors the shape alone is told, without data"""
+
+
+def is_read(dtype: torch.dtype, count: int) -> bool:
+    """Whether a tensor of so many entries is read: floats are, and single whole numbers, as kohya may write alpha."""
+    return dtype in DTYPES.values() or (count == 1 and dtype in WHOLE.values())
+
+
+def unread(shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+    """A tensor without data."""
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def check_read(path: Path, key: str, tensor: torch.Tensor) -> None:
+    """Refuses a tensor that is stored as no layer's are."""
+    if not is_read(tensor.dtype, tensor.numel()):
+        name = next(name for name, dtype in UNREAD.items() if dtype == tensor.dtype)
+        raise SciArtError(path.name, f"{quoted(key)} is stored as {name}; {ACCEPTED}")
 
 
 @contextmanager

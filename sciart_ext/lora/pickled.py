@@ -18,7 +18,7 @@ from ..errors import SciArtError, quoted
 from ..memory import is_out_of_memory
 from .foreign import HYPERNETWORK, name_foreign
 from .no_tensors import check_bytes, told_by_pickle
-from .opened import ACCEPTED, DTYPES, MAX_DIMENSIONS, check_keys, opened
+from .opened import ACCEPTED, DTYPES, MAX_DIMENSIONS, UNREAD, check_keys, is_read, opened, unread
 from .unpickler import MOST_OPCODES, Storage, StoredTensor, unpickled
 
 ARCHIVE = b"PK\x03\x04"
@@ -27,7 +27,6 @@ PICKLE_BYTES, PICKLE_SHARE = 100_000, 20
 PIECE = 2**22
 """bytes that are read at once"""
 _MAGIC, _PROTOCOL = 0x1950a86a20f9469cfc6c, 1001
-_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 _HALF = "; if it is half a download, download it again"
 _DTYPES = {str(value): value for value in vars(torch).values() if isinstance(value, torch.dtype)}
 _STORAGES = {
@@ -39,7 +38,8 @@ _STORAGES = {
 
 
 def read_pickle(path: Path) -> dict[str, torch.Tensor]:
-    """Its tensors. Raises `SciArtError` for what is none, and for more data than the file has."""
+    """Its tensors, of what is no float the shapes alone, and its numbers as tensors. Raises `SciArtError` for what is
+    none, and for more data than the file has."""
     try:
         with opened(path) as file:
             check_bytes(path, file, safetensors=False)
@@ -98,7 +98,7 @@ def _read_archive(path: Path, file: BinaryIO) -> dict[str, torch.Tensor]:
     if order in entries and archive.read(order) != b"little":
         raise SciArtError("", "damaged: its numbers are not in the order of this machine")
     with archive.open(pickles[0]) as table:
-        tensors = _described(unpickled(table).value, path, size)
+        tensors, numbers = _described(unpickled(table).value, path, size)
     needed = {tensor.storage for tensor in tensors.values()}
     _check_room(needed, size)
     kept = {}
@@ -107,7 +107,7 @@ def _read_archive(path: Path, file: BinaryIO) -> dict[str, torch.Tensor]:
             kept[storage] = _filled(storage, stored)
             if stored.read(1):
                 raise ValueError(f"{storage.key} has more data than it says")
-    return _made(tensors, kept)
+    return {**_made(tensors, kept), **numbers}
 
 
 def _read_in_turn(path: Path, file: BinaryIO) -> dict[str, torch.Tensor]:
@@ -122,7 +122,7 @@ def _read_in_turn(path: Path, file: BinaryIO) -> dict[str, torch.Tensor]:
     system, table, order = parts[2].value, parts[3], parts[4].value
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise SciArtError("", "damaged: its numbers are not in the order of this machine")
-    tensors = _described(table.value, path, size)
+    tensors, numbers = _described(table.value, path, size)
     if not isinstance(order, list) or not all(isinstance(key, str) and key in table.storages for key in order):
         raise SciArtError("", "damaged: its storages are not told")
     if len(set(order)) < len(order):
@@ -136,11 +136,12 @@ def _read_in_turn(path: Path, file: BinaryIO) -> dict[str, torch.Tensor]:
             kept[storage] = _filled(storage, file)
         else:
             file.seek(_nbytes(storage), os.SEEK_CUR)
-    return _made(tensors, kept)
+    return {**_made(tensors, kept), **numbers}
 
 
-def _described(data: object, path: Path, room: int) -> dict[str, StoredTensor]:
-    """The table of tensors, checked; room: bytes of the file, which has no more data than that."""
+def _described(data: object, path: Path, room: int) -> tuple[dict[str, StoredTensor], dict[str, torch.Tensor]]:
+    """The table of tensors, checked, and what it has as plain numbers; room: bytes of the file, which has no more data
+    than that. Texts among them are as good as metadata."""
     if isinstance(data, dict) and isinstance(data.get("state_dict"), dict):
         data = data["state_dict"]
     told = _told_by_tables(data)
@@ -148,15 +149,22 @@ def _described(data: object, path: Path, room: int) -> dict[str, StoredTensor]:
         raise SciArtError(path.name, told)
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise SciArtError("", f"expected a table of tensors, got {_kind(data)}")
+    tensors, numbers = {}, {}
     for key, value in data.items():
-        if not isinstance(value, StoredTensor):
+        if isinstance(value, StoredTensor):
+            tensors[key] = value
+        elif type(value) in (int, float):
+            numbers[key] = torch.tensor(float(value), dtype=torch.float64)
+        elif not isinstance(value, (str, bool, type(None))):
             raise SciArtError("", f"{quoted(key)} is {_kind(value)}, not a tensor")
     check_keys(path, data)
-    for key, tensor in data.items():
+    if not tensors:
+        raise SciArtError("", "holds no tensors")
+    for key, tensor in tensors.items():
         room -= _bytes_of(key, tensor)
         if room < 0:
             raise SciArtError("", f"refused: {quoted(key)} has more data than the file{_HALF}")
-    return data
+    return tensors, numbers
 
 
 def _told_by_tables(data: object) -> str | None:
@@ -186,7 +194,7 @@ def _bytes_of(key: str, tensor: StoredTensor) -> int:
     if max(shape, default=0) >= 2**31:
         raise SciArtError("", f"refused: {quoted(key)} has more data than the file{_HALF}")
     count = torch.Size(shape).numel()
-    if dtype not in DTYPES.values() and not (dtype in _WHOLE and count == 1):
+    if dtype not in (*DTYPES.values(), *UNREAD.values()):
         raise SciArtError("", f"{quoted(key)} holds {dtype}; {ACCEPTED}")
     last = tensor.offset + sum((size - 1) * step for size, step in zip(shape, tensor.stride))
     if count and (last + 1) * dtype.itemsize > storage.count * stored.itemsize:
@@ -223,4 +231,8 @@ def _filled(storage: Storage, stored: BinaryIO) -> torch.Tensor:
 def _made(tensors: Mapping[str, StoredTensor], kept: Mapping[Storage, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The tensors, as views of their storages."""
     return {key: kept[tensor.storage].view(_dtype_of(tensor)).as_strided(tensor.shape, tensor.stride, tensor.offset)
-            for key, tensor in tensors.items()}
+            if _is_read(tensor) else unread(tensor.shape, _dtype_of(tensor)) for key, tensor in tensors.items()}
+
+
+def _is_read(tensor: StoredTensor) -> bool:
+    return is_read(_dtype_of(tensor), torch.Size(tensor.shape).numel())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from .pickled import read_pickle
 from .safetensors_file import read_safetensors
 
 SAFETENSORS = ".safetensors"
+ALPHA = ".alpha"
 _SUFFIXES = (SAFETENSORS, ".pt", ".ckpt", ".bin", ".pth")
 
 
@@ -42,9 +44,12 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 
 
 def _check_finite(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """In pieces, which take little memory; small tensors, of which there may be thousands, together."""
+    """In pieces, which take little memory; small tensors, of which there may be thousands, together. An alpha may be
+    infinite where it is not used (LyCORIS' LoKr of two whole halves in half precision): who uses it looks."""
     together: dict[torch.dtype, list[str]] = {}
     for key, tensor in tensors.items():
+        if tensor.is_meta or (key.endswith(ALPHA) and tensor.numel() == 1 and math.isinf(tensor)):
+            continue
         if tensor.numel() < SMALL_TENSOR:
             together.setdefault(tensor.dtype, []).append(key)
         elif not is_finite(tensor):

@@ -14,7 +14,18 @@ import torch
 from ..errors import SciArtError, quoted
 from ..json_text import read_json
 from .no_tensors import check_bytes
-from .opened import ACCEPTED, DTYPES, MAX_DIMENSIONS, MAX_TENSORS, SMALL_TENSOR, check_keys, opened
+from .opened import (
+    ACCEPTED,
+    DTYPES,
+    MAX_DIMENSIONS,
+    MAX_TENSORS,
+    SMALL_TENSOR,
+    UNREAD,
+    check_keys,
+    is_read,
+    opened,
+    unread,
+)
 
 MAX_HEADER_BYTES = 8 * 2**20
 """a text of them takes four times as much where one of its characters is a rare one"""
@@ -22,8 +33,7 @@ LONG_HEADER = 2**18
 """bytes from which on a header is looked at before it is read"""
 MOST_BYTES = 2**50
 """that a header may speak of and be believed"""
-_INTEGERS = {"I64": torch.int64, "I32": torch.int32}
-_READ = {**DTYPES, **_INTEGERS}
+_DTYPES = {**DTYPES, **UNREAD}
 _TEXT = re.compile(rb'"[^"]*"')
 
 
@@ -40,7 +50,7 @@ class _Entry(NamedTuple):
 
 def read_safetensors(path: Path, outline: bool = False) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Its tensors in alphabetical order, and the metadata. outline: of all tensors but single numbers only the shapes,
-    without data.
+    without data; so too of what is no float, which layers are not made of.
 
     Read, not mapped: a mapped file cannot be replaced on Windows, and one cut short ends the program elsewhere.
     """
@@ -48,11 +58,10 @@ def read_safetensors(path: Path, outline: bool = False) -> tuple[dict[str, torch
         check_bytes(path, file, safetensors=True)
         entries, metadata = _header_of(file, path)
         start, tensors = file.tell(), {}
-        for run in _runs(entry for entry in entries if not outline or entry.count == 1):
+        for run in _runs(entry for entry in entries
+                         if is_read(entry.dtype, entry.count) and (not outline or entry.count == 1)):
             tensors.update(zip((entry.key for entry in run), _tensors_of(run, file, path, start)))
-    for entry in entries if outline else ():
-        if entry.count != 1:
-            tensors[entry.key] = torch.empty(entry.shape, dtype=entry.dtype, device="meta")
+    tensors.update((entry.key, unread(entry.shape, entry.dtype)) for entry in entries if entry.key not in tensors)
     return {key: tensors[key] for key in sorted(tensors)}, metadata
 
 
@@ -119,7 +128,7 @@ def _has_too_many_values(text: bytes) -> bool:
 
 
 def _entries(path: Path, header: dict[str, dict], room: int) -> list[_Entry]:
-    """Refuses a header whose tensors are not floats, or not what the `room` bytes of data are."""
+    """Refuses a header whose tensors are of no known precision, or not what the `room` bytes of data are."""
     offsets = [value.get("data_offsets") for value in header.values()]
     end = max((max(pair) for pair in offsets if _are_counts(pair, 2) and pair), default=0)
     if room < end < MOST_BYTES:
@@ -140,12 +149,12 @@ def _entry(path: Path, key: str, value: dict, room: int) -> _Entry:
     dtype, shape, offsets = str(value.get("dtype")), value.get("shape"), value.get("data_offsets")
     is_shape = _are_counts(shape, MAX_DIMENSIONS) and max(shape, default=0) < 2**31
     count = math.prod(shape) if is_shape else 0
-    if dtype not in DTYPES and not (count == 1 and dtype in _INTEGERS):  # alpha, as kohya may write it
+    if dtype not in _DTYPES:
         raise SciArtError(path.name, f"{quoted(key)} is stored as {quoted(dtype)}; {ACCEPTED}")
     if not (is_shape and _are_counts(offsets, 2) and len(offsets) == 2 and offsets[1] <= room
-            and offsets[1] - offsets[0] == count * _READ[dtype].itemsize):
+            and offsets[1] - offsets[0] == count * _DTYPES[dtype].itemsize):
         raise SciArtError(path.name, f"damaged: {quoted(key)} lies beyond the end of the file, or has no proper shape")
-    return _Entry(offsets[0], offsets[1], key, _READ[dtype], shape, count)
+    return _Entry(offsets[0], offsets[1], key, _DTYPES[dtype], shape, count)
 
 
 def _are_counts(values: object, most: int) -> bool:

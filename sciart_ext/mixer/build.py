@@ -11,7 +11,7 @@ from ..lora.kinds import BIAS
 from ..recipe.layer_factors import Factor, LayerFactors
 from .combined import combined_layer
 from .cost import place_of
-from .fit import shape_delta
+from .fit import may_differ, shape_delta
 from .kept import Room
 from .layer import Layer
 from .stack import Stack
@@ -35,11 +35,14 @@ def build_layers(targets: Mapping[str, Target], loras: Sequence[LoraFile],
             deltas, block_factors, stems = {}, {}, {}
             for k, lora in enumerate(loras):
                 if name in lora.layers and (factor := factors[k].of(weight_name)).constant:
-                    gate = gates.get((k, factor.schedules), k)
-                    deltas[gate] = shape_delta(lora.layers[name], target)
-                    block_factors[gate], stems[gate] = factor.constant, lora.path.stem
-                    if deltas[gate] is None:
+                    delta = shape_delta(lora.layers[name], target)
+                    if delta is None and may_differ(name):
+                        continue
+                    if delta is None:
                         raise ValueError(f"{lora.path.name}: {name} does not fit; check_fit tells before")
+                    gate = gates.get((k, factor.schedules), k)
+                    deltas[gate] = delta
+                    block_factors[gate], stems[gate] = factor.constant, lora.path.stem
             if deltas and combination is None:
                 layers.append(Layer(name, target, deltas, block_factors, room, untouched))
             elif deltas:

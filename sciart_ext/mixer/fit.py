@@ -24,6 +24,9 @@ LATENT, WIDER_INPUTS = 4, (8, 9)
 """Channels of a latent, and of the inputs of InstructPix2Pix and inpainting models, which read a picture, or a mask and
 a masked picture, beside it: a LoRA of a plain model says nothing about these."""
 
+OF_VARIANTS = ("unet_input_blocks_0_0", "unet_out_2", "unet_label_emb_0_0")
+"""The layers by which variants of a family differ: where the UNet reads and gives a latent, and SDXL's conditioning."""
+
 
 class Factors(NamedTuple):
     """A delta in the shape of one layer: down (rank, in·kh·kw), up (out, rank)."""
@@ -42,14 +45,28 @@ def check_fit(loras: Sequence[LoraFile], layers: Mapping[str, Target], model: st
         if len(unmatched) == len(targets):
             raise SciArtError(lora.path.name, f"fits no layer of {model}{_made_for(lora)}; "
                                               f"its first layer is {unmatched[0]}")
-        for name, target in targets.items():
-            if target is not None and shape_delta(lora.layers[name], target) is None:
-                raise SciArtError(lora.path.name, f"{name} has shape {lora.layers[name].shape}, the layer of {model} "
-                                                  f"has {_told_shape(target)}{_made_for(lora)}")
+        misfits = [name for name, target in targets.items()
+                   if target is not None and shape_delta(lora.layers[name], target) is None]
+        wrong = next((name for name in misfits if not may_differ(name)), None)
+        if wrong is not None or len(misfits) + len(unmatched) == len(targets):
+            name = wrong or misfits[0]
+            raise SciArtError(lora.path.name, f"{_told_misfit(name, lora, targets[name], model)}{_made_for(lora)}")
+        notes += [f"{lora.name}: {_told_misfit(name, lora, targets[name], model)}; it was left out" for name in misfits]
         if unmatched:
             notes.append(f"{lora.name}: {len(unmatched)} of {len(lora.layers)} layers are not in {model} and were "
                          f"left out (first: {unmatched[0]})")
+        notes += lora.notes()
     return notes
+
+
+def may_differ(name: str) -> bool:
+    """Whether a layer has another shape in variants of one family, such as inpainting models: a LoRA of one is right
+    for the other in all other layers."""
+    return name.removesuffix(BIAS) in OF_VARIANTS
+
+
+def _told_misfit(name: str, lora: LoraFile, target: Target, model: str) -> str:
+    return f"{name} has shape {tuple(lora.layers[name].shape)}, the layer of {model} has {_told_shape(target)}"
 
 
 def target_of(name: str, layers: Mapping[str, Target]) -> Target | None:
@@ -86,7 +103,11 @@ def shape_factors(delta: LowRank, target: Target) -> Factors | None:
     out, inputs = _matrix_shape(target)
     kernel = module.kernel_size if isinstance(module, nn.Conv2d) else (1, 1)
     given, reached, *own_kernel = delta.shape
-    if tuple(own_kernel or (1, 1)) != tuple(kernel) or given != out or getattr(module, "groups", 1) != 1:
+    if given != out or getattr(module, "groups", 1) != 1:
+        return None
+    if not own_kernel and reached == inputs:  # a kernel kept as a matrix, as ComfyUI may
+        return Factors(delta.down, delta.up.reshape(given, -1), delta.scale)
+    if tuple(own_kernel or (1, 1)) != tuple(kernel):
         return None
     channels = inputs // (kernel[0] * kernel[1])
     wider = channels in WIDER_INPUTS and reached == LATENT and isinstance(module, nn.Conv2d)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from ..lora.names import unet_name
+from ..lora.names import text_name, unet_name
 
 NORMS = (nn.GroupNorm, nn.LayerNorm)
 
@@ -74,13 +74,9 @@ def diffusers_unet_layers(unet: nn.Module) -> dict[str, Target]:
 
 
 def clip_layers(text_model: nn.Module, prefix: str) -> dict[str, Target]:
-    """Layers of transformers' CLIP text model; `prefix` is te1 or te2 (SDXL's second)."""
-    layers = {}
-    for name, module in _modules(text_model):
-        flat = name.replace(".", "_")
-        flat = flat if flat.startswith("text_model_") else f"text_model_{flat}"
-        layers[f"{prefix}_{flat}"] = Target(module, "weight", text_model)
-    return layers
+    """Layers of transformers' CLIP text model, of any version; `prefix` is te1 or te2 (SDXL's second)."""
+    named = ((text_name(name.replace(".", "_")), module) for name, module in _modules(text_model))
+    return {f"{prefix}_{name}": Target(module, "weight", text_model) for name, module in named if name}
 
 
 def open_clip_layers(model: nn.Module, prefix: str) -> dict[str, Target]:

@@ -9,7 +9,7 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 from sciart_ext.lora.kohya_names import kohya_name
-from sciart_ext.lora.names import parse_key
+from sciart_ext.lora.keys import parse_key
 from sciart_ext.mixer.targets import clip_layers, diffusers_unet_layers
 
 

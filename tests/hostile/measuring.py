@@ -12,7 +12,7 @@ from typing import NamedTuple
 from costly import size_of
 from promises import check_outcomes, outcome
 
-from sciart_ext.lora import names
+from sciart_ext.lora import keys, names
 from sciart_ext.lora.file import inspect_lora, load_lora
 
 LONGEST = 60
@@ -64,7 +64,7 @@ def attempted(path: Path, tidy: bool = True) -> Taken:
     """In this process, once. tidy: what is no more needed is let go before, which takes longer than most files."""
     outcomes, milliseconds, peak = [], 0.0, 0.0
     for reader in (inspect_lora, load_lora):
-        names.parse_key.cache_clear()
+        keys.parse_key.cache_clear()
         names.layer_name.cache_clear()
         if tidy:
             gc.collect()

@@ -10,7 +10,8 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
 from sciart_ext.lora.blocks import group_of
-from sciart_ext.lora.names import layer_name, level_of, parse_key, unet_name
+from sciart_ext.lora.keys import parse_key
+from sciart_ext.lora.names import layer_name, level_of, unet_name
 from sciart_ext.mixer.targets import clip_layers, diffusers_unet_layers, open_clip_layers
 
 LEVELS = {"sd1": 4, "sdxl": 3}
@@ -194,7 +195,7 @@ def test_the_end_of_a_key_tells_the_part(ending, part):
 
 @pytest.mark.parametrize("key", [
     "unet.mid_block.resnets.0.conv1.weight", "unet.mid_block.resnets.0.conv1.lora_C.weight", "lora_unet_.lora_A.bias",
-    "unet.mid_block.resnets.0.conv1.lora_A.other.weight", ".alpha", "", "lora_mid.weight",
+    "unet.mid_block.resnets.0.conv1.lora_A.a.b.weight", ".lora_A.other.weight", ".alpha", "", "lora_mid.weight",
 ])
 def test_other_keys_are_not_guessed_at(key):
     assert parse_key(key) is None
