@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .. import standalone
-from ..errors import SciArtError, shown
+from ..errors import SciArtError
 from ..presets import PresetStore
 from ..presets.files import one_line
 from ..recipe import compile_plan
+from ..recipe.doubtful import in_plan
 from ..recipe.schedule import MAX_WEIGHT, check_number
+from ..recipe.schedule_text import numbers_in
 from ..whole_file import NoRoomError, is_full, write_text, written_whole
 from ..world import MODEL
 from .combine import add_combine_command
@@ -127,16 +129,23 @@ def _plan(args: argparse.Namespace) -> None:
     for title, part in (("first pass", table["first"]), ("hires pass", table["hires"])):
         if part:
             print(f"{title}, {part['steps']} steps\n{plan_text(part)}\n")
+    for note in [*in_plan(plan.first), *(in_plan(plan.hires, "of the hires pass ") if plan.hires else ())]:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def plan_text(part: dict) -> str:
-    """One pass of a plan's table as aligned text: a row per step, a column per LoRA, text-encoder weights last."""
-    names = [lora["name"] + {"both": "", "cond": " (prompt)", "uncond": " (negative)"}[lora["apply_to"]]
-             for lora in part["loras"]]
-    rows = [["step", "progress", *names]]
+    """One pass of a plan's table as aligned text: a row per step, a column per LoRA and, where its weights in the
+    negative prompt are others, one for these; text-encoder weights last."""
+    columns = []
+    for lora in part["loras"]:
+        applies = "cond" if "negative" in lora else lora["apply_to"]
+        columns.append((lora["name"] + {"both": "", "cond": " (prompt)", "uncond": " (negative)"}[applies], lora))
+        if "negative" in lora:
+            columns.append((f"{lora['name']} (negative)", lora["negative"]))
+    rows = [["step", "progress", *(name for name, _ in columns)]]
     for step, progress in enumerate(part["progress"]):
-        rows.append([str(step + 1), f"{progress:.3f}", *(f"{lora['weights'][step]:.3f}" for lora in part["loras"])])
-    rows.append(["text", "encoder", *(f"{lora['te_weight']:.3f}" for lora in part["loras"])])
+        rows.append([str(step + 1), f"{progress:.3f}", *(f"{column['weights'][step]:.3f}" for _, column in columns)])
+    rows.append(["text", "encoder", *(f"{column['te_weight']:.3f}" for _, column in columns)])
     widths = [max(map(len, column)) for column in zip(*rows)]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows)
 
@@ -200,7 +209,7 @@ def _geometry(args: argparse.Namespace) -> None:
     from ..geometry.report import as_data, in_words
     from ..lora.file import load_lora
 
-    weights = [_number(text) for text in args.weights.split(",")] if args.weights else None
+    weights = _weights(args.weights) if args.weights else None
     loras = [load_lora(path) for path in args.files]
     comparison = compare(loras, weights, None if args.quiet else show_progress)
     if args.out:
@@ -211,12 +220,12 @@ def _geometry(args: argparse.Namespace) -> None:
         print("\n".join(in_words(comparison)))
 
 
-def _number(text: str) -> float:
+def _weights(text: str) -> list[float]:
     try:
-        number = float(text)
-    except ValueError:
-        raise SciArtError("weights", f"expected numbers such as 0.65,0.55, got {shown(text)}") from None
-    return check_number(number, "weights", -MAX_WEIGHT, MAX_WEIGHT)
+        numbers = numbers_in(text)
+    except SciArtError as error:
+        raise SciArtError("weights", f"{error.message}; such as 0.65,0.55 or 0,65;0,55") from None
+    return [check_number(number, "weights", -MAX_WEIGHT, MAX_WEIGHT) for number in numbers]
 
 
 def _export_webui(args: argparse.Namespace) -> None:

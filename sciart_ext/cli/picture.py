@@ -14,7 +14,7 @@ from ..influence.subsets import ORDERS, SUBSETS, ask
 from ..presets import PresetStore
 from ..recipe import Recipe, dump_recipe
 from ..world import MODEL
-from .command import add_command
+from .command import add_command, number
 from .progress import show_progress
 from .recipe import add_recipe_options, recipe_data, resolved_recipe
 
@@ -63,7 +63,7 @@ def _add_options(command: argparse.ArgumentParser) -> None:
                                              "Euler a")
     command.add_argument("--scheduler", help="Automatic, Uniform, Karras or Exponential; default: the preset's, or "
                                                "Automatic")
-    command.add_argument("--cfg", type=float, help="CFG scale; default: the preset's, or 7")
+    command.add_argument("--cfg", type=number, help="CFG scale; default: the preset's, or 7")
     command.add_argument("--clip-skip", type=int, default=None, help="as the WebUI counts it; default: 1")
     command.add_argument("--width", type=int, help="a multiple of 8; default: the preset's, or the model's own")
     command.add_argument("--height", type=int, help="the same")

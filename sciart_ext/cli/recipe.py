@@ -11,6 +11,7 @@ from ..errors import SciArtError, shown
 from ..presets import PresetStore, resolve
 from ..recipe import Recipe, parse_recipe
 from ..recipe.schedule import check_points
+from ..recipe.schedule_text import named_value
 
 
 def add_recipe_options(command: argparse.ArgumentParser) -> None:
@@ -18,7 +19,8 @@ def add_recipe_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--recipe", metavar="FILE|JSON", help="a recipe as JSON, in a file, or - for standard input")
     command.add_argument("--preset", metavar="NAME", help="start from a preset; what else is given overrides it")
     command.add_argument("--lora", action="append", default=[], metavar="NAME=SPEC",
-                         help="a LoRA and its weight (0.6) or schedule (0.2@0, 0.65@0.5); repeatable")
+                         help="a LoRA and its weight (0.6), schedule (0.2@0, 0.65@0.5; in steps 0.2@s1, 0.65@s10) or "
+                              "steps to act in (0.6:start=5:stop=10); repeatable")
     command.add_argument("--role", action="append", default=[], metavar="ROLE=NAME",
                          help="which LoRA plays a preset's role; repeatable")
 
@@ -46,8 +48,11 @@ def recipe_data(args: argparse.Namespace) -> dict:
 
 
 def parse_lora_option(text: str) -> dict:
-    """`NAME=0.6` or `NAME=0.2@0, 0.65@0.5` as an entry of a recipe."""
-    name, spec = _pair(text, "lora", "NAME=SPEC, for example child=0.65 or child=0.2@0,0.65@0.5")
+    """`NAME=0.6` or `NAME=0.2@0, 0.65@0.5` as an entry of a recipe. A name may have `=`, as `start=5` in SPEC."""
+    name, spec = named_value(text)
+    if not name:
+        raise SciArtError("lora", f"cannot read {shown(text)}; expected NAME=SPEC, for example child=0.65 or "
+                                  "child=0.2@0,0.65@0.5")
     points = check_points(spec, f"lora {name}")
     if "@" not in spec and len(points) == 1:
         return {"name": name, "weight": points[0][1]}
@@ -94,7 +99,7 @@ def self_bound(data: dict, store: PresetStore) -> dict:
 
 
 def _pair(text: str, option: str, expected: str) -> tuple[str, str]:
-    name, equals, value = text.rpartition("=") if option == "lora" else text.partition("=")
+    name, equals, value = text.partition("=")
     if not equals or not name.strip() or not value.strip():
         raise SciArtError(option, f"cannot read {shown(text)}; expected {expected}")
     return name.strip(), value.strip()

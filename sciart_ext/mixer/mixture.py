@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..errors import SciArtError
+from ..recipe.layer_factors import left_out
 from .cost import ENCODING
 from .fit import check_fit
 from .mixer import Mixer
@@ -81,6 +82,7 @@ def bind(parts: Mapping[str, Part], loras: Sequence[LoraFile], entries: Sequence
     """
     notes = check_fit(loras, all_layers(parts), model)
     blocks = [entry.blocks for entry in entries]
+    notes += [note for lora, one in zip(loras, blocks) for note in left_out(lora.name, lora.layers, one)]
     mixers = {name: Mixer(part.root, part.layers, loras, blocks if name == "unet" else (),
                           execution, memory_limit, prime, device, untouched, combination, primed_for)
               for name, part in parts.items()}

@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import SciArtError, did_you_mean, shown
 from ..lora.blocks import BASE, GROUPS, KINDS, LABELS, LISTS, group_of, kind_of, label_of
 from .schedule import MAX_TEXT, MAX_WEIGHT, Points, check_number, check_points, placed, weight_at
-from .schedule_text import number_in, numbers_in, plain
+from .schedule_text import may_be_decimal, number_in, numbers_in, plain
 
 NAMES = (*GROUPS, *KINDS, *LABELS)
 _OTHER_NAMES = {"input": "in", "middle": "mid", "output": "out", "feedforward": "feed_forward"}
@@ -28,6 +28,9 @@ def check_blocks(value: Any) -> dict | list:
     if isinstance(value, str):
         if len(value) > MAX_TEXT:
             raise SciArtError("", f"{len(value)} characters; at most {MAX_TEXT} are accepted")
+        if may_be_decimal(value):
+            raise SciArtError("", f"{shown(value)}: its commas may stand between numbers or in them; write 0.5, or "
+                                  "semicolons between the numbers")
         value = numbers_in(value)
     if isinstance(value, (list, tuple)):
         if len(value) not in LISTS:
@@ -133,6 +136,15 @@ class LayerFactors:
 
 def _group_of_label(label: str) -> str:
     return {"I": "in", "M": "mid", "O": "out"}[label[0]]
+
+
+def left_out(name: str, layers: Iterable[str], blocks: Mapping[str, Any] | Sequence[float]) -> list[str]:
+    """A note on a LoRA's layers in blocks that its list of block weights does not have; of none, nothing."""
+    of_unet = [layer for layer in layers if layer.startswith("unet_")]
+    missing = LayerFactors(blocks).unlisted(of_unet)
+    labels = sorted({label_of(layer) for layer in missing})
+    return [f"{name}: {len(missing)} of {len(of_unet)} UNet layers are left out, in blocks that a list of "
+            f"{len(blocks)} block weights does not have ({', '.join(labels)})"] if missing else []
 
 
 def varying_factors(blocks: Sequence[Mapping[str, Any] | Sequence[float]]) -> list[tuple[int, Factor]]:

@@ -6,17 +6,15 @@ The plan knows no host, no model and no file: gates are numbers, the mixer carri
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING
 
 from .layer_factors import Factor, LayerFactors, varying_factors
 from .schedule import step_progress
 
 if TYPE_CHECKING:
     from .recipe import LoraEntry, Recipe, _Weighted
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -165,6 +163,14 @@ class PassPlan:
         """Progress of each step."""
         return [step_progress(step, self.steps) for step in range(self.steps)]
 
+    def late(self) -> list[str]:
+        """Labels of the LoRAs whose schedules have steps after the last one."""
+        return [lora.label for k, lora in enumerate(self.loras)
+                if any(place > 1 for one in (self.weights[k], *self.negative_weights[k:k + 1])
+                       for place, _ in one.schedule or ())
+                or any(place > 1 for j, factor in self.varying if j == k
+                       for points in factor.schedules for place, _ in points)]
+
     @property
     def rows_differ(self) -> bool:
         """Whether the gates of the rows differ."""
@@ -202,78 +208,52 @@ def compile_plan(recipe: Recipe, steps: int, hires_steps: int = 0) -> Plan:
     loras = tuple(recipe.loras)
     turns, period = _turns(recipe), recipe.composition.period
 
-    def compiled(weights: Sequence[_Sides], steps: int, compose: str) -> PassPlan:
-        def acts_at_once(k: int) -> bool:
-            return compose != "switch" or k == turns[0]
+    def compiled(steps: int, compose: str, weights: Callable[[LoraEntry, bool], _Weighted], hires: bool) -> PassPlan:
+        def sides(uncond: bool) -> tuple[tuple[_Weighted, ...], tuple[float, ...]]:
+            te = (_te_weight(lora, hires, uncond, compose != "switch" or k == turns[0]) for k, lora in enumerate(loras))
+            return tuple(weights(lora, uncond).placed(steps) for lora in loras), tuple(te)
 
-        def text_encoder(k: int, followed: float | _Weighted) -> float:
-            return _text_encoder(followed, acts_at_once(k)) * LayerFactors(loras[k].blocks).text_encoder
+        (prompt, te), (negative, negative_te) = sides(False), sides(True)
+        return PassPlan(loras, prompt, te, steps, compose, turns, period, negative_weights=negative,
+                        negative_te_weights=negative_te)
 
-        return PassPlan(
-            loras, tuple(one.prompt.placed(steps) for one in weights),
-            tuple(text_encoder(k, one.te_prompt) for k, one in enumerate(weights)), steps, compose, turns, period,
-            negative_weights=tuple(one.negative.placed(steps) for one in weights),
-            negative_te_weights=tuple(text_encoder(k, one.te_negative) for k, one in enumerate(weights)))
-
-    sides = [_first_sides(lora) for lora in loras]
-    first = compiled(sides, steps, recipe.compose)
+    first = compiled(steps, recipe.compose, lambda lora, uncond: _given(lora, False, uncond), False)
     if not hires_steps:
         return Plan(first)
     end = step_progress(steps - 1, steps)
     stays = recipe.guidance.hires if recipe.compose == "contrastive" else recipe.composition.hires
-    ended = [_Sides(*(_constant(side[k].at(end)) for side in (first.weights, first.negative_weights)),
-                    one.te_prompt, one.te_negative) for k, one in enumerate(sides)]
-    return Plan(first, compiled([_hires_sides(lora, one) for lora, one in zip(loras, ended)], hires_steps,
-                                recipe.compose if stays else "merge"))
+
+    def late(lora: LoraEntry, uncond: bool) -> _Weighted:
+        own = _given(lora, True, uncond)
+        return own if own is not lora and own is not lora.negative else _constant(own.placed(steps).at(end))
+
+    return Plan(first, compiled(hires_steps, recipe.compose if stays else "merge", late, True))
 
 
-class _Sides(NamedTuple):
-    """A LoRA's weights in a pass, in the prompt and in the negative one; and what its text encoders' weights follow:
-    a number that is given, or weights whose largest they are."""
-
-    prompt: _Weighted
-    negative: _Weighted
-    te_prompt: float | _Weighted
-    te_negative: float | _Weighted
-
-
-def _first_sides(lora: LoraEntry) -> _Sides:
-    prompt = _Sides(lora, lora, *[_followed(lora)] * 2)
-    return _with_own(prompt, lora.negative)
+def _said(lora: LoraEntry, hires: bool, uncond: bool) -> Iterator[_Weighted]:
+    """What a recipe says of a LoRA in a pass, in the prompt or in the negative one: what counts before what comes
+    after."""
+    if hires and lora.hires is not None:
+        if uncond and lora.hires.negative is not None:
+            yield lora.hires.negative
+        yield lora.hires
+    if uncond and lora.negative is not None:
+        yield lora.negative
+    yield lora
 
 
-def _hires_sides(lora: LoraEntry, ended: _Sides) -> _Sides:
-    """What `hires` says is of both prompts, what it says of the negative prompt of that alone; what it does not say is
-    as the first pass ended, its text encoder as in the first pass."""
-    own = lora.hires
-    if own is None:
-        return ended
-    weights = own if own.is_given else None
-    te = _followed(own) if own.is_given or own.te_weight is not None else None
-    both = _Sides(weights or ended.prompt, weights or ended.negative,
-                  _first_given(te, ended.te_prompt), _first_given(te, ended.te_negative))
-    return _with_own(both, own.negative)
+def _given(lora: LoraEntry, hires: bool, uncond: bool) -> _Weighted:
+    """The weights there; of the hires pass perhaps those of the first pass."""
+    return next(one for one in _said(lora, hires, uncond) if one.is_given)
 
 
-def _with_own(sides: _Sides, negative: _Weighted | None) -> _Sides:
-    """The same with the negative prompt's own weights."""
-    if negative is None:
-        return sides
-    if negative.is_given:
-        sides = sides._replace(negative=negative, te_negative=_followed(negative))
-    return sides if negative.te_weight is None else sides._replace(te_negative=negative.te_weight)
-
-
-def _followed(weights: _Weighted) -> float | _Weighted:
-    return _first_given(weights.te_weight, weights)
-
-
-def _text_encoder(followed: float | _Weighted, acts: bool) -> float:
-    """Of switch the prompt is encoded once, with the LoRA that acts first, as in the reference; others take part where
-    their recipe says so."""
-    if isinstance(followed, (int, float)):
-        return followed
-    return followed.largest() if acts else 0.0
+def _te_weight(lora: LoraEntry, hires: bool, uncond: bool, acts: bool) -> float:
+    """While the prompt is encoded: what is given, or the largest of the weights there. Of switch the prompt is encoded
+    once, with the LoRA that `acts` first, as in the reference; others take part where their recipe says so."""
+    given = next((one.te_weight for one in _said(lora, hires, uncond) if one.te_weight is not None), None)
+    if given is None:
+        given = _given(lora, hires, uncond).largest() if acts else 0.0
+    return given * LayerFactors(lora.blocks).text_encoder
 
 
 def _constant(weight: float) -> _Weighted:
@@ -288,10 +268,6 @@ def _turns(recipe: Recipe) -> tuple[int, ...]:
         labels = [lora.label for lora in recipe.loras]
         return tuple(map(labels.index, recipe.composition.order))
     return tuple(sorted(range(len(recipe.loras)), key=lambda k: not recipe.loras[k].subject))
-
-
-def _first_given(value: T | None, default: T) -> T:
-    return default if value is None else value
 
 
 def _pass_table(plan: PassPlan) -> dict:

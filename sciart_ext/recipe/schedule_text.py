@@ -17,6 +17,7 @@ _PLAIN = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | {
 _NUMBER = re.compile(r"([+-]?(?:[0-9]+(?:[.,][0-9]*)?|[.,][0-9]+)(?:[eE][+-]?[0-9]+)?)\s*(%?)")
 _STEP = re.compile(r"s(?:teps?)?\s*([0-9]{1,6})", re.IGNORECASE)
 _BOUND = re.compile(r"\b(start|stop|steps?)\s*=", re.IGNORECASE)
+_NAMED = re.compile(r"(.*?\S.*?)=([^=]*[^=\s][^=]*(?:\b(?:start|stop|steps?)\s*=[^=]*)*)", re.IGNORECASE | re.DOTALL)
 _BETWEEN = " \t\n:,;"
 _LONGEST = 100
 """characters of a place and a weight: more are no numbers"""
@@ -39,20 +40,29 @@ def number_in(text: str) -> float | None:
     return value / 100 if match[2] else value
 
 
+def named_value(text: str) -> tuple[str, str]:
+    """NAME and SPEC of `NAME=SPEC`, a weight or a schedule; both empty where it is none. Names may have a `=`, as
+    `start=5` in a SPEC has."""
+    match = _NAMED.fullmatch(plain(text))
+    return (text.strip()[:match.end(1)].strip(), match[2].strip()) if match is not None else ("", "")
+
+
 def numbers_in(text: str, field: str = "") -> list[float]:
     """The numbers of a list, with commas or semicolons between them; with semicolons commas are decimal."""
     text = plain(text)
-    separator = ";" if ";" in text else ","
-    if separator == "," and "." not in text and re.search(r"[01],[2-9](?![0-9])", text):
-        raise SciArtError(field, f"{shown(text)}: its commas may stand between numbers or in them; write 0.5, or "
-                                 "semicolons between the numbers")
-    parts = [part.strip() for part in text.split(separator)]
+    parts = [part.strip() for part in text.split(";" if ";" in text else ",")]
     found = [number_in(part) for part in parts]
     if None in found:
         part = parts[found.index(None)]
         what = shown(part) if part else f"{shown(text)}: a number is missing between its commas, or after the last"
         raise SciArtError(field, f"cannot read {what}; expected numbers with commas between them")
     return found
+
+
+def may_be_decimal(text: str) -> bool:
+    """Whether a list's commas look as if they stood in numbers, not between them: `0,5`."""
+    text = plain(text)
+    return not ("." in text or ";" in text) and re.search(r"[01],[2-9](?![0-9])", text) is not None
 
 
 def points_in(text: str, field: str = "schedule") -> list[Pair]:

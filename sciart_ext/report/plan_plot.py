@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..errors import SciArtError
@@ -19,8 +19,7 @@ from .svg import (
     Frame,
     axes,
     clean,
-    curve_svg,
-    dash,
+    drawn_line,
     from_to,
     legend,
     line_style,
@@ -33,6 +32,7 @@ from .svg import (
 
 TE_LANE, GAP = 22, 14
 TE_DASH = "3 1.5"
+NEGATIVE_DASH = "1.5 3"
 
 _APPLIES = {"both": "", "cond": " (prompt only)", "uncond": " (negative prompt only)"}
 
@@ -41,22 +41,26 @@ _APPLIES = {"both": "", "cond": " (prompt only)", "uncond": " (negative prompt o
 class _Curve:
     """One LoRA in one pass: what is drawn."""
 
+    number: int
+    """of the LoRA"""
     name: str
     steps: int
     te_weight: float
     points: tuple[tuple[int, float], ...]
+    negative: bool = False
+    """its weights in the negative prompt, where they are others"""
 
 
 def plan_svg(plan: Plan) -> str:
     """The plan as one `<svg>` element: weights over the steps, each point's numbers as its hover text."""
     passes = _passes(plan)
     frames = _frames(plan, *_range(passes))
-    names, legend_height = _legend(plan.first)
+    names, legend_height = _legend(plan.first, any(curve.negative for curves in passes for curve in curves))
     parts = []
     titles = ["step"] if plan.hires is None else ["step of the first pass", "step of the hires pass"]
     for i, (frame, curves, title) in enumerate(zip(frames, passes, titles)):
         parts += axes(frame, title, "weight", with_labels=i == 0)
-        parts += [_curve_svg(curve, frame, k) for k, curve in enumerate(curves)]
+        parts += [_curve_svg(curve, frame) for curve in curves]
     if len(frames) == 2:
         x = (frames[0].right + frames[1].left) / 2
         parts.append(f'<line class="divider" {from_to(x, TOP, x, TOP + PLOT_HEIGHT + 20)} '
@@ -78,8 +82,8 @@ def plan_png(plan: Plan, width: int = 960, height: int = 480) -> bytes:
     subplots = figure.subplots(1, len(passes), sharey=True, squeeze=False,
                            width_ratios=_shares(plan))[0]
     for axis, curves, title in zip(subplots, passes, ("step", "hires step")):
-        for k, curve in enumerate(curves):
-            color, style = PALETTE[k % len(PALETTE)], _png_dash(k)
+        for curve in curves:
+            color, style = PALETTE[curve.number % len(PALETTE)], _png_dash(curve)
             axis.plot([step + 1 for step, _ in curve.points], [weight for _, weight in curve.points],
                       color=color, linestyle=style, marker="o", markersize=3, label=_literal(curve.name))
             axis.axhline(curve.te_weight, xmax=0.03, color=color, linestyle=(0, (2, 1)))
@@ -98,9 +102,17 @@ def plan_png(plan: Plan, width: int = 960, height: int = 480) -> bytes:
 
 def _passes(plan: Plan) -> list[list[_Curve]]:
     """The curves of the first pass and, where there is one, of the hires pass; numbers are `plan.table`'s."""
-    return [[_Curve(lora["name"] + _APPLIES[lora["apply_to"]], table["steps"], lora["te_weight"],
-                    thinned(lora["weights"])) for lora in table["loras"]]
+    return [[curve for k, lora in enumerate(table["loras"]) for curve in _curves(k, lora, table["steps"])]
             for table in plan.table().values() if table is not None]
+
+
+def _curves(k: int, lora: dict, steps: int) -> Iterator[_Curve]:
+    """Its weights, and those in the negative prompt where they are others."""
+    yield _Curve(k, lora["name"] + _APPLIES[lora["apply_to"]], steps, lora["te_weight"], thinned(lora["weights"]))
+    if "negative" in lora:
+        negative = lora["negative"]
+        yield _Curve(k, f"{lora['name']} (negative prompt)", steps, negative["te_weight"], thinned(negative["weights"]),
+                     True)
 
 
 def _range(passes: Iterable[Iterable[_Curve]]) -> tuple[float, float]:
@@ -127,27 +139,37 @@ def _frames(plan: Plan, low: float, high: float) -> list[Frame]:
     return frames
 
 
-def _curve_svg(curve: _Curve, frame: Frame, k: int) -> str:
+def _curve_svg(curve: _Curve, frame: Frame) -> str:
     y = frame.y(curve.te_weight)
-    text_encoder = (f'<line class="te" {from_to(frame.left + 1, y, frame.left + 13, y)} stroke="{line_style(k)[0]}" '
+    color, dashes = _style(curve)
+    text_encoder = (f'<line class="te" {from_to(frame.left + 1, y, frame.left + 13, y)} stroke="{color}" '
                     f'stroke-width="2.5" stroke-dasharray="{TE_DASH}">'
                     f"<title>{clean(curve.name)}, text encoder: {curve.te_weight:g}</title></line>")
-    return curve_svg(curve.points, frame, k, lambda step, weight: f"{curve.name}, step {step + 1} of {curve.steps}: "
-                     f"{weight:g}", text_encoder)
+    points = [(frame.x(step), frame.y(weight), f"{curve.name}, step {step + 1} of {curve.steps}: {weight:g}")
+              for step, weight in curve.points]
+    return drawn_line(points, color, dashes, text_encoder)
 
 
-def _legend(plan: PassPlan) -> tuple[list[str], float]:
-    """The LoRAs' names, and what the dashes of the text encoder are."""
+def _style(curve: _Curve) -> tuple[str, str]:
+    color, dashes = line_style(curve.number)
+    return color, NEGATIVE_DASH if curve.negative else dashes
+
+
+def _legend(plan: PassPlan, has_negative: bool) -> tuple[list[str], float]:
+    """The LoRAs' names, and what the dashes of the text encoder and of the negative prompt are."""
     if not plan.loras:
         return [], 0.0
     entries = [(lora.label, shortened(lora.label) + _APPLIES[lora.apply_to], *line_style(k))
                for k, lora in enumerate(plan.loras)]
-    key = ("weight of the text encoder", "text encoder", "currentColor", TE_DASH)
-    return legend([*entries, key], ["entry"] * len(entries) + ["key"])
+    keys = [("weight of the text encoder", "text encoder", "currentColor", TE_DASH)]
+    if has_negative:
+        keys.append(("weight in the negative prompt", "negative prompt", "currentColor", NEGATIVE_DASH))
+    return legend([*entries, *keys], ["entry"] * len(entries) + ["key"] * len(keys))
 
 
-def _png_dash(k: int) -> str | tuple:
-    return (0, tuple(float(length) for length in dash(k).split())) if dash(k) else "-"
+def _png_dash(curve: _Curve) -> str | tuple:
+    _, dashes = _style(curve)
+    return (0, tuple(float(length) for length in dashes.split())) if dashes else "-"
 
 
 def _summary(plan: Plan) -> str:

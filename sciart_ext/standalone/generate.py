@@ -27,6 +27,7 @@ from ..mixer.cost import Workload
 from ..mixer.mixture import Mixture, Part, all_layers, bind
 from ..mixer.targets import Target, clip_layers, diffusers_unet_layers
 from ..recipe import INFOTEXT_KEY, NOTES_KEY, VERSION_KEY, PassPlan, Recipe, Row, compile_plan, recipe_to_text
+from ..recipe.doubtful import in_plan, without_guidance
 from .embeddings import Words, usable_words
 from .guided import enter_guide
 from .infotext import infotext
@@ -81,17 +82,19 @@ def generate(pipe, recipe: Recipe, settings: Settings, loras: list[LoraFile], mo
     plan = compile_plan(recipe.copy(update={"loras": entries}), settings.steps).first
     mixture = bind(model_parts(pipe), loras, entries, model_name or "the model", recipe.execution,
                    recipe.memory_limit, combination=recipe.combination)
-    notes = [*mixture.notes, *embedded_words(pipe, mixture)[1], *unread(recipe)]
+    notes = [*mixture.notes, *embedded_words(pipe, mixture)[1], *unread(recipe), *in_plan(plan)]
+    notes += without_guidance(recipe) if settings.cfg_scale <= 1 else []
     notes += filter(None, [emphasis_note(f"{settings.prompt} {settings.negative_prompt}")])
     started = time.perf_counter()
     rows = Rows(pipe, mixture.unet, plan, encode_rows(pipe, settings, plan, mixture), settings.cfg_scale,
                 (width, height))
     latents, guide = sample(pipe, recipe, settings, rows, on_step=on_step)
     image = decode(pipe, latents)[0]
-    text = _infotext(settings, recipe, model_name, (width, height), mixture.unet.notes)
+    notes += mixture.unet.notes
+    text = _infotext(settings, recipe, model_name, (width, height), notes)
     labels = [plan.loras[k].label for k in plan.subjects]
     sheets = [subject_sheet(image, seen, labels) for seen in (guide.seen() if guide else [])]
-    return Picture(image, text, time.perf_counter() - started, [*notes, *mixture.unet.notes], *sheets)
+    return Picture(image, text, time.perf_counter() - started, notes, *sheets)
 
 
 def sample(pipe, recipe: Recipe, settings: Settings, rows: Rows, images: int = 1,

@@ -21,6 +21,7 @@ import gradio as gr
 from ..errors import SciArtError
 from ..json_text import check_json, read_json
 from ..recipe import INFOTEXT_KEY, Recipe, compile_plan, parse_recipe
+from ..recipe.doubtful import in_hires_pass, in_plan
 from ..recipe.recipe import MAX_ROLES
 from ..recipe.schema import Field, Name, NameOrNothing, Strict, parsed
 from ..report.svg import PALETTE
@@ -109,7 +110,11 @@ def plan_preview(recipe_text: str, steps: int, hires_steps: int, resolve: Callab
                  notes: Callable[[Recipe], Iterable[str]] = lambda recipe: ()) -> dict:
     """What the panel draws: the plan's numbers (`Plan.table`), and notes. `resolve` fills in presets and roles."""
     recipe = resolve(parse_recipe(recipe_text))
-    return {"plan": compile_plan(recipe, steps, hires_steps).table(), "notes": list(notes(recipe))}
+    plan = compile_plan(recipe, steps, hires_steps)
+    told = [*notes(recipe), *in_plan(plan.first)]
+    if plan.hires is not None:
+        told += [*in_plan(plan.hires, "of the hires pass "), *in_hires_pass(recipe)]
+    return {"plan": plan.table(), "notes": told}
 
 
 def answer(actions: PanelActions, question: str) -> str:

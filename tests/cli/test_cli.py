@@ -50,16 +50,47 @@ def refuse(capsys, *arguments):
     ("child=0.65@0.5,0.2@0", {"name": "child", "schedule": [[0.0, 0.2], [0.5, 0.65]]}),
     ("child=0.5@0", {"name": "child", "schedule": [[0.0, 0.5]]}),
     ("a=b=1", {"name": "a=b", "weight": 1.0}),
+    ("child=0,5", {"name": "child", "weight": 0.5}),
+    ("child = 50 %", {"name": "child", "weight": 0.5}),
+    ("child=0,2@0; 0,65@0,5", {"name": "child", "schedule": [[0.0, 0.2], [0.5, 0.65]]}),
+    ("child=0.2@0.2, 1@0.2", {"name": "child", "schedule": [[0.2, 0.2], [0.2, 1.0]]}),
+    ("child=0.8@s5", {"name": "child", "schedule": [["s5", 0.8]]}),
+    ("a=b=0.8:start=5:stop=10", {"name": "a=b", "schedule": [["s5", 0.0], ["s5", 0.8], ["s10", 0.8], ["s10", 0.0]]}),
+    ("start=0.5", {"name": "start", "weight": 0.5}),
+    ("stop=0.5 start=5", {"name": "stop", "schedule": [["s5", 0.0], ["s5", 0.5]]}),
     ("/my loras/x.safetensors=1", {"name": "/my loras/x.safetensors", "weight": 1.0}),
 ])
 def test_a_lora_option_is_read(text, entry):
     assert parse_lora_option(text) == entry
 
 
-@pytest.mark.parametrize("text", ["child", "child=", "=1", "child=x", "child=1@2", "child=11"])
+@pytest.mark.parametrize("text", ["child", "child=", "=1", "child=x", "child=1@2", "child=11", "child=0,2,0,5",
+                                  "child=0.8:start=0.3", "child=0.8:start=5:start=6", "child=0.5%%"])
 def test_a_wrong_lora_option_is_refused(text):
     with pytest.raises(SciArtError, match="lora"):
         parse_lora_option(text)
+
+
+def test_plan_tells_the_negative_prompt_and_steps_that_never_come(capsys):
+    recipe = {"loras": [{"name": "child", "weight": 0.8, "negative": {"schedule": "0.2@s1, 1@s9"}},
+                        {"name": "b", "weight": 0.5}]}
+    status, out, err = run(capsys, "plan", "--recipe", json.dumps(recipe), "--steps", 3)
+    assert status == 0 and err == "note: child: a step of the schedule is after the last, 3\n"
+    assert out.splitlines()[1:] == [
+        "step  progress  child (prompt)  child (negative)      b",
+        "   1     0.000           0.800             0.200  0.500",
+        "   2     0.500           0.800             0.300  0.500",
+        "   3     1.000           0.800             0.400  0.500",
+        "text   encoder           0.800             1.000  0.500", ""]
+
+
+def test_options_take_a_decimal_comma(capsys):
+    parser = commands.build_parser()
+    assert parser.parse_args(["generate", "--cfg", "7,5"]).cfg == 7.5
+    for text in ("50%", "7,5,1", "x"):
+        with pytest.raises(SystemExit):
+            parser.parse_args(["generate", "--cfg", text])
+    assert "expected one such as 7.5" in capsys.readouterr().err
 
 
 def test_plan_prints_an_aligned_table(capsys):

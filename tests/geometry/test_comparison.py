@@ -167,7 +167,7 @@ def test_a_page_of_loras_with_nothing_in_common_is_whole():
 @pytest.mark.parametrize(("arguments", "message"), [
     (FILES[:1], "loras: geometry compares LoRAs: give two or more"),
     ([*FILES, "--weights", "1,2"], "weights: 2 weights for 3 LoRAs"),
-    ([*FILES, "--weights", "1,much,2"], "weights: expected numbers such as 0.65,0.55, got 'much'"),
+    ([*FILES, "--weights", "1,much,2"], "weights: cannot read 'much'; expected numbers"),
     ([*FILES, "--weights", "1,1e9,2"], "weights: "),
     ([FILES[0], "nowhere.safetensors"], "nowhere.safetensors: no such file"),
 ])

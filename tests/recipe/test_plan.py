@@ -81,12 +81,12 @@ def test_the_hires_pass_may_have_its_own_text_encoder_weight():
     assert weights(plan.table()["hires"]) == [[0.4, 0.4]]
 
 
-def test_the_text_encoder_of_the_hires_pass_follows_its_weight():
+def test_the_text_encoder_of_the_hires_pass_follows_its_weight_unless_its_own_is_given():
     off, scheduled, own, rest = {"weight": 0}, {"schedule": "0.1@0, 0.3@1"}, {"weight": 0, "te_weight": 0.2}, {}
     plan = plan_of(*({"weight": 0.8, "hires": hires} for hires in (off, scheduled, own, rest)),
                    {"weight": 0.8, "te_weight": 0.5, "hires": off}, {"weight": 0.8, "te_weight": 0.5}, hires_steps=3)
     assert plan.first.te_gates() == (0.8, 0.8, 0.8, 0.8, 0.5, 0.5)
-    assert plan.hires.te_gates() == (0, 0.3, 0.2, 0.8, 0, 0.5)
+    assert plan.hires.te_gates() == (0, 0.3, 0.2, 0.8, 0.5, 0.5)
 
 
 def test_the_factor_of_the_text_encoders_holds_in_both_passes():
@@ -149,6 +149,13 @@ def test_the_table_tells_the_negative_prompt_s_weights_where_they_are_others():
     first, second = plan_of({"weight": 0.5, "negative": {"schedule": "0@0, 1@1"}}, {"weight": 0.5, "negative": {}},
                             steps=3).table()["first"]["loras"]
     assert first["negative"] == {"te_weight": 1, "weights": [0, 0.5, 1]} and "negative" not in second
+
+
+def test_steps_after_the_last_are_told():
+    plan = plan_of({"schedule": "0@s1, 1@s6"}, {"schedule": "0@s1, 1@s5"}, {"weight": 1, "blocks": {"in": "1:stop=9"}},
+                   {"weight": 1, "negative": {"schedule": "1:start=7"}}, {"weight": 1, "hires": {"schedule": "1@s4"}},
+                   steps=5, hires_steps=3)
+    assert plan.first.late() == ["n0", "n2", "n3"] and plan.hires.late() == ["n2", "n4"]
 
 
 def test_schedules_in_steps_are_of_the_pass():

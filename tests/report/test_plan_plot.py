@@ -49,6 +49,20 @@ def test_hover_texts_carry_the_numbers_of_the_table():
     assert any(text.endswith("text encoder: 1.25") for text in shown)
 
 
+def test_the_negative_prompt_s_weights_have_a_line_of_their_own_in_the_lora_s_colour():
+    loras = [{"name": "a", "weight": 0.5}, {"name": "b", "weight": 0.8, "negative": {"schedule": "0@0, 1@1"}}]
+    compiled = compile_plan(parse_recipe({"loras": loras}), 4, 3)
+    root = ElementTree.fromstring(plan_svg(compiled))
+    lines = root.findall(f".//{SVG}polyline")
+    assert [line.get("stroke") for line in lines] == [PALETTE[0], PALETTE[1], PALETTE[1]] * 2
+    assert [bool(line.get("stroke-dasharray")) for line in lines] == [False, False, True] * 2
+    told = texts(root)
+    assert "b (negative prompt), step 2 of 4: 0.333333" in told and "b (negative prompt), text encoder: 1" in told
+    assert "weight in the negative prompt" in told
+    assert "weight in the negative prompt" not in texts(ElementTree.fromstring(plan_svg(plan())))
+    assert plan_png(compiled).startswith(b"\x89PNG")
+
+
 def test_points_are_drawn_in_the_height_of_their_weight():
     compiled = plan(9, 5)
     root = ElementTree.fromstring(plan_svg(compiled))

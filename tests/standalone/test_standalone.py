@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,10 @@ from safetensors.torch import load_file, save_file
 from sciart_ext import __version__
 from sciart_ext.cli import commands
 from sciart_ext.errors import SciArtError
+from sciart_ext.lora.blocks import LISTS, label_of
 from sciart_ext.lora.file import load_lora
 from sciart_ext.mixer.mixer import Mixer
-from sciart_ext.recipe import parse_recipe
+from sciart_ext.recipe import compile_plan, parse_recipe
 from sciart_ext.standalone import generate as generate_module
 from sciart_ext.standalone.export import export_webui
 from sciart_ext.standalone.generate import Settings, find_lora, generate, load_loras
@@ -123,9 +125,71 @@ def test_every_lora_and_the_schedule_matter(pipe, tiny):
     assert np.abs(pixels(paint(pipe, tiny[1], constant)) - whole).mean() > 1
 
 
+NEGATIVE = {"loras": [{"name": "child", "weight": 0.8, "negative": {"schedule": "0@s2, 1@s3", "te_weight": 0.1}},
+                      {"name": "science", "weight": 0.5}]}
+
+
+def test_the_negative_prompt_has_its_own_weights(pipe, tiny):
+    """Where they are the prompt's or none, it is the picture that other words of the recipe give."""
+    def child(**changes):
+        return pixels(paint(pipe, tiny[1], {"loras": [{"name": "child", "weight": 0.8, **changes}]}))
+
+    whole, prompt_only = child(), child(apply_to="cond")
+    assert np.array_equal(child(negative={"weight": 0.8}), whole)
+    assert np.abs(child(negative={"weight": 0}) - prompt_only).max() <= 2
+    assert np.abs(whole - prompt_only).mean() > 1
+    other = pixels(paint(pipe, tiny[1], NEGATIVE))
+    for changed in ({"weight": 0.8}, {"schedule": "0@s2, 1@s3", "te_weight": 1}):
+        recipe = {"loras": [{**NEGATIVE["loras"][0], "negative": changed}, NEGATIVE["loras"][1]]}
+        assert np.abs(pixels(paint(pipe, tiny[1], recipe)) - other).mean() > 0.5
+
+
+def test_the_negative_prompt_s_weights_are_in_the_infotext(pipe, tiny):
+    parsed = parse_infotext(paint(pipe, tiny[1], NEGATIVE).infotext)
+    again = parse_recipe(parsed["SciArt"])
+    assert again == parse_recipe(NEGATIVE)
+    assert again.loras[0].negative.schedule == [["s2", 0], ["s3", 1]]
+
+
+@pytest.mark.parametrize("schedule", ["0.2@s3, 0.9@s3", "0.9:start=3", [["s1", 0.2], [1, 0.9]]])
+def test_the_unet_is_given_schedules_in_steps(pipe, tiny, monkeypatch, schedule):
+    seen = []
+    original = Mixer.set_gates
+    monkeypatch.setattr(Mixer, "set_gates", lambda self, rows, *more: (seen.append(rows[0][0]),
+                                                                       original(self, rows, *more))[1])
+    paint(pipe, tiny[1], {"loras": [{"name": "child", "schedule": schedule, "te_weight": 0}]})
+    plan = compile_plan(parse_recipe({"loras": [{"name": "child", "schedule": schedule}]}), SETTINGS.steps)
+    expected = {"0.2@s3, 0.9@s3": [0.2, 0.2, 0.9, 0.9], "0.9:start=3": [0, 0, 0.9, 0.9]}.get(str(schedule))
+    assert seen == [plan.first.gates(p)[0] for p in plan.first.progress()]
+    assert expected is None or seen == expected
+
+
+def test_what_does_nothing_is_told(pipe, tiny):
+    def notes(changes, **settings):
+        recipe = {"loras": [{"name": "child", "weight": 0.5, **changes}]}
+        picture = paint(pipe, tiny[1], recipe, replace(SETTINGS, **settings))
+        assert not picture.notes or "; ".join(picture.notes) in parse_infotext(picture.infotext)["SciArt notes"]
+        return "; ".join(picture.notes)
+
+    told = "no effect at CFG scale 1, where the negative prompt does not count"
+    for changes, field in (({"apply_to": "uncond"}, "loras[0].apply_to uncond"),
+                           ({"negative": {"weight": 0.1}}, "loras[0].negative")):
+        assert notes(changes, cfg_scale=1) == f"{field}: {told}"
+        assert notes(changes) == ""
+    assert notes({"apply_to": "cond"}, cfg_scale=1) == ""
+    listed = notes({"blocks": [1] * 12})
+    assert re.match(r"child: \d+ of 192 UNet layers are left out, in blocks that a list of 12 block weights does not "
+                    r"have \(IN01, IN02, OUT06, ", listed)
+    assert int(listed.split()[1]) == sum(label_of(layer) not in LISTS[12] for layer in load_lora(
+        tiny[1] / "child.safetensors").layers if layer.startswith("unet_"))
+    assert notes({"blocks": [1] * 26}) == notes({"blocks": {"in": 0}}) == ""
+    assert notes({"weight": None, "schedule": "0.5@s1, 1@s9"}) == "child: a step of the schedule is after the last, 4"
+
+
 def test_merge_and_branch_give_one_picture(pipe, tiny):
-    merged, branched = (pixels(paint(pipe, tiny[1], {**MIX, "execution": how})) for how in ("merge", "branch"))
-    assert np.abs(merged - branched).max() <= 2
+    for mix in (MIX, NEGATIVE):
+        merged, branched = (pixels(paint(pipe, tiny[1], {**mix, "execution": how})) for how in ("merge", "branch"))
+        assert np.abs(merged - branched).max() <= 2
 
 
 def test_constant_weights_equal_weights_merged_by_hand(tiny):

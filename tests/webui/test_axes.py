@@ -27,7 +27,7 @@ def cell(store, base, **values):
 
 
 def test_labels_are_unique_and_each_axis_says_what_it_is():
-    assert len(AXES) == len(axes()) == 18
+    assert len(AXES) == len(axes()) == 22
     assert AXES["LoRA 1 weight"].kind is float and AXES["Guidance strength"].kind is float
     assert {axis.label for axis in axes() if axis.choices} == {
         "Enabled", "Preset", "Combine", "Compose", *(f"LoRA {k} name" for k in range(1, 5))}
@@ -39,6 +39,21 @@ def test_a_weight_replaces_a_schedule_and_a_schedule_a_weight(store):
     assert data["loras"] == [{"name": "child", "te_weight": 0.4, "schedule": "0.2@0; 0.65@0.5"},
                              {"name": "watercolor", "weight": 0.3}]
     assert parse_recipe(data).loras[0].schedule == [[0.0, 0.2], [0.5, 0.65]]
+
+
+def test_a_negative_weight_replaces_a_schedule_of_the_negative_prompt(store):
+    data = cell(store, TWO, **{"LoRA 1 weight": 0.3, "LoRA 1 negative weight": 0.1})
+    assert data["loras"][0] == {"name": "child", "te_weight": 0.4, "weight": 0.3, "negative": {"weight": 0.1}}
+    given = {"loras": [{**TWO["loras"][0], "negative": {"schedule": "0@0, 1@1", "curve": "step", "te_weight": 0.2}}]}
+    data = cell(store, given, **{"LoRA 1 negative weight": 0.1})
+    assert data["loras"][0]["negative"] == {"weight": 0.1, "te_weight": 0.2}
+
+
+@pytest.mark.parametrize(("value", "lora"), [
+    ("science=50%", {"weight": 0.5}), ("science=0,5", {"weight": 0.5}), ("science=0.2@s1; 1@s5", {
+        "schedule": "0.2@s1; 1@s5"}), ("science=0.8:start=5", {"schedule": "0.8:start=5"})])
+def test_weights_by_name_are_read_as_they_are_written(store, value, lora):
+    assert cell(store, TWO, **{"NAME=WEIGHT": value})["loras"][2] == {"name": "science", **lora}
 
 
 def test_what_was_given_is_left_as_it_is(store):

@@ -10,6 +10,8 @@ from ...errors import SciArtError, shown
 from ...presets import PresetStore, filled_in
 from ...recipe import COMPOSES, is_off, parse_recipe
 from ...recipe.combining import METHODS
+from ...recipe.schedule import check_points
+from ...recipe.schedule_text import named_value, number_in
 
 LORAS = 4
 """how many LoRAs of a recipe have axes of their own; any can be named on the axis NAME=WEIGHT"""
@@ -41,6 +43,8 @@ def axes() -> list[Axis]:
         Axis(f"LoRA {k + 1} weight", _WEIGHT, partial(_set_weight, k), partial(_of_lora, k, "weight"), float),
         Axis(f"LoRA {k + 1} schedule ({EXAMPLE})", _WEIGHT, partial(_set_schedule, k),
              partial(_of_lora, k, "schedule")),
+        Axis(f"LoRA {k + 1} negative weight", _WEIGHT, partial(_set_negative, k),
+             partial(_of_lora, k, "negative weight"), float),
         Axis(f"LoRA {k + 1} name", _NAME, partial(_set_name, k), lambda value, labels: str(value), choices="loras",
              decides_loras=True))]
     return [
@@ -124,6 +128,12 @@ def _set_schedule(k: int, data: dict, value: object, store: PresetStore) -> dict
     return _replaced(data, k, {**_without(_at(data, k), "weight"), "schedule": str(value)})
 
 
+def _set_negative(k: int, data: dict, value: object, store: PresetStore) -> dict:
+    lora = _at(data, k)
+    kept = _without(lora.get("negative") or {}, "schedule", "curve")
+    return _replaced(data, k, {**lora, "negative": {**kept, "weight": round(float(value), 8)}})
+
+
 def _set_name(k: int, data: dict, value: object, store: PresetStore) -> dict:
     if k == len(data.get("loras", [])):
         return _replaced(data, k, {"name": str(value), "weight": 1.0})
@@ -131,23 +141,23 @@ def _set_name(k: int, data: dict, value: object, store: PresetStore) -> dict:
 
 
 def _set_by_name(data: dict, value: object, store: PresetStore) -> dict:
-    name, equals, given = (part.strip() for part in str(value).rpartition("="))
-    if not equals or not name or not given:
+    name, given = named_value(str(value))
+    if not name:
         raise SciArtError("loras", f"cannot read {shown(value)}; expected NAME=WEIGHT or NAME=SCHEDULE, for example "
                                    f"child=0.5 or child={EXAMPLE}")
     labels = labels_of(data)
     k = labels.index(name) if name in labels else len(labels)
     if k == len(labels):
         data = _replaced(data, k, {"name": name})
-    return _set_schedule(k, data, given, store) if "@" in given else _set_weight(k, data, _number(given, name), store)
-
-
-def _number(text: str, name: str) -> float:
+    weight = number_in(given)
+    if weight is not None:
+        return _set_weight(k, data, weight, store)
     try:
-        return float(text)
-    except ValueError:
-        raise SciArtError("loras", f"{shown(text)} is no weight for {name}; expected a number, or a schedule such as "
-                                   f"{EXAMPLE}") from None
+        check_points(given)
+    except SciArtError as error:
+        raise SciArtError("loras", f"{shown(given)} is no weight for {name}; expected a number, or a schedule such as "
+                                   f"{EXAMPLE} ({error.message})") from None
+    return _set_schedule(k, data, given, store)
 
 
 def _set_strength(data: dict, value: object, store: PresetStore) -> dict:

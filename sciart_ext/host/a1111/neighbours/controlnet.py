@@ -38,7 +38,7 @@ def check_rows_are_whole(unet: nn.Module) -> None:
     if any(is_replaced(module, "_forward") for module in unet.modules()):
         raise SciArtError("compose", "ControlNet's reference preprocessors and Style Align run parts of the model for "
                                      "some rows alone, where LoRAs cannot have rows of their own; accepted: merge, "
-                                     "switch, with apply_to both")
+                                     "switch, with apply_to both and one weight for both prompts")
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from ....recipe import (
     parse_recipe,
     recipe_to_text,
 )
+from ....recipe.doubtful import in_hires_pass
 from ...webui.adetailer import check_can_repair, is_repair, not_repaired
 from ...webui.errors import SciArtRequestError, as_request_error
 from ...webui.watched import Asked, Watched
@@ -62,7 +63,8 @@ class Run:
         p.extra_generation_params[INFOTEXT_KEY] = recipe_to_text(self.recipe)
         if version_is_told():
             p.extra_generation_params[VERSION_KEY] = __version__
-        for note in [*session.mixture(loaded_model(), self.recipe).notes, *unread(self.recipe)]:
+        in_hires = in_hires_pass(self.recipe) if getattr(p, "enable_hr", False) else []
+        for note in [*session.mixture(loaded_model(), self.recipe).notes, *unread(self.recipe), *in_hires]:
             self.note(note)
         files = [(fingerprint(path), self.recipe.combination) for path in lora_paths(self.recipe)]
         self.prompts = Prompts(p, files, lambda hires: self.plan(p.steps, hires), self.plans, self.mixture,

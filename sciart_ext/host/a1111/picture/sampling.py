@@ -21,6 +21,7 @@ from ....mixer.cost import Workload
 from ....mixer.mixture import Mixture
 from ....mixer.refusal import too_large
 from ....recipe import PassPlan, Recipe, Row
+from ....recipe.doubtful import in_plan, without_guidance
 from ....recipe.evaluations import EvaluationPattern, progress_of_sigma
 from ....recipe.schedule import step_progress
 from ...protocols import Note, Refused
@@ -114,11 +115,22 @@ class Pass:
         except SciArtError as error:
             raise self.context.refused(error) from error
         except UnknownRowsError as error:
-            known = SciArtError("compose", f"{error}; accepted: merge, switch, with apply_to both")
+            known = SciArtError("compose", f"{error}; accepted: merge, switch, with apply_to both and one weight for "
+                                           "both prompts")
             raise self.context.refused(known) from None
         if self._watched is not None:
             self._watched.see(latents)
+        self._tell_what_did_nothing()
         return latents
+
+    def _tell_what_did_nothing(self) -> None:
+        """Samplers with CFG++ and InstructPix2Pix models go on from the negative prompt's prediction at any scale."""
+        counts = self.denoiser.need_last_noise_uncond or _is_edit(self.denoiser)
+        if self._now is not None and self._now.cond_scale == 1 and not counts:
+            for note in without_guidance(self.context.recipe):
+                self.context.note(note)
+        for note in in_plan(self.plan, "of the hires pass " if self.context.hires else ""):
+            self.context.note(note)
 
     def _too_large(self) -> SciArtError | None:
         if self._mixer is None or self._now is None or self._sets_differ:
