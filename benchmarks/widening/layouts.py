@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
@@ -129,8 +130,8 @@ def _new(name: str) -> str:
     return name.removeprefix("text_model.")
 
 
-def _by_rule(prefixes: Mapping[str, str], ending: str, unet: Callable[[str], str] = str, text: Callable[[str], str] = _old,
-             flat: bool = False) -> Callable[[Models, str], Written]:
+def _by_rule(prefixes: Mapping[str, str], ending: str, unet: Callable[[str], str] = str,
+             text: Callable[[str], str] = _old, flat: bool = False) -> Callable[[Models, str], Written]:
     """A layout that is a rule: what stands before a part's layers, how their names are changed, what comes after."""
     def write(given: Models, part: str) -> Written:
         named = given.modules(part).items()
@@ -200,7 +201,7 @@ def _open_clip(name: str) -> str:
     """OpenCLIP's name of a layer; its q, k and v are one, which A1111 tells apart as transformers does."""
     if "text_projection" in name:
         return name
-    place, number, *inside = name[name.index("layers."):].split(".")
+    number, *inside = name[name.index("layers.") + len("layers."):].split(".")
     renamed = {"self_attn": "attn", "mlp": "mlp", "fc1": "c_fc", "fc2": "c_proj"}
     return ".".join(["transformer.resblocks", number, *(renamed.get(one, one) for one in inside)])
 
@@ -259,7 +260,8 @@ def _by_lycoris(kohya: bool) -> Callable[[Models, str], Written]:
             LycorisNetwork.apply_preset({"target_module": ["Linear", "Conv2d"]})
             loras = create_lycoris(given.parts[part], 1.0, linear_dim=1, conv_dim=1).loras
         own = set(map(id, given.parts[part].modules()))
-        return {f"{lora.lora_name}.lora_up.weight": lora.org_module[0] for lora in loras if id(lora.org_module[0]) in own}
+        named = {f"{lora.lora_name}.lora_up.weight": lora.org_module[0] for lora in loras}
+        return {name: module for name, module in named.items() if id(module) in own}
 
     return write
 
@@ -316,15 +318,14 @@ LAYOUTS = {
         ".to_", ".processor.to_").replace(".to_out.0", ".to_out"))),
     "diffusers, linear layers": Layout(_by_rule(_DIFFUSERS, ".lora_linear_layer.up.weight")),
     "diffusers, lora.up": Layout(_by_rule(_DIFFUSERS, ".lora.up.weight")),
-    "diffusers, projections of 2023": Layout(_by_rule(_DIFFUSERS, "_lora.up.weight", text=lambda name: _old(name).replace(
-        "self_attn.q_proj", "self_attn.to_q").replace("self_attn.k_proj", "self_attn.to_k").replace(
-        "self_attn.v_proj", "self_attn.to_v").replace("self_attn.out_proj", "self_attn.to_out"))),
+    "diffusers, projections of 2023": Layout(_by_rule(_DIFFUSERS, "_lora.up.weight", text=lambda name: re.sub(
+        r"self_attn\.(q|k|v|out)_proj", r"self_attn.to_\1", _old(name)))),
     # PEFT, alone and as distillation scripts put it into diffusers' layout
     "PEFT": Layout(_by_peft(), parts=("unet", "te1")),
     "PEFT in diffusers": Layout(_by_peft(prefixes=_DIFFUSERS)),
-    "PEFT, another adapter": Layout(_by_peft(adapter="my style"), parts=("unet", "te1")),
-    "PEFT, parallel": Layout(_by_peft(_parallel, "default"), parts=("unet", "te1")),
-    "PEFT, torch.compile": Layout(_by_peft(_compiled, "default"), parts=("unet", "te1")),
+    "PEFT, another adapter": Layout(_by_peft(adapter="my style"), ("SD1",), ("unet", "te1")),
+    "PEFT, parallel": Layout(_by_peft(_parallel, "default"), ("SD1",), ("unet", "te1")),
+    "PEFT, torch.compile": Layout(_by_peft(_compiled, "default"), ("SD1",), ("unet", "te1")),
     "PEFT within": Layout(_by_rule(_wrapped("base_model.model."), ".lora_B.default.weight")),
     # ComfyUI: comfy/lora.py, model_lora_keys_unet and model_lora_keys_clip
     "ComfyUI": Layout(_ldm(_COMFY, ".lora_up.weight")), "ComfyUI, A and B": Layout(_ldm(_COMFY, ".lora_B.weight")),
@@ -343,8 +344,8 @@ LAYOUTS = {
     # A1111: extensions-builtin/Lora/networks.py takes the model's own names too
     "A1111, its own names": Layout(_ldm({"unet": "diffusion_model_", "te1": "transformer_"}, ".lora_up.weight",
                                         flat=True), ("SD1",), ("unet", "te1")),
-    "A1111, its own names, SD2": Layout(_ldm({"unet": "diffusion_model_", "te1": "model_"}, ".lora_up.weight", _open_clip,
-                                             flat=True), ("SD2",), ("unet", "te1")),
+    "A1111, its own names, SD2": Layout(_ldm({"unet": "diffusion_model_", "te1": "model_"}, ".lora_up.weight",
+                                             _open_clip, flat=True), ("SD2",), ("unet", "te1")),
     "A1111, its own names, SDXL": Layout(_ldm({"unet": "diffusion_model_", "te1": "0_transformer_"}, ".lora_up.weight",
                                               flat=True), ("SDXL",), ("unet", "te1")),
     "A1111, its own names, SDXL's second": Layout(_ldm({"te2": "1_model_"}, ".lora_up.weight", _open_clip, flat=True),

@@ -1,5 +1,5 @@
 """The command line: `python -m sciart_ext generate | influence | plan | presets | loras | geometry | combine |
-export-webui`."""
+bake | export-webui`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from ..recipe.schedule import MAX_WEIGHT, check_number
 from ..recipe.schedule_text import numbers_in
 from ..whole_file import NoRoomError, is_full, write_text, written_whole
 from ..world import MODEL
+from .bake import add_bake_command
 from .combine import add_combine_command
 from .command import add_command
 from .picture import add_picture_commands
@@ -97,6 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.set_defaults(run=_geometry)
 
     add_combine_command(commands)
+    add_bake_command(commands)
 
     command = add_command(commands, "export-webui", "put the tiny model and its LoRAs into a WebUI",
                           "stable-diffusion-webui/models")
@@ -177,8 +179,14 @@ def _presets_delete(args: argparse.Namespace) -> None:
 def _loras(args: argparse.Namespace) -> None:
     from ..lora.file import load_lora
 
-    files = [load_lora(path) for path in args.files]
-    reports = [lora.report() for lora in files]
+    files, reports = [], []
+    for path in args.files:
+        try:
+            files.append(load_lora(path))
+            reports.append(files[-1].report())
+        except SciArtError as error:
+            files.append(None)
+            reports.append({"file": path.name, "error": error.message})
     if args.model:
         standalone.prepare()
         from ..mixer.fit import check_fit
@@ -187,19 +195,31 @@ def _loras(args: argparse.Namespace) -> None:
 
         layers = model_layers(load_pipeline(args.model, args.config, "cpu"))
         for lora, report in zip(files, reports):
+            if lora is None:
+                continue
             try:
                 report["fit"] = check_fit([lora], layers, args.model.stem) or ["fits"]
             except SciArtError as error:
                 report["fit"] = [str(error)]
     if args.json:
         print(json.dumps(reports, ensure_ascii=False, indent=2))
-        return
+    else:
+        _print_loras(reports)
+    wrong = sum(lora is None for lora in files)
+    if wrong:
+        raise SciArtError("files", f"{wrong} of {len(files)} cannot be used")
+
+
+def _print_loras(reports: Sequence[dict]) -> None:
     for report in reports:
+        if "error" in report:
+            print(f"{report['file']}: {report['error']}")
+            continue
         ranks = f"rank {', '.join(report['ranks'])}, " if report["ranks"] else ""
         words = "".join(f", embedding {word!r}" for word in report.get("embeddings", []))
         print(f"{report['file']}: {report['kind']} for {report['base']}, {ranks}{report['unet_layers']} UNet "
               f"and {report['text_encoder_layers']} text encoder layers, {report['megabytes']} MB{words}")
-        for line in report.get("fit", []):
+        for line in report.get("fit", report.get("notes", [])):
             print(f"  {line}")
 
 

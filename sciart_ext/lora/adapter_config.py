@@ -94,8 +94,8 @@ def _check(path: Path, part: str, own: Mapping) -> None:
             raise SciArtError(path.name, f"{part}{setting} is set: {why}, which no LoRA can do; merge it into its "
                                          "model, and extract a LoRA from the result")
     if own.get("bias") not in (None, "none", False):
-        raise SciArtError(path.name, f"{part}bias is {quoted(str(own['bias']))}: biases of the model were trained beside "
-                                     "the LoRA; merge it into its model, and extract a LoRA from the result")
+        raise SciArtError(path.name, f"{part}bias is {quoted(str(own['bias']))}: biases of the model were trained "
+                                     "beside the LoRA; merge it into its model, and extract a LoRA from the result")
 
 
 def check_decomposed(path: Path, config: Mapping, layers: Mapping[str, Collection[str]]) -> None:

@@ -1,4 +1,4 @@
-"""The scales of an adapter's layers, from what PEFT and diffusers keep of it: alpha, and for which layers it differs."""
+"""The scales of an adapter's layers, from what PEFT and diffusers keep of it: alpha, and where it differs."""
 
 from __future__ import annotations
 

@@ -17,8 +17,8 @@ from .adapter_config import adapter_config, check_decomposed
 from .adapter_metadata import apply_adapter_metadata
 from .base_model import guess_base
 from .foreign import KNOWN, name_foreign, name_tuner
-from .kinds import BIAS, Delta, kind_of, read_layer
 from .keys import Key, layer_within, parse_key, split_key
+from .kinds import BIAS, Delta, kind_of, read_layer
 from .names import layer_name
 from .opened import check_read, fingerprint
 from .reading import SAFETENSORS, read_tensors
@@ -51,7 +51,7 @@ class LoraFile:
 
     def report(self) -> dict:
         """What the file is: kind, base model, ranks (of what has one), number of layers in the UNet and the text
-        encoders, words of bundled embeddings, number of tensors that are of none."""
+        encoders, words of bundled embeddings, notes on what cannot act."""
         ranks = Counter(delta.rank for name, delta in self.layers.items() if delta.rank)
         reached = {name[:-len(BIAS)] if name.endswith(BIAS) else name for name in self.layers}
         return {
@@ -61,16 +61,17 @@ class LoraFile:
             "text_encoder_layers": sum(name.startswith("te") for name in reached),
             "megabytes": round(self.nbytes / 2**20, 2),
             **({"embeddings": sorted(self.embeddings)} if self.embeddings else {}),
-            **({"left_out": len(self.strays)} if self.strays else {}),
+            **({"notes": self.notes()} if self.strays else {}),
         }
 
     def notes(self) -> list[str]:
         """What of the file cannot act on any model."""
         if not self.strays:
             return []
-        count = len(self.strays)
-        return [f"{self.name}: {count} {'tensor belongs' if count == 1 else 'tensors belong'} to no layer and "
-                f"{'was' if count == 1 else 'were'} left out ({'' if count == 1 else 'first: '}{quoted(self.strays[0])})"]
+        first = quoted(self.strays[0])
+        if len(self.strays) == 1:
+            return [f"{self.name}: {first} belongs to no layer and was left out"]
+        return [f"{self.name}: {len(self.strays)} tensors belong to no layer and were left out (first: {first})"]
 
 
 def load_lora(path: Path, name: str | None = None) -> LoraFile:

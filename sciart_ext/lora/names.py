@@ -23,8 +23,8 @@ _PREFIXES = {
     "te2": ("lora_te2_", "text_encoder_2_", "text_encoders_clip_g_transformer_", "text_encoders_clip_g_",
             "clip_g_transformer_", "conditioner_embedders_1_model_", "1_model_"),
 }
-"""how kohya, diffusers, ComfyUI, LDM, sgm and AUTOMATIC1111 begin the names of a part's layers, with _ for each dot; the
-longest counts"""
+"""how kohya, diffusers, ComfyUI, LDM, sgm and A1111 begin the names of a part's layers, with _ for each dot; of several
+the longest counts"""
 _LONGEST_FIRST = sorted(((prefix, part) for part, prefixes in _PREFIXES.items() for prefix in prefixes),
                         key=lambda one: -len(one[0]))
 
