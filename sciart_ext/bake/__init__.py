@@ -1,0 +1,1 @@
+"""A mixture written into a copy of a checkpoint."""
