@@ -8,7 +8,7 @@
     const RECIPE_KEYS = ["enabled", "preset", "roles", "loras", "combine", "combining", "compose", "composition",
         "guidance"];
     const LORA_KEYS = ["name", "role", "weight", "schedule", "curve", "subject", "trigger", "region", "te_weight", "blocks",
-        "apply_to", "hires"];
+        "apply_to", "negative", "hires"];
     const LORA_DEFAULTS = {curve: "linear", apply_to: "both"};
 
     function isObject(value) {
@@ -69,20 +69,21 @@
     }
 
     function largestWeight(schedule) {
-        const weights = scheduleText(schedule).split(/[,;]/).map((part) => parseFloat(part)).filter(isFinite);
-        return weights.reduce((most, weight) => Math.abs(weight) > Math.abs(most) ? weight : most, 0) || 1;
+        const shape = sciart.schedules.shapeOf({schedule});
+        return shape && sciart.schedules.largest(shape) || 1;
     }
 
-    function hiresText(hires) {
-        if (!isObject(hires)) return "";
-        return hires.schedule != null ? scheduleText(hires.schedule) : hires.weight == null ? "" : String(hires.weight);
+    /** The weight or schedule of a part of an entry: of its hires pass, of its negative prompt. */
+    function partText(part) {
+        if (!isObject(part)) return "";
+        return part.schedule != null ? scheduleText(part.schedule) : part.weight == null ? "" : String(part.weight);
     }
 
-    /** The hires entry with the typed weight or schedule; what else it had stays. */
-    function hiresFromText(text, before) {
+    /** The part with the typed weight or schedule; what else it had stays. */
+    function partFromText(text, before) {
         const {weight, schedule, ...others} = isObject(before) ? before : {};
         if (!text.trim()) return others;
-        const number = Number(text);
+        const number = sciart.texts.numberIn(text);
         return isFinite(number) ? {weight: number, ...others} : {schedule: text.trim(), ...others};
     }
 
@@ -108,5 +109,5 @@
     }
 
     Object.assign(recipes, {isObject, read, withoutDefaults, loraWithoutDefaults, isEmpty, text, scheduleText,
-        largestWeight, hiresText, hiresFromText, blocksText, blocksFromText});
+        largestWeight, partText, partFromText, blocksText, blocksFromText});
 })();

@@ -57,7 +57,13 @@
 
         shape() {
             const lora = this.loras()[this.chosen];
-            return lora ? sciart.schedules.shapeOf(lora) : null;
+            return lora ? this.shapeOf(lora) : null;
+        }
+
+        /** A LoRA's shape over the steps there are. */
+        shapeOf(lora) {
+            const shape = sciart.schedules.shapeOf(lora);
+            return shape && sciart.schedules.placed(shape, this.steps());
         }
 
         /** The compiled plan of a recipe's text; it counts as long as that is the text. */
@@ -96,7 +102,8 @@
         }
 
         frame(passes) {
-            const values = passes.flat().flatMap(({way, te}) => [...way.map(([, weight]) => weight), te ?? 0]);
+            const values = passes.flat().flatMap(({way, te, negative}) =>
+                [...way.map(([, weight]) => weight), ...(negative || []), te ?? 0]);
             const {steps} = this.panel.steps();
             this.frames = plot.frames(this.width, HEIGHT, values, steps, passes[1] ? passes[1][0].weights.length : 0);
         }
@@ -108,22 +115,23 @@
             const label = (lora) => lora.name || lora.role || "?";
             const compiled = plan && plan.first.steps === steps ? plan.first.loras : [];
             const own = this.loras().map((lora, index) => {
-                const shape = sciart.schedules.shapeOf(lora);
+                const shape = this.shapeOf(lora);
                 const weights = compiled[index]?.weights || (shape ? Array.from({length: steps}, (_, step) =>
                     sciart.schedules.weightAt(shape, sciart.schedules.stepProgress(step, steps))) : []);
                 return {index, name: label(lora), way: shape ? plot.corners(shape) : [], weights, shape,
-                    te: compiled[index]?.te_weight, applies: plot.APPLIES[lora.apply_to] || ""};
+                    te: compiled[index]?.te_weight, negative: compiled[index]?.negative?.weights, applies: plot.APPLIES[lora.apply_to] || ""};
             });
-            const told = ({name, apply_to: applies, weights, te_weight: te}, index) => ({index, name, weights, te,
+            const told = ({name, apply_to: applies, weights, te_weight: te, negative}, index) => ({index, name, weights, te,
+                negative: negative?.weights,
                 way: weights.map((weight, step) => [sciart.schedules.stepProgress(step, weights.length), weight]),
                 applies: plot.APPLIES[applies] || ""});
             const others = compiled.map(told).slice(own.length);  // of a preset that the recipe starts from
             return [[...own, ...others], ...(plan?.hires && own.length ? [plan.hires.loras.map(told)] : [])];
         }
 
-        drawCurve(frame, {index, way, weights, te}) {
-            if (!way.length) return "";
-            return plot.curve(frame, index, this.panel.color(index), way, weights, te, index === this.chosen &&
+        drawCurve(frame, one) {
+            if (!one.way.length) return "";
+            return plot.curve(frame, one.index, this.panel.color(one.index), one, one.index === this.chosen &&
                 frame === this.frames[0]);
         }
 
@@ -172,7 +180,7 @@
         placeHandle(handle, [progress, weight], i, shape) {
             const frame = this.frames[0], name = this.chips.children[this.chosen]?.textContent;
             const attributes = {
-                transform: `translate(${frame.x(progress).toFixed(1)} ${frame.y(weight).toFixed(2)})`,
+                transform: `translate(${frame.x(Math.min(progress, 1)).toFixed(1)} ${frame.y(weight).toFixed(2)})`,
                 "data-point": i, style: `--sciart-color: ${this.panel.color(this.chosen)}`,
                 "aria-label": shape.constant ? dom.t("Weight of {0}", name) : dom.t("Point {0} of {1}", i + 1, name),
                 "aria-description": dom.t(KEYS), "aria-valuemin": -10, "aria-valuemax": 10, "aria-valuenow": weight,
@@ -197,7 +205,7 @@
         move(i, point, shape) {
             this.edit((lora) => {
                 if (shape.constant) sciart.schedules.setWeight(lora, point[1]);
-                else sciart.schedules.setPoints(lora, sciart.schedules.moved(shape.points, i, point, this.gap()));
+                else sciart.schedules.setPoints(lora, sciart.schedules.moved(shape, i, point, this.gap()));
             });
         }
 

@@ -132,9 +132,9 @@
             if (!handle || event.ctrlKey || event.metaKey || event.altKey) return;
             const i = Number(handle.dataset.point), shape = this.curves.shape();
             const unit = event.shiftKey || this.curves.snap.value === "fine" ? FINE : COARSE;
-            const [progress, weight] = shape.points[Math.min(i, shape.points.length - 1)];
+            const [progress, weight, inSteps] = shape.points[Math.min(i, shape.points.length - 1)];
             const sides = {ArrowLeft: -1, ArrowRight: 1}[event.key], up = {ArrowUp: 1, ArrowDown: -1}[event.key];
-            if (sides && this.curves.snap.value === "steps") {
+            if (sides && (inSteps || this.curves.snap.value === "steps")) {
                 const at = this.curves.frames[0].step(progress) + sides;
                 this.curves.move(i, [this.onStep(sciart.schedules.stepProgress(at, this.curves.steps())), weight], shape);
             } else if (sides) this.curves.move(i, [sciart.schedules.rounded(progress + sides * unit), weight], shape);

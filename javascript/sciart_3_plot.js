@@ -110,13 +110,13 @@
         return group;
     }
 
-    /** The way of a shape over the whole pass, as [progress, weight] corners. */
+    /** The way of a placed shape over the whole pass, as [progress, weight] corners. */
     function corners({points, curve}) {
-        const way = [[0, points[0][1]]];
+        const way = [[0, points[0][1]]], last = points[points.length - 1][0];
         points.forEach(([progress, weight], i) => {
             const [start, low] = points[Math.max(i - 1, 0)];
             if (i && curve === "step") way.push([progress, low]);
-            if (i && curve === "cosine") {
+            if (i && curve === "cosine" && progress > start) {
                 for (let k = 1; k < EASED; k++) {
                     const at = start + (progress - start) * k / EASED;
                     way.push([at, sciart.schedules.weightAt({points: [[start, low], [progress, weight]], curve}, at)]);
@@ -124,15 +124,17 @@
             }
             way.push([progress, weight]);
         });
-        return [...way, [1, points[points.length - 1][1]]];
+        const shown = last > 1 ? way.filter(([progress]) => progress <= 1) : way;
+        return [...shown, [1, sciart.schedules.weightAt({points, curve}, 1)]];
     }
 
     function asPoints(frame, way) {
         return way.map(([progress, weight]) => `${frame.x(progress).toFixed(1)},${frame.y(weight).toFixed(2)}`).join(" ");
     }
 
-    /** One LoRA's line and its weight at each step. way: corners; weights: one for each step; te: the text encoder's. */
-    function curve(frame, index, color, way, weights, te, chosen) {
+    /** One LoRA's line and its weight at each step. way: corners; weights: one for each step; te: the text encoder's;
+        negative: at each step in the negative prompt, where they are others. */
+    function curve(frame, index, color, {way, weights, te, negative}, chosen) {
         const dash = DASHES[Math.floor(index / 6) % DASHES.length];
         const points = asPoints(frame, way);
         const every = Math.ceil(weights.length / 200);
@@ -146,6 +148,11 @@
             s("g", {fill: color, class: "sciart-dots"}, ...dots.map(([step, weight]) => s("circle",
                 {cx: frame.x(sciart.schedules.stepProgress(step, frame.steps)).toFixed(1), cy: frame.y(weight).toFixed(2),
                     r: dots.length > 60 ? 1.3 : 2}))));
+        if (negative) {
+            group.append(s("polyline", {points: asPoints(frame, negative.map((weight, step) =>
+                [sciart.schedules.stepProgress(step, frame.steps), weight])), class: "sciart-negative", stroke: color,
+            fill: "none", "stroke-width": 1.5, "stroke-dasharray": "1.5 3"}, s("title", {}, "negative prompt")));
+        }
         if (te !== undefined) {
             const y = frame.y(te).toFixed(2);
             group.append(s("line", {x1: frame.left + 2, x2: frame.left + 13, y1: y, y2: y, stroke: color,

@@ -50,8 +50,10 @@
             const {pass, step} = place, {steps} = this.curves.frames[pass];
             const curves = this.curves.passes()[pass] || [];
             this.say(sciart.schedules.stepProgress(step, steps), [dom.t("step {0} of {1}", step + 1, steps),
-                ...curves.filter(({weights}) => weights.length).map(({name, weights}) =>
-                    `${name}: ${sciart.schedules.rounded(weights[step], 3)}`)], pass);
+                ...curves.filter(({weights}) => weights.length).flatMap(({name, weights, negative}) => [
+                    `${name}: ${sciart.schedules.rounded(weights[step], 3)}`,
+                    ...(negative ? [`${name}, ${dom.t("negative prompt")}: ${sciart.schedules.rounded(negative[step], 3)}`]
+                        : [])])], pass);
         }
 
         place() {
@@ -62,7 +64,7 @@
                 return pass < frames.length && step < frames[pass].steps ? this.shown : null;
             }
             const place = this.curves.points()[this.shown.point];
-            return place ? {pass: 0, step: frames[0].step(place[0])} : null;
+            return place ? {pass: 0, step: Math.min(frames[0].step(place[0]), frames[0].steps - 1)} : null;
         }
 
         /** Lines beside a place of the plot; null: nothing. */

@@ -8,6 +8,7 @@
     const plot = sciart.plot ||= {};
 
     const SIDE = 72, EDGE = 8;
+    const STEPS = 20;  // where a preset says none
 
     sciart.PresetCards = class {
         constructor(panel, chosen) {
@@ -37,7 +38,7 @@
                 onchange: () => this.chosen()});
             const picture = preset.thumbnail
                 ? dom.h("img", {src: preset.thumbnail, alt: "", width: SIDE, height: SIDE, draggable: "false"})
-                : this.drawCurves(preset.recipe.loras || []);
+                : this.drawCurves(preset.recipe.loras || [], preset.txt2img?.steps ?? STEPS);
             const title = preset.title || preset.name;
             return dom.h("label", {class: "sciart-preset", title: [title, preset.thumbnail_error].filter(Boolean).join("\n")},
                 input, picture, dom.h("span", {}, title));
@@ -49,8 +50,9 @@
                 dom.h("p", {}, error), dom.h("span", {}, name));
         }
 
-        drawCurves(loras) {
-            const shapes = loras.map((lora) => sciart.schedules.shapeOf(lora)).filter(Boolean);
+        drawCurves(loras, steps) {
+            const shapes = loras.map((lora) => sciart.schedules.shapeOf(lora)).filter(Boolean)
+                .map((shape) => sciart.schedules.placed(shape, steps));
             const most = Math.max(1, ...shapes.map((shape) => Math.abs(sciart.schedules.largest(shape))));
             const room = SIDE - 2 * EDGE;
             const lines = shapes.map((shape, k) => plot.s("polyline", {fill: "none", "stroke-width": 2,

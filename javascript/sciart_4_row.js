@@ -125,7 +125,7 @@
         drawSchedule() {
             this.schedule = dom.h("input", {type: "text", value: recipes.scheduleText(this.lora.schedule),
                 "data-field": "schedule", placeholder: "0.2@0, 0.65@0.5", autocomplete: "off", spellcheck: "false",
-                title: "WEIGHT@PROGRESS, ...; progress runs from 0, the first step, to 1, the last",
+                title: "WEIGHT@PROGRESS, ...; progress runs from 0, the first step, to 1, the last; WEIGHT@s5 is step 5",
                 oninput: () => this.setSchedule(this.schedule.value.trim())});
             return dom.labelled("Schedule (weight@progress)", this.schedule, "sciart-schedule");
         }
@@ -150,13 +150,17 @@
         }
 
         drawMore() {
-            const {apply_to: applyTo, blocks, hires} = this.lora;
+            const {apply_to: applyTo, blocks, hires, negative} = this.lora;
             const where = dom.h("select", {"data-field": "apply_to", onchange: () => this.set("apply_to", where.value)},
                 ...dom.options(Object.entries(APPLY_TO), applyTo || "both"));
-            const late = dom.h("input", {type: "text", value: recipes.hiresText(hires), "data-field": "hires",
+            const without = dom.h("input", {type: "text", value: recipes.partText(negative), "data-field": "negative",
+                autocomplete: "off", placeholder: "as in the prompt",
+                title: "A weight or a schedule for the negative prompt; empty: the prompt's",
+                oninput: () => this.set("negative", recipes.partFromText(without.value, this.lora.negative))});
+            const late = dom.h("input", {type: "text", value: recipes.partText(hires), "data-field": "hires",
                 autocomplete: "off", placeholder: "as at the end",
                 title: "A weight or a schedule for the hires pass; empty: the weight it ended with",
-                oninput: () => this.set("hires", recipes.hiresFromText(late.value, this.lora.hires))});
+                oninput: () => this.set("hires", recipes.partFromText(late.value, this.lora.hires))});
             const given = recipes.isObject(blocks) ? blocks : {};
             const factors = Object.entries(BLOCKS).map(([key, text]) => this.numberInput(`blocks.${key}`,
                 given[key], `${key} 1`, text, (value) => this.setBlock(key, value)));
@@ -166,12 +170,13 @@
                 title: "12, 17, 20 or 26 block weights; or factors of blocks (BASE, IN00 to OUT11) and kinds " +
                     "(attention, feed_forward, convolution) as JSON, numbers or schedules",
                 oninput: () => this.set("blocks", recipes.blocksFromText(all.value, this.lora.blocks))});
-            const used = ["te_weight", "apply_to", "blocks", "hires"].some((key) =>
+            const used = ["te_weight", "apply_to", "blocks", "negative", "hires"].some((key) =>
                 key in recipes.loraWithoutDefaults(this.lora));
             return dom.h("details", {class: "sciart-fold sciart-more", open: used}, dom.h("summary", {}, "More"),
                 dom.h("div", {class: "sciart-line"}, this.drawSchedule(), this.drawCurve(), this.drawTextEncoder()),
                 dom.h("div", {class: "sciart-line"},
                     dom.labelled("Apply to", where, "sciart-medium"),
+                    dom.labelled("Negative prompt's weight", without, "sciart-medium"),
                     dom.labelled("Hires weight or schedule", late, "sciart-medium"),
                     this.drawGroup("Block factors", factors),
                     dom.labelled("Block weights", all, "sciart-medium")));

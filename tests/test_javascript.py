@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 FILES = sorted((Path(__file__).parents[1] / "javascript").glob("*.js"))
-NAMESPACES = ("dom", "host", "recipes", "plot", "schedules", "mix", "masks")
+NAMESPACES = ("dom", "host", "recipes", "plot", "schedules", "mix", "masks", "texts")
 
 
 def layer(path):

@@ -72,11 +72,46 @@ def random_schedules(count):
     dice = random.Random(7)
     for i in range(count):
         places = sorted(dice.sample(range(0, 1001), dice.randint(1, 6)))
-        pairs = [[place / 1000, round(dice.uniform(-2, 2), dice.randint(0, 4))] for place in places]
+        places = [place / 1000 if dice.random() < 0.6 else f"s{place // 20 + 1}" for place in places]
+        places = [place for place in dict.fromkeys(places) for _ in range(dice.choice((1, 1, 2)))]  # two: a jump
+        pairs = [[place, round(dice.uniform(-2, 2), dice.randint(0, 4))] for place in places]
         dice.shuffle(pairs)
-        text = ", ".join(f"{weight}@{progress}" for progress, weight in pairs)
+        mark = dice.choice((".", ","))
+        text = "; ".join(f"{weight}@{place}" for place, weight in pairs).replace(".", mark)
         lora = {"name": "a", "schedule": text if i % 2 else pairs, "curve": CURVES[i % 3]}
         yield lora, dice.choice((1, 2, 7, 20, 35))
+
+
+TEXTS = [
+    "0.2@0, 0.65@0.5", "0,2@0; 0,65@0,5", "0,5", "50%", "20%@50%; 1@1", "1@0,5,2@1", "0@0,5@1", "1@0,5",
+    "0.2, 1@0.5", "0.8:start=5:stop=10", "0.8 step=5-10", "0,8; Stop = s3", "0.8:start=0.3",
+    "0.8:start=25%", "start=5", "0.8:stop=3:start=5", "0.8:start=3:stop=90%", "0.8:start=5:start=6",
+    "0.8:lbw=ALL:start=5", "1@s0", "1@s2.5", "1 @ step 5\n0@1", "０．２＠０，０．６５＠５０％", "\u22120.5@0",
+    "0.2@0.2, 1@0.2", "0@0.2, 1@0.2, 2@0.2", "0@s5, 1@s5, 2@s5", "0@s5, 1@0.2, 0.5@s5", "1@0,", ",1@0",
+    "1@0@1", "1,000.5@0", "0.5²", "1_0@0", "1e1@1E-1", "+.5@.5", "12@0", "1@2", "0.2@0; 0,65@0,5",
+    "0.2@0;; 1@1", "1@s10000", "1@s10001", "s5@1", "0.8start=5", "0.8 restart=5", "%", "5%%", "@"]
+
+
+def engines(schedule):
+    try:
+        recipe = parse_recipe({"loras": [{"name": "a", "schedule": schedule}]})
+    except ValueError:
+        return None
+    return recipe.loras[0].schedule
+
+
+def test_texts_are_read_as_the_engine_reads_them(address, browser):
+    """What it refuses has no curve."""
+    dice = random.Random(3)
+    pieces = ["0", "1", "0.5", ",5", "0,2", "25%", "s3", "S12", "@", "@", "@", ",", "; ", ", ", " ", "start=", "stop=",
+              "-", ":"]
+    texts = TEXTS + ["".join(dice.choices(pieces, k=dice.randint(1, 9))) for _ in range(3000)]
+    with opened(address, browser) as page:
+        read = page.page.evaluate(
+            "(texts) => texts.map((schedule) => sciart.schedules.shapeOf({schedule})?.points)", texts)
+    for text, points in zip(texts, read):
+        assert points == engines(text), text
+    assert sum(points is not None for points in read) > 100
 
 
 def test_the_curves_are_those_the_engine_compiles(page):
@@ -85,8 +120,8 @@ def test_the_curves_are_those_the_engine_compiles(page):
     asked = [[lora, [step_progress(step, steps) for step in range(steps)]]
              for lora, steps in cases]
     drawn = page.page.evaluate("""(asked) => asked.map(([lora, places]) => {
-        const shape = sciart.schedules.shapeOf(lora);
-        return [places.map((place) => sciart.schedules.weightAt(shape, place)), sciart.schedules.largest(shape)];
+        const shape = sciart.schedules.shapeOf(lora), placed = sciart.schedules.placed(shape, places.length);
+        return [places.map((place) => sciart.schedules.weightAt(placed, place)), sciart.schedules.largest(shape)];
     })""", asked)
     for (lora, steps), (weights, largest) in zip(cases, drawn):
         plan = compile_plan(parse_recipe({"loras": [lora]}), steps).first
@@ -94,8 +129,8 @@ def test_the_curves_are_those_the_engine_compiles(page):
         assert largest == plan.te_weights[0]
 
 
-@pytest.mark.parametrize("schedule", ["", "0.2@", "@0.5", "0.2@1.5", "11@0", "0.2@0, 0.3@0", "0.2@0,", "0x1@0", [],
-                                      [[0]], [[0, "1"]], 5])
+@pytest.mark.parametrize("schedule", ["", "0.2@", "@0.5", "0.2@1.5", "11@0", "0.2@0, 0.3@0, 0.4@0", "0.2@0,", "0x1@0",
+                                      [], [[0]], [[0, "1"]], [["5", 1]], [["s0", 1]], 5])
 def test_what_the_engine_refuses_has_no_curve(address, browser, schedule):
     with opened(address, browser) as page:
         assert page.page.evaluate("(schedule) => sciart.schedules.shapeOf({schedule})", schedule) is None
@@ -127,6 +162,44 @@ def test_a_point_is_dragged_and_snaps(page):
     drag(page, centre(page.handles.nth(1)), place(page, 0.713, 0.87))
     page.page.keyboard.up("Shift")
     expect_points(page, [[0, 0.2], [0.71, 0.87]])
+    expect(page.error).to_be_empty()
+
+
+def test_points_in_steps_stay_in_steps(page):
+    page.show({**CHILD, "schedule": "0.2@s1, 0.6@s10"})
+    expect(page.handles.nth(1)).to_have_attribute("aria-valuetext", "0.6 @ 0.474, step 10 of 20")
+    drag(page, centre(page.handles.nth(1)), place(page, 0.745, 0.85))
+    assert page.recipe()["loras"][0]["schedule"] == "0.2@s1, 0.85@s15"
+    page.handles.nth(1).focus()
+    for key in ("ArrowLeft", "ArrowLeft", "ArrowUp"):
+        page.page.keyboard.press(key)
+    assert page.recipe()["loras"][0]["schedule"] == "0.2@s1, 0.9@s13"
+    page.page.mouse.dblclick(*place(page, 5 / 19, 0.4))
+    assert [point[0] for point in points(page)] == ["s1", "s6", "s13"]
+    expect(page.error).to_be_empty()
+
+
+def test_a_jump_is_drawn_moved_up_and_down_and_taken_apart(page):
+    page.show({**CHILD, "schedule": "0.2@0.5, 0.8@0.5"})
+    expect(page.handles).to_have_count(2)
+    expect(page.error).to_be_empty()
+    page.handles.nth(1).focus()
+    page.page.keyboard.press("ArrowUp")
+    expect_points(page, [[0.5, 0.2], [0.5, 0.85]])
+    page.page.keyboard.press("ArrowLeft")  # its own first point is there
+    expect_points(page, [[0.5, 0.2], [0.5, 0.85]])
+    page.page.keyboard.press("ArrowRight")
+    expect_points(page, [[0.5, 0.2], [0.55, 0.85]])
+
+
+def test_the_negative_prompt_has_a_line_of_its_own(page):
+    page.show({**CHILD, "negative": {"weight": 0.4, "te_weight": 0.1}}, STEADY)
+    expect(page.plot.locator(".sciart-negative")).to_have_count(1)
+    expect(page.row(0).locator("[data-field=negative]")).to_have_value("0.4")
+    page.row(0).locator("[data-field=negative]").fill("0@s1; 1@s5")
+    assert page.recipe()["loras"][0]["negative"] == {"schedule": "0@s1; 1@s5", "te_weight": 0.1}
+    page.row(0).locator("[data-field=negative]").fill("50%")
+    assert page.recipe()["loras"][0]["negative"] == {"weight": 0.5, "te_weight": 0.1}
     expect(page.error).to_be_empty()
 
 
