@@ -36,6 +36,7 @@ NOT_RUN = {
     ("docs/beside-others.md", '{"override_settings": {"ad_script_names"'),
     ("docs/command-line.md", 'pip install ".[standalone]"'),
     ("docs/command-line.md", "python -m sciart_ext generate --model v1-5-pruned-emaonly.safetensors"),
+    ("docs/command-line.md", "python -m sciart_ext bake my_child=0.65"),
     ("docs/extending.md", "make test"),
     ("docs/figures.md", "python -m benchmarks.world --quick"),
     ("docs/inside.md", "y = W x"),

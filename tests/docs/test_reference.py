@@ -166,7 +166,7 @@ def test_every_command_is_told_and_no_other():
 @pytest.mark.parametrize("name", commands())
 def test_every_option_is_told_and_no_other(name: str):
     told = set(told_options(f"`{name}`"))
-    if name in ("generate", "influence", "plan"):
+    if name in ("generate", "influence", "plan", "combine", "bake"):
         told |= set(told_options("How a recipe is given"))
     if name == "influence":
         told |= set(told_options("`generate`"))
