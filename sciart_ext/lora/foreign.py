@@ -31,7 +31,8 @@ _MARKS = (
     (r"0\.to_(?:q|k|v|out)_lora\.", "the LoRA of an IP-Adapter FaceID, with numbers in place of layer names; take the "
      "file whose name ends in _lora.safetensors from where the IP-Adapter comes from"),
     (r"(?:image_proj|ip_adapter|adapter_modules|image_proj_model)\.|0\.to_[kv]_ip\.", f"an IP-Adapter; {_CONTROL}"),
-    (r".*motion_modules[._].*(?:lora|\.alpha$)", f"a motion LoRA for AnimateDiff; it acts on {_ANIMATE} only"),
+    (r".*motion_modules[._].*(?:lora|\.alpha$)", f"a motion LoRA for AnimateDiff; it acts on {_ANIMATE} only: use it "
+     "with that extension"),
     (r".*motion_modules\.", "an AnimateDiff motion module; put it into the AnimateDiff extension's model folder"),
     (r"control_model\.|zero_convs\.|input_hint_block\.|controlnet_|(?:module\.)?pos_embed_input\.",
      f"a ControlNet; {_CONTROL}"),
@@ -44,9 +45,10 @@ _WHOLE = (
      "a whole checkpoint; put it into the Stable-diffusion folder"),
     (r"(?:input|output)_blocks\.0\.0\.|middle_block\.0\.|(?:down|up)_blocks\.0\.(?:resnets|attentions)\.",
      "a whole UNet; it is a part of a checkpoint, not a LoRA"),
-    (r"(?:vae\.)?(?:encoder|decoder)\.(?:down|up|mid|down_blocks|up_blocks|mid_block)\.",
+    (r"(?:vae\.)?(?:encoder|decoder)\.(?:(?:down|up|mid|down_blocks|up_blocks|mid_block)\.|"
+     r"layers\.0\.(?:conv\.|weight))",
      "a VAE; put it into the VAE folder"),
-    (r"(?:vision_model|visual|image_encoder)\.", "a CLIP vision model; put it where the ControlNet extension looks for "
+    (r"(?:vision_model|visual)\.", "a CLIP vision model; put it where the ControlNet extension looks for "
      "them (annotator/downloads/clip_vision)"),
     (r"(?:[\w.]+\.)?(?:text_model\.(?:encoder|embeddings)\.|resblocks\.0\.|encoder\.block\.0\.layer\.0\.|"
      r"encoder\.layers\.0\.self_attn\.)|shared\.weight$",
@@ -70,7 +72,8 @@ _TUNERS = (
 )
 EMBEDDING = "an embedding (textual inversion); put it into the embeddings folder"
 HYPERNETWORK = "a hypernetwork; put it into the hypernetworks folder"
-_EMBEDDINGS = {"emb_params", "clip_l", "clip_g", "t5xxl"}
+_EMBEDDINGS = {"emb_params", *(f"{encoder}{end}" for encoder in ("clip_l", "clip_g", "t5xxl", "t5")
+                               for end in ("", "_out"))}
 _TOKEN_WIDTHS = {768, 1024, 1280}
 
 
@@ -98,7 +101,7 @@ def name_foreign(sizes: Mapping[str, Sequence[int]], metadata: Mapping[str, str]
         return "a LoRA for a language model; it is for no picture" if adapted else "a language model, not a LoRA"
     if adapted:
         return f"a LoRA for {family}; it works with such models only, not with Stable Diffusion 1, 2 and XL"
-    return f"a whole model ({family}), not a LoRA"
+    return f"a whole model ({family}), not a LoRA; it belongs among the checkpoints of a program that runs such models"
 
 
 def name_tuner(keys: Sequence[str]) -> str | None:

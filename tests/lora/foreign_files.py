@@ -39,12 +39,15 @@ _CLIP_VISION = ("a CLIP vision model; put it where the ControlNet extension look
                 "(annotator/downloads/clip_vision)")
 _UPSCALER = "an upscaler; put it into the ESRGAN folder, or that of its kind"
 _EMBEDDING = "an embedding (textual inversion); put it into the embeddings folder"
+_MOTION_LORA = ("a motion LoRA for AnimateDiff; it acts on AnimateDiff's motion modules only: use it with that "
+                "extension")
 _ANIMATED = "down_blocks.0.motion_modules.0.temporal_transformer.transformer_blocks.0.attention_blocks.0."
 
 # What is no LoRA: name → (tensors, sentence).
 THINGS: dict[str, tuple[dict[str, torch.Tensor], str]] = {
     "embedding of a WebUI": (whole("emb_params", shape=(2, 768)), _EMBEDDING),
     "embedding of SDXL": (whole("clip_l", shape=(2, 768)) | whole("clip_g", shape=(2, 1280)), _EMBEDDING),
+    "embedding of OneTrainer": (whole("clip_l", "clip_g_out", shape=(2, 768)), _EMBEDDING),
     "embedding of diffusers": (whole("<cat-toy>", shape=(1, 768)), _EMBEDDING),
     "checkpoint": (whole("model.diffusion_model.input_blocks.0.0.weight", "first_stage_model.encoder.conv_in.weight",
                          "cond_stage_model.transformer.text_model.encoder.layers.0.mlp.fc1.weight"), _CHECKPOINT),
@@ -64,6 +67,8 @@ THINGS: dict[str, tuple[dict[str, torch.Tensor], str]] = {
             "a VAE; put it into the VAE folder"),
     "VAE of diffusers": (whole("decoder.mid_block.resnets.0.conv1.weight",
                                "encoder.down_blocks.0.resnets.0.conv1.weight"), "a VAE; put it into the VAE folder"),
+    "tiny VAE": (whole("decoder.layers.0.weight", "encoder.layers.1.conv.0.weight"),
+                 "a VAE; put it into the VAE folder"),
     "ControlNet": (whole("control_model.input_blocks.0.0.weight", "control_model.zero_convs.0.0.weight"),
                    f"a ControlNet; {_CONTROL}"),
     "ControlNet without its prefix": (whole("input_hint_block.0.weight", "zero_convs.0.0.weight",
@@ -96,17 +101,18 @@ THINGS: dict[str, tuple[dict[str, torch.Tensor], str]] = {
     "motion module": (whole(f"{_ANIMATED}to_q.weight", f"{_ANIMATED}pos_encoder.pe"),
                       "an AnimateDiff motion module; put it into the AnimateDiff extension's model folder"),
     "motion LoRA": (whole(f"{_ANIMATED}processor.to_q_lora.down.weight", f"{_ANIMATED}processor.to_q_lora.up.weight"),
-                    "a motion LoRA for AnimateDiff; it acts on AnimateDiff's motion modules only"),
+                    _MOTION_LORA),
     "motion LoRA of diffusers": (
         pairs("unet.down_blocks.0.motion_modules.0.transformer_blocks.0.attn1.to_q", ends=PEFT),
-        "a motion LoRA for AnimateDiff; it acts on AnimateDiff's motion modules only"),
+        _MOTION_LORA),
     "ESRGAN": (whole("model.0.weight", "model.1.sub.0.RDB1.conv1.0.weight"), _UPSCALER),
     "ESRGAN of BasicSR": (whole("conv_first.weight", "body.0.rdb1.conv1.weight", "conv_up1.weight"), _UPSCALER),
     "ESRGAN with a trunk": (whole("conv_first.weight", "RRDB_trunk.0.RDB1.conv1.weight"), _UPSCALER),
     "SwinIR": (whole("conv_first.weight", "layers.0.residual_group.blocks.0.attn.qkv.weight"), _UPSCALER),
     "CLIP vision": (whole("vision_model.encoder.layers.0.mlp.fc1.weight", "visual_projection.weight"), _CLIP_VISION),
     "whole Flux model": (whole("double_blocks.0.img_attn.qkv.weight", "double_blocks.0.img_mod.lin.weight"),
-                         "a whole model (Flux), not a LoRA"),
+                         "a whole model (Flux), not a LoRA; it belongs among the checkpoints of a program that runs "
+                         "such models"),
 }
 
 # LoRAs for other models: name → (tensors, family).
