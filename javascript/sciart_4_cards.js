@@ -17,7 +17,9 @@
         }
 
         take(choices) {
-            this.files = new Map(choices.loras.map((file) => [file.name, file]));
+            // a file is named by its own name in infotext and presets, whatever the host prefers
+            this.files = new Map([...choices.loras.map((file) => [(file.file || "").replace(/\.[^.]*$/, ""), file]),
+                ...choices.loras.map((file) => [file.name, file])]);
             this.model = choices.model;
         }
 

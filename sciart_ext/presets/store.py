@@ -101,10 +101,27 @@ class PresetStore:
 
     def save(self, name: str, data: object) -> Preset:
         """Keeps the user's own preset; the file appears whole or not at all."""
-        data = self.check(name, data)
+        data = self._with_kept_names(self.check(name, data))
         with one_at_a_time(self.user_dir):
             write_json(self._user_path(name), data)
         return Preset(name, False, data)
+
+    def kept_name(self, lora: str) -> str:
+        """By which name a LoRA is kept; a host that knows it by several says which stays its own."""
+        return lora
+
+    def _with_kept_names(self, data: dict) -> dict:
+        recipe = dict(data.get("recipe", {}))
+        loras = [{**lora, "name": self.kept_name(lora["name"])} if lora.get("name") else lora
+                 for lora in recipe.get("loras", [])]
+        names = [lora.get("name") for lora in loras if lora.get("name")]
+        if len(set(names)) < len(names):
+            return data
+        renamed = {before.get("name"): after.get("name") for before, after in zip(recipe.get("loras", []), loras)}
+        order = recipe.get("composition", {}).get("order")
+        if order:
+            recipe["composition"] = {**recipe["composition"], "order": [renamed.get(name, name) for name in order]}
+        return {**data, "recipe": {**recipe, **({"loras": loras} if loras else {})}} if recipe else data
 
     def delete(self, name: str) -> None:
         """Removes one of the user's own presets, also one that is wrong."""
@@ -136,7 +153,7 @@ class PresetStore:
         """Binds roles to LoRA names, beside those bound before; an empty name unbinds. Returns all of them.
 
         only_unbound: roles that are bound already keep their LoRA."""
-        asked = check_bindings(bindings)
+        asked = {role: self.kept_name(name) if name else name for role, name in check_bindings(bindings).items()}
         with one_at_a_time(self.user_dir):
             kept = self.bindings()
             merged = {**asked, **kept} if only_unbound else {**kept, **asked}

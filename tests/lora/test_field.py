@@ -16,7 +16,6 @@ pytest.importorskip("transformers")
 from sciart_ext.errors import SciArtError
 from sciart_ext.lora.adapter_config import adapter_config
 from sciart_ext.lora.file import LoraFile, inspect_lora, load_lora
-from sciart_ext.lora.low_rank import LowRank
 from sciart_ext.mixer.fit import check_fit
 from sciart_ext.mixer.mixer import Mixer
 from sciart_ext.mixer.targets import clip_layers, diffusers_unet_layers
@@ -261,7 +260,8 @@ def test_an_adapter_that_peft_converted_is_what_it_does(how, tmp_path):
     unet = tiny_unet("sdxl")
     targets = {target.module: name for name, target in diffusers_unet_layers(unet).items()}
     original = {name: parameter.detach().clone() for name, parameter in unet.named_parameters()}
-    model = peft.get_peft_model(unet, peft.LoraConfig(r=2, lora_alpha=4, init_lora_weights=how, target_modules=["to_k"]))
+    config = peft.LoraConfig(r=2, lora_alpha=4, init_lora_weights=how, target_modules=["to_k"])
+    model = peft.get_peft_model(unet, config)
     model.peft_config["default"].init_lora_weights = True
     model.save_pretrained(tmp_path / "initial")
     model.peft_config["default"].init_lora_weights = how

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-for package in ("diffusers", "transformers", "peft", "lycoris"):
-    pytest.importorskip(package)
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+pytest.importorskip("peft")
+pytest.importorskip("lycoris")
 
 from benchmarks.widening.layouts import LAYOUTS, check, ldm_name, models, places, quiet
 

@@ -411,17 +411,37 @@ def test_schedules_are_named_as_in_the_host(pipe, sampler, schedule, spacing):
 
 
 def test_loras_are_found_by_stem_path_or_subfolder(tmp_path):
-    (tmp_path / "sub").mkdir()
-    for name in ("a.safetensors", "sub/b.safetensors", "sub/a.safetensors"):
+    for folder in ("sub", "other"):
+        (tmp_path / folder).mkdir()
+    for name in ("a.safetensors", "sub/b.safetensors", "sub/a.safetensors", "sub/c.pt", "other/c.safetensors"):
         (tmp_path / name).write_bytes(b"")
-    assert find_lora("b", tmp_path) == tmp_path / "sub" / "b.safetensors"
-    assert find_lora("sub/a", tmp_path) == tmp_path / "sub" / "a.safetensors"
+    assert find_lora("b", tmp_path) == find_lora("b.safetensors", tmp_path) == tmp_path / "sub" / "b.safetensors"
+    assert find_lora("a", tmp_path) == tmp_path / "a.safetensors"
+    for name in ("sub/a", "sub/a.safetensors", "sub\\a"):
+        assert find_lora(name, tmp_path) == tmp_path / "sub" / "a.safetensors"
     assert find_lora(str(tmp_path / "a.safetensors"), None) == tmp_path / "a.safetensors"
-    for name, message in (("a", "ambiguous"), ("bb", "did you mean 'b'"), ("/nowhere/c.safetensors", "no LoRA")):
+    for name, message in (("c", "'c' is the name of 2 files; name one of them as 'other/c', 'sub/c'"),
+                          ("bb", "no LoRA 'bb'; did you mean 'b'"), ("/nowhere/c.safetensors", "no LoRA"),
+                          ("../a", "no LoRA"), ("sub/../a", "no LoRA"), ("", "no LoRA"), ("sub", "no LoRA")):
         with pytest.raises(SciArtError, match=message):
             find_lora(name, tmp_path)
     with pytest.raises(SciArtError, match="no such folder"):
         find_lora("a", tmp_path / "none")
+    with pytest.raises(SciArtError, match="no LoRA 'a'; give its folder, or a path to the file"):
+        find_lora("a", None)
+
+
+def test_loras_are_found_in_folders_that_links_lead_to(tmp_path):
+    for folder in ("Lora", "elsewhere/deep"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "elsewhere" / "deep" / "linked.safetensors").write_bytes(b"")
+    try:
+        (tmp_path / "Lora" / "sub").symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "Lora")
+    except OSError as error:
+        pytest.skip(f"no links here: {error}")
+    found = tmp_path / "Lora" / "sub" / "deep" / "linked.safetensors"
+    assert find_lora("linked", tmp_path / "Lora") == find_lora("sub/deep/linked", tmp_path / "Lora") == found
 
 
 def test_a_lora_of_another_model_is_refused(pipe, tmp_path):

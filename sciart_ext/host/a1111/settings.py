@@ -14,6 +14,7 @@ from ...errors import SciArtError, shown
 from ...presets import BUILTIN_DIR, USER_DIR, PresetStore, filled_in
 from ...recipe import Recipe, recipe_to_text
 from ...ui.notices import help_link
+from .model.lora_files import unique_name
 
 SECTION = ("sciart", "SciArt")
 START, OPEN, MEMORY, STAYS, AHEAD, FOLDER, VERSION = (f"sciart_{name}" for name in (
@@ -29,6 +30,9 @@ class OwnPresets(PresetStore):
     @property
     def user_dir(self) -> Path:
         return user_dir()
+
+    def kept_name(self, lora: str) -> str:
+        return unique_name(lora)
 
 
 def register_settings() -> None:

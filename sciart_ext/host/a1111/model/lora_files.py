@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
 from modules import extra_networks, shared
 
 from ....errors import SciArtError, did_you_mean, shown
+from ....lora.folder import lora_below, name_below
+
+MOST_NAMED = 10
 
 
 def networks() -> ModuleType:
@@ -41,14 +45,43 @@ def files() -> dict[str, Path]:
 
 
 def find(name: str, field: str) -> Path:
-    """The file of the LoRA that the host calls `name` (its name or alias), as `<lora:name:1>` would find it."""
+    """The file of the LoRA that the host calls `name`, its file's name or its training name, as `<lora:name:1>` would
+    find it; or that is named by its path below a Lora folder, such as characters/kim."""
     path = _find(name)
     if path is None or not path.is_file():
         refresh()
         path = _find(name)
     if path is None:
+        same = sorted((entry.name for entry in networks().available_networks.values()
+                       if entry.alias.lower() == name.lower()), key=str.lower)
+        if len(same) > 1:
+            raise SciArtError(field, f"{shown(name)} is the training name of {len(same)} files; name one of them by "
+                                     f"its file: {', '.join(map(shown, same[:MOST_NAMED]))}")
         raise SciArtError(field, f"no LoRA {shown(name)}; {did_you_mean(name, names())}")
     return path
+
+
+def unique_name(name: str) -> str:
+    """What finds this LoRA's file, and no other, also when files with the same training name come to it later: its
+    file's name, or its path below the Lora folder where another file has that name."""
+    path = _find(name)
+    if path is None or _find(path.stem) == path:
+        return name if path is None else path.stem
+    return next((name_below(path, folder) for folder in _folders() if folder in path.parents), name)
+
+
+def hashes(loras: Iterable[str]) -> dict[str, str]:
+    """Of the files of these LoRAs, by name: what the host writes into infotext of those of a prompt, by which
+    galleries know them."""
+    by_path = {Path(entry.filename): entry for entry in networks().available_networks.values()}
+    found = {}
+    for name in loras:
+        entry = by_path.get(_find(name))
+        if entry is not None:
+            entry.read_hash()
+            if entry.shorthash:
+                found[name] = entry.shorthash
+    return found
 
 
 def _find(name: str) -> Path | None:
@@ -56,4 +89,12 @@ def _find(name: str) -> Path | None:
     table = module.available_networks if name.lower() in module.forbidden_network_aliases \
         else module.available_network_aliases
     entry = table.get(name)
-    return Path(entry.filename) if entry is not None else None
+    if entry is not None:
+        return Path(entry.filename)
+    return next((path for path in (lora_below(name, folder) for folder in _folders()) if path is not None), None)
+
+
+def _folders() -> list[Path]:
+    """Where the host looks for LoRAs."""
+    options = shared.cmd_opts
+    return [Path(folder) for folder in (options.lora_dir, getattr(options, "lyco_dir_backcompat", None)) if folder]

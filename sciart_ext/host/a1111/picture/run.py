@@ -31,7 +31,8 @@ from ....recipe.doubtful import in_hires_pass
 from ...webui.adetailer import check_can_repair, is_repair, not_repaired
 from ...webui.errors import SciArtRequestError, as_request_error
 from ...webui.watched import Asked, Watched
-from ..model.session import loaded_model, lora_paths, session
+from ..model.lora_files import hashes
+from ..model.session import loaded_model, lora_paths, session, with_unique_names
 from ..prompts.embeddings import notes_on_embeddings
 from ..prompts.encoding import Prompts
 from ..settings import OwnPresets, version_is_told, with_memory_limit
@@ -39,7 +40,8 @@ from .fused import check_can_compose
 from .guided import check_can_guide
 from .sampling import Pass, PassContext
 
-LOSS_KEY = "SciArt loss"
+LOSS_KEY, HASHES_KEY = "SciArt loss", "Lora hashes"
+_NOT_IN_HASHES = str.maketrans("", "", ":,")
 log = logging.getLogger("sciart")
 
 
@@ -60,7 +62,7 @@ class Run:
         self.sampled = False
         self.seen: list[list[Seen]] = []
         """what guidance saw in each call of a sampler, of each image"""
-        p.extra_generation_params[INFOTEXT_KEY] = recipe_to_text(self.recipe)
+        p.extra_generation_params[INFOTEXT_KEY] = recipe_to_text(with_unique_names(self.recipe))
         if version_is_told():
             p.extra_generation_params[VERSION_KEY] = __version__
         in_hires = in_hires_pass(self.recipe) if getattr(p, "enable_hr", False) else []
@@ -85,6 +87,17 @@ class Run:
                     self.note(f"{lora.name} is also in the prompt as <{kind}:{lora.name}:…>: both weights act")
         for note in notes_on_embeddings(session.mixture(loaded_model(), self.recipe)):
             self.note(note)
+        if shared.opts.lora_add_hashes_to_infotext:
+            self._tell_hashes()
+
+    def _tell_hashes(self) -> None:
+        """As the host tells those of the prompt's LoRAs, which are there now; the hires pass tells them again."""
+        told = dict(getattr(self.p, "lora_hashes", {}))
+        for name, value in hashes(lora.name for lora in with_unique_names(self.recipe).loras).items():
+            told[name.translate(_NOT_IN_HASHES)] = value
+        if told:
+            self.p.lora_hashes = told
+            self.p.extra_generation_params[HASHES_KEY] = ", ".join(f"{name}: {value}" for name, value in told.items())
 
     def before_sampling(self, x: torch.Tensor) -> None:
         """Takes part in the sampling that the host is about to start with latent x (rows, channels, h, w)."""
