@@ -131,7 +131,7 @@ def _plan(args: argparse.Namespace) -> None:
     for title, part in (("first pass", table["first"]), ("hires pass", table["hires"])):
         if part:
             print(f"{title}, {part['steps']} steps\n{plan_text(part)}\n")
-    for note in [*in_plan(plan.first), *(in_plan(plan.hires, "of the hires pass ") if plan.hires else ())]:
+    for note in [*in_plan(plan.first), *(in_plan(plan.hires, True) if plan.hires else ())]:
         print(f"note: {note}", file=sys.stderr)
 
 

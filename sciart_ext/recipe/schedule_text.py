@@ -21,7 +21,6 @@ _NAMED = re.compile(r"(.*?\S.*?)=([^=]*[^=\s][^=]*(?:\b(?:start|stop|steps?)\s*=
 _BETWEEN = " \t\n:,;"
 _LONGEST = 100
 """characters of a place and a weight: more are no numbers"""
-_WAYS = "expected WEIGHT@PROGRESS with progress from 0 to 1, for example 0.2@0, 0.65@0.5, or WEIGHT@sSTEP"
 
 Pair = tuple[float | str, float]
 
@@ -172,4 +171,5 @@ def _size(place: float | str) -> float:
 
 def _unread(part: str, given: str, field: str) -> SciArtError:
     place = f" at {shown(part.strip())}" if part.strip() not in ("", given.strip()) else ""
-    return SciArtError(field, f"cannot read {shown(given.strip())}{place}; {_WAYS}")
+    return SciArtError(field, f"cannot read {shown(given.strip())}{place}; expected WEIGHT@PROGRESS with progress from "
+                              "0 to 1, for example 0.2@0, 0.65@0.5, or WEIGHT@sSTEP")

@@ -113,7 +113,7 @@ def plan_preview(recipe_text: str, steps: int, hires_steps: int, resolve: Callab
     plan = compile_plan(recipe, steps, hires_steps)
     told = [*notes(recipe), *in_plan(plan.first)]
     if plan.hires is not None:
-        told += [*in_plan(plan.hires, "of the hires pass "), *in_hires_pass(recipe)]
+        told += [*in_plan(plan.hires, True), *in_hires_pass(recipe)]
     return {"plan": plan.table(), "notes": told}
 
 

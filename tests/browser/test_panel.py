@@ -372,11 +372,11 @@ def test_every_widget_has_a_name_and_is_reached_by_keyboard(page):
     assert nameless == []
     page.field(0, "name").focus()
     reached = []
-    for _ in range(8):
+    for _ in range(9):
         page.page.keyboard.press("Tab")
         reached.append(page.page.evaluate(
             "document.activeElement.dataset.field || document.activeElement.tagName"))
-    assert reached == ["INPUT", "weight", "BUTTON", "SUMMARY", "schedule", "te_weight", "apply_to", "hires"]
+    assert reached == ["INPUT", "weight", "BUTTON", "SUMMARY", "schedule", "te_weight", "apply_to", "negative", "hires"]
 
 
 @pytest.mark.parametrize("width", [390, 1280])

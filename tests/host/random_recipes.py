@@ -61,15 +61,23 @@ def _lora(rng: random.Random, name: str, hires: bool) -> dict:
                       apply_to=lambda: rng.choice(("both", "cond", "uncond"))))
     if hires:
         lora.update(_some(rng, hires=lambda: _weight(rng)))
+    if lora.get("apply_to", "both") == "both":
+        for one in (lora, *([lora["hires"]] if "hires" in lora else [])):
+            one.update(_some(rng, 0.3, negative=lambda: {**_weight(rng), **_some(rng, te_weight=lambda: 0.25)}))
     return lora
 
 
 def _weight(rng: random.Random) -> dict:
     if rng.random() < 0.5:
         return {"weight": rng.choice((0, 1, -0.5, _round(rng, 0, 1.2), rng.random()))}
-    points = sorted(rng.sample([0, 0.1, 0.25, 1 / 3, 0.5, 0.65, 0.9, 1], rng.randint(1, 4)))
-    schedule = [[progress, _round(rng, -0.2, 1)] for progress in points]
-    text = ", ".join(f"{weight}@{progress}" for progress, weight in schedule)
+    if rng.random() < 0.1:
+        return {"schedule": "0.8:start=2:stop=4"}
+    points = sorted(rng.choices([0, 0.1, 0.25, 1 / 3, 0.5, 0.65, 0.9, 1], k=rng.randint(1, 2))
+                    + rng.sample([0.05, 0.4, 0.7, 0.95], rng.randint(0, 2)))  # two at one place: a jump
+    if rng.random() < 0.3:
+        points = [f"s{round(point * 3) + 1}" for point in dict.fromkeys(points)][:2]
+    schedule = [[place, _round(rng, -0.2, 1)] for place in points]
+    text = ", ".join(f"{weight}@{place}" for place, weight in schedule)
     return {"schedule": rng.choice((schedule, text)), **_some(rng, curve=lambda: rng.choice(("linear", "step", "cosine")))}
 
 

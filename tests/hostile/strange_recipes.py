@@ -136,11 +136,17 @@ FACTORS = st.one_of(
     st.dictionaries(st.sampled_from(BLOCKS), WEIGHTS, max_size=4),
     *(st.lists(WEIGHTS, min_size=count, max_size=count) for count in (12, 17, 20, 26)),
     st.just("1,0,0,0,1,1,1,1,1,1,1,1"))
+STEPPED = st.lists(st.tuples(st.integers(1, 200).map("s{}".format), WEIGHTS), min_size=1, max_size=4,
+                   unique_by=lambda point: point[0]).map(lambda points: [list(point) for point in points])
+WEIGHTED = st.one_of(WEIGHTED, st.fixed_dictionaries({"schedule": STEPPED}))
+NEGATIVE = st.tuples(st.one_of(MORE, WEIGHTED), st.one_of(st.none(), WEIGHTED)).map(
+    lambda both: {"negative": both[0], **({"hires": {**both[1], "negative": both[0]}} if both[1] else {})})
 LORAS = st.tuples(
     st.fixed_dictionaries({"subject": st.sampled_from(["a child", "水彩", "x" * 999])}), WEIGHTED,
     some(blocks=FACTORS, apply_to=st.sampled_from(["both", "cond", "uncond"]), hires=WEIGHTED,
          region=st.one_of(BOXES, st.just(url(PICTURES["grey"]))))).map(
              lambda parts: {**parts[0], **parts[1], **parts[2]})
+LORAS = st.one_of(LORAS, st.tuples(LORAS, NEGATIVE).map(lambda both: {**both[0], **both[1], "apply_to": "both"}))
 ENTRIES = st.lists(st.tuples(st.sampled_from(NAMES), LORAS), min_size=1, max_size=4,
                    unique_by=lambda pair: pair[0]).map(lambda pairs: [{"name": name, **lora} for name, lora in pairs])
 WHOLE = some(

@@ -129,7 +129,7 @@ class Pass:
         if self._now is not None and self._now.cond_scale == 1 and not counts:
             for note in without_guidance(self.context.recipe):
                 self.context.note(note)
-        for note in in_plan(self.plan, "of the hires pass " if self.context.hires else ""):
+        for note in in_plan(self.plan, self.context.hires):
             self.context.note(note)
 
     def _too_large(self) -> SciArtError | None:
