@@ -1,11 +1,13 @@
 """How far SciArt reaches: LoRA formats, ways to combine and to compose, beside who else does it.
 
-    python -m benchmarks.breadth [--quick] [--parts formats,combine,compose,sdxl,table] [--seeds 64 --only both,spatial]
+    python -m benchmarks.breadth [--quick] [--parts formats,layouts,combine,compose,sdxl,table]
+                                 [--seeds 64 --only both,spatial]
 
-formats: ΔW of every kind of file beside LyCORIS and PEFT. combine: every method beside float64 and PEFT. compose:
-switch and composite beside maszhongming/Multi-LoRA-Composition, a checkout of which SCIART_MULTI_LORA names. sdxl:
-steps of SDXL's whole UNet. table: every combine × compose on the tiny world, or what --only names of scenes and ways;
-it goes on where it was interrupted. Last line: one JSON object.
+formats: ΔW of every kind of file beside LyCORIS and PEFT. layouts: which layer each key is of, beside them, diffusers
+and the rules of others; how many layouts, places (layout × family × part of the model) and layers are equal. combine:
+every method beside float64 and PEFT. compose: switch and composite beside maszhongming/Multi-LoRA-Composition, a
+checkout of which SCIART_MULTI_LORA names. sdxl: steps of SDXL's whole UNet. table: every combine × compose on the tiny
+world, or what --only names of scenes and ways; it goes on where it was interrupted. Last line: one JSON object.
 """
 
 from __future__ import annotations
@@ -19,10 +21,10 @@ import torch
 
 from . import record
 from .mixing.allocator import KEEPING, restart_with
-from .widening import combine, compose, formats, sdxl, table
+from .widening import combine, compose, formats, layouts, sdxl, table
 from .widening.defaults import defaults
 
-PARTS = ("formats", "combine", "compose", "sdxl", "table")
+PARTS = ("formats", "layouts", "combine", "compose", "sdxl", "table")
 
 
 def main() -> None:
@@ -30,6 +32,8 @@ def main() -> None:
     restart_with(KEEPING)
     began, commit = time.monotonic(), record.commit()
     measured: dict = {}
+    if "layouts" in options.parts:
+        measured.update(layouts.measure(options.quick))
     for name, part in (("formats", formats), ("combine", combine), ("compose", compose), ("sdxl", sdxl)):
         if name in options.parts:
             measured[name] = part.measure(options.quick)
@@ -63,6 +67,7 @@ def summary(measured: dict) -> dict:
     result: dict = {}
     if "formats" in measured:
         result["formats"] = measured["formats"]
+    result.update({name: measured[name] for name in layouts.COUNTED if name in measured})
     if "combine" in measured:
         result["combine"] = {method: told for method, told in measured["combine"].items() if isinstance(told, float)}
     found = measured.get("compose", {})

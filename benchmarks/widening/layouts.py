@@ -91,11 +91,16 @@ def check(written: Written, family: str, part: str) -> int:
     return len(written)
 
 
-def measure() -> dict[str, int]:
-    """layouts, places and layers, all equal to the references'."""
+COUNTED = ("layouts", "places", "layers")
+_WRITTEN_SLOWLY = ("PEFT", "LyCORIS", "read by diffusers")
+
+
+def measure(quick: bool = False) -> dict[str, int]:
+    """layouts, places and layers, all equal to the references'. quick: without those that packages write."""
     quiet()
-    counted = [check(LAYOUTS[name].write(models(family), part), family, part) for name, family, part in places()]
-    return {"layouts": len(LAYOUTS), "places": len(counted), "layers": sum(counted)}
+    chosen = [place for place in places() if not (quick and any(word in place[0] for word in _WRITTEN_SLOWLY))]
+    counted = [check(LAYOUTS[name].write(models(family), part), family, part) for name, family, part in chosen]
+    return dict(zip(COUNTED, (len({name for name, _, _ in chosen}), len(counted), sum(counted))))
 
 
 def places() -> Iterator[tuple[str, str, str]]:

@@ -90,6 +90,7 @@ def text_name(flat: str) -> str | None:
     match = _OPEN_CLIP.fullmatch(inside)
     if match and match[2] in _OF_OPEN_CLIP:
         inside = f"encoder_layers_{match[1]}_{_OF_OPEN_CLIP[match[2]]}"
+    inside = "final_layer_norm" if inside == "ln_final" else inside
     if inside == "text_projection":
         return inside
     return f"text_model_{_OLD_PROJECTION.sub(_new_projection, inside)}" if _OF_TEXT.match(inside) else None
