@@ -8,8 +8,8 @@ from lora_files import matrices, tiny_clip, tiny_unet
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from sciart_ext.lora.kohya_names import kohya_name
 from sciart_ext.lora.keys import parse_key
+from sciart_ext.lora.kohya_names import kohya_name
 from sciart_ext.mixer.targets import clip_layers, diffusers_unet_layers
 
 
