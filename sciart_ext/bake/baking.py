@@ -56,7 +56,7 @@ def bake(model: Path, out: Path, recipe: Recipe, loras: Sequence[LoraFile],
 
     def copy(file: ModelFile, path: Path) -> None:
         nonlocal done, changed
-        with opened(file.checkpoint.path) as source, written_whole(path) as temporary, temporary.open("wb") as written:
+        with written_whole(path) as temporary, opened(file.checkpoint.path) as source, temporary.open("wb") as written:
             written.write(file.checkpoint.header(_metadata(file.checkpoint, mixed, model)))
             for data in tensors_of(file, source, mixed):
                 if isinstance(data, torch.Tensor):

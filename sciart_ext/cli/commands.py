@@ -185,6 +185,8 @@ def _loras(args: argparse.Namespace) -> None:
             files.append(load_lora(path))
             reports.append(files[-1].report())
         except SciArtError as error:
+            if len(args.files) == 1:
+                raise
             files.append(None)
             reports.append({"file": path.name, "error": error.message})
     if args.model:

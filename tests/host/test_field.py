@@ -9,20 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from foreign_files import BYTES, THINGS
+from field_folder import copied, lora_folder, write_oddities
 from pictures import WEIGHTS, assert_other_picture, assert_same_picture, recipe, with_recipe
 from plots import plot
-from safetensors.torch import load_file, save_file
 from server import HostServer
 
 SAMPLING = {"prompt": "a rocket", "steps": 3, "width": 64, "height": 64, "seed": 5, "sampler_name": "Euler"}
 GOOD = [*WEIGHTS, "good-1", "good-2"]
 MIX = dict.fromkeys(GOOD, 0.4)
-
-
-def lora_folder(host: HostServer) -> Path:
-    return host.data / "models" / "Lora"
 
 
 @pytest.fixture
@@ -33,13 +27,6 @@ def folder(host: HostServer) -> Iterator[Path]:
     for path in set(lora.iterdir()) - before:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     host.post("/sdapi/v1/refresh-loras")
-
-
-def copied(host: HostServer, name: str, to: Path, **metadata: str) -> Path:
-    """One of the host's LoRAs in another file, with what else the file says of itself."""
-    to.parent.mkdir(parents=True, exist_ok=True)
-    save_file(load_file(lora_folder(host) / f"{name}.safetensors"), to, metadata or None)
-    return to
 
 
 def listed(host: HostServer) -> dict[str, dict]:
@@ -57,37 +44,7 @@ def refusal(host: HostServer, name: str) -> str:
 
 @pytest.fixture
 def oddities(host: HostServer, folder: Path) -> dict[str, str]:
-    """Forty and more files that are no LoRA, by their names: what is said of each."""
-    told = {}
-    for number, (tensors, sentence) in enumerate(THINGS.values()):
-        told[f"thing-{number}"] = re.escape(sentence)
-        save_file(tensors, folder / f"thing-{number}.safetensors")
-    for number, (data, sentence) in enumerate(BYTES.values()):
-        told[f"bytes-{number}"] = sentence
-        (folder / f"bytes-{number}.safetensors").write_bytes(data)
-    half = (folder / "child.safetensors").read_bytes()
-    (folder / "half.safetensors").write_bytes(half[:len(half) // 2])
-    told["half"] = "half a download|cut short|damaged|incomplete"
-    torch.save({"state_dict": {"a": [1]}}, folder / "list.pt")
-    told["list"] = "not a tensor"
-    peft = folder / "peft"
-    peft.mkdir()
-    save_file({f"base_model.model.mid_block.attentions.0.proj_in.lora_{side}.weight": torch.ones(4, 4) for side in "AB"},
-              peft / "adapter_model.safetensors")
-    (peft / "adapter_config.json").write_text(json.dumps({"r": 4, "init_lora_weights": "pissa"}), encoding="utf-8")
-    told["adapter_model"] = "init_lora_weights is pissa"
-    (folder / "a-folder.safetensors").mkdir()
-    try:
-        (folder / "broken-link.safetensors").symlink_to(folder / "nowhere.safetensors")
-    except OSError:
-        pass  # no links here
-    for number in (1, 2):
-        copied(host, "child", folder / f"good-{number}.safetensors")
-    copied(host, "child", folder / "deleted.safetensors")
-    assert host.post("/sdapi/v1/refresh-loras").status == 200
-    (folder / "deleted.safetensors").unlink()
-    assert len(told) >= 40
-    return told
+    return write_oddities(host)
 
 
 def test_forty_oddities_hide_no_good_lora(host: HostServer, folder: Path, oddities: dict[str, str]) -> None:

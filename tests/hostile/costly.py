@@ -39,7 +39,7 @@ def safetensors(path: Path, tensors: Mapping[str, Shape] | Iterable[tuple[str, S
     return path
 
 
-def layers(count: int, name: Callable[[int], str] = lambda i: f"unet.{i}", pair: tuple = PAIR) -> dict[str, Shape]:
+def layers(count: int, name: Callable[[int], str] = lambda i: f"mid_block.{i}", pair: tuple = PAIR) -> dict[str, Shape]:
     return {f"{name(i)}.{part}": shape for i in range(count) for part, shape in pair}
 
 
@@ -109,37 +109,39 @@ SUFFIXED: dict[str, Callable[[Path], Path]] = {
         2400, lambda i: f"lora_unet_up_blocks_1_attentions_{i}_transformer_blocks_0_attn1_to_q",
         (("lora_down.weight", (1, 1)), ("lora_up.weight", (1, 1)), ("alpha", ())))),
     "layers with alpha.safetensors": lambda path: safetensors(path, layers(
-        3000, lambda i: f"unet.{i}", (*PAIR, ("alpha", ())))),
+        3000, lambda i: f"mid_block.{i}", (*PAIR, ("alpha", ())))),
     "layers of LoHa.safetensors": lambda path: safetensors(path, layers(
-        2500, lambda i: f"unet.{i}", HADAMARD)),
+        2500, lambda i: f"mid_block.{i}", HADAMARD)),
     "layers of LoKr.safetensors": lambda path: safetensors(path, layers(
-        3000, lambda i: f"unet.{i}", (("lokr_w1", (1, 1)), ("lokr_w2", (1, 1))))),
+        3000, lambda i: f"mid_block.{i}", (("lokr_w1", (1, 1)), ("lokr_w2", (1, 1))))),
     "layers of GLoRA.safetensors": lambda path: safetensors(path, layers(
-        2500, lambda i: f"unet.{i}", tuple((f"{part}.weight", (1, 1)) for part in ("a1", "a2", "b1", "b2")))),
+        2500, lambda i: f"mid_block.{i}", tuple((f"{part}.weight", (1, 1)) for part in ("a1", "a2", "b1", "b2")))),
     "layers of IA3.safetensors": lambda path: safetensors(path, layers(
-        3000, lambda i: f"unet.{i}", (("weight", (1,)), ("on_input", ())))),
+        3000, lambda i: f"mid_block.{i}", (("weight", (1,)), ("on_input", ())))),
     "layers of DoRA.safetensors": lambda path: safetensors(path, layers(
-        3000, lambda i: f"unet.{i}", (*PAIR, ("dora_scale", (1, 1))))),
+        3000, lambda i: f"mid_block.{i}", (*PAIR, ("dora_scale", (1, 1))))),
     "layers of BOFT.safetensors": lambda path: safetensors(path, layers(
-        3000, lambda i: f"unet.{i}", (("oft_blocks", (1, 1, 2, 2)),))),
+        3000, lambda i: f"mid_block.{i}", (("oft_blocks", (1, 1, 2, 2)),))),
     "differences.safetensors": lambda path: safetensors(path, layers(
-        10_000, lambda i: f"unet.{i}", (("diff", (1,)),))),
+        10_000, lambda i: f"mid_block.{i}", (("diff", (1,)),))),
     "scaled differences.safetensors": lambda path: safetensors(path, layers(
-        3000, lambda i: f"unet.{i}", (("diff", (1,)), ("scale", ())))),
-    "biases.safetensors": lambda path: safetensors(path, layers(10_000, lambda i: f"unet.{i}", (("diff_b", (1,)),))),
+        3000, lambda i: f"mid_block.{i}", (("diff", (1,)), ("scale", ())))),
+    "biases.safetensors": lambda path: safetensors(
+        path, layers(10_000, lambda i: f"mid_block.{i}", (("diff_b", (1,)),))),
     "norms.safetensors": lambda path: safetensors(path, layers(
-        3000, lambda i: f"unet.{i}", (("w_norm", (1,)), ("b_norm", (1,))))),
+        3000, lambda i: f"mid_block.{i}", (("w_norm", (1,)), ("b_norm", (1,))))),
     "unknown keys.safetensors": lambda path: safetensors(path, {str(i): (1,) for i in range(13_500)}),
     "keys of no layer.safetensors": lambda path: safetensors(path, {f"{i}.alpha": () for i in range(12_000)}),
-    "weights of nothing.safetensors": lambda path: safetensors(path, {f"unet.{i}.weight": (1,) for i in range(11_000)}),
+    "weights of nothing.safetensors": lambda path: safetensors(
+        path, {f"mid_block.{i}.weight": (1,) for i in range(11_000)}),
     "long names.safetensors": lambda path: safetensors(path, layers(
-        800, lambda i: f"unet.{'.lora_A.weight' * 33}{i}")),
-    "names of dots.safetensors": lambda path: safetensors(path, layers(800, lambda i: f"unet.{'.' * 480}{i}")),
+        800, lambda i: f"mid_block.{'.lora_A.weight' * 33}{i}")),
+    "names of dots.safetensors": lambda path: safetensors(path, layers(800, lambda i: f"mid_block.{'.' * 480}{i}")),
     "names of digits.safetensors": lambda path: safetensors(path, layers(
         850, lambda i: f"unet.up_blocks.{i + 10**440}.resnets.0.conv1")),
     "names of rare characters.safetensors": lambda path: safetensors(path, layers(
-        240, lambda i: f"unet.{''.join(ODD[i:i + 480])}😀{i}")),
-    "empty tensors.safetensors": lambda path: safetensors(path, {f"unet.{i}.diff": (0,) for i in range(12_000)}),
+        240, lambda i: f"mid_block.{''.join(ODD[i:i + 480])}😀{i}")),
+    "empty tensors.safetensors": lambda path: safetensors(path, {f"mid_block.{i}.diff": (0,) for i in range(12_000)}),
     "embeddings.safetensors": lambda path: safetensors(path, {f"bundle_emb.{i}.x": (1, 1) for i in range(11_000)}),
     "metadata of many words.safetensors": lambda path: safetensors(
         path, layers(1), {str(i): "" for i in range(80_000)}),
@@ -152,9 +154,10 @@ SUFFIXED: dict[str, Callable[[Path], Path]] = {
         path, struct.pack("<Q", 999_990) + (b'{"a":{"shape":[' + b"[]," * 320_000 + b"1]}}").ljust(999_990)),
     "a header nested deep.safetensors": lambda path: written(path, struct.pack("<Q", 999_990) + b'{"a":' * 199_998),
     "a pattern that spends all.safetensors": lambda path: peft(
-        path, layers(3000, lambda i: f"unet.{letters(60, seed=i)}{i}"), alpha_pattern={"(a|b)*a(a|b){9}[ab]*c": 1}),
+        path, layers(3000, lambda i: f"mid_block.{letters(60, seed=i)}{i}"),
+        alpha_pattern={"(a|b)*a(a|b){9}[ab]*c": 1}),
     "fifty patterns.safetensors": lambda path: peft(
-        path, layers(3000, lambda i: f"unet.{letters(60, seed=i)}{i}"),
+        path, layers(3000, lambda i: f"mid_block.{letters(60, seed=i)}{i}"),
         alpha_pattern={f"{i}(a+b*)+{i}": 1 for i in range(50)}, rank_pattern={f"{i}(a+b*)+{i}": 1 for i in range(50)}),
     "patterns that are long to make.safetensors": lambda path: peft(
         path, layers(3000), alpha_pattern={f"(){{990}}{i}" * 10: 1 for i in range(50)},
@@ -166,7 +169,7 @@ SUFFIXED: dict[str, Callable[[Path], Path]] = {
         path, layers(300, lambda i: "unet" + "".join(f".{char}" for char in ODD[60 * i:60 * i + 60])),
         alpha_pattern={f"[{letters(480, 'abcdefghij', i)}]{{400}}": 1 for i in range(50)}),
     "names beside patterns.safetensors": lambda path: peft(
-        path, layers(400, lambda i: f"unet.{'a.' * 230}{i}"),
+        path, layers(400, lambda i: f"mid_block.{'a.' * 230}{i}"),
         alpha_pattern={f"{'a.' * i}x": 1 for i in range(230)}, rank_pattern={f"{'a.' * i}x": 1 for i in range(230)}),
     "a table of names.safetensors": lambda path: peft(
         path, layers(2000), alpha_pattern={f"q{i}": 1 for i in range(50_000)}),
@@ -174,22 +177,22 @@ SUFFIXED: dict[str, Callable[[Path], Path]] = {
         path, json.dumps({"r": 2, "lora_alpha": 2, "alpha_pattern": {f"q{i}": 1 for i in range(70_000)}})),
     "a configuration of numbers.safetensors": lambda path: beside(path, f'{{"a":[{"1," * 500_000}1]}}'),
     "a configuration that is too long.safetensors": lambda path: beside(path, " " * 2**21),
-    "a rotation.safetensors": lambda path: safetensors(path, layers(1, lambda i: "unet.x", tuple(OFT.items()))),
-    "a product of 128 million.safetensors": lambda path: safetensors(path, layers(1, lambda i: "unet.x", (
+    "a rotation.safetensors": lambda path: safetensors(path, layers(1, lambda i: "mid_block.x", tuple(OFT.items()))),
+    "a product of 128 million.safetensors": lambda path: safetensors(path, layers(1, lambda i: "mid_block.x", (
         ("lora_A.weight", (1, 11_585)), ("lora_B.weight", (11_585, 1))))),
-    "products of 128 million.safetensors": lambda path: safetensors(path, layers(16, lambda i: f"unet.{i}", (
+    "products of 128 million.safetensors": lambda path: safetensors(path, layers(16, lambda i: f"mid_block.{i}", (
         ("lokr_w1", (2, 2)), ("lokr_w2_a", (5700, 1)), ("lokr_w2_b", (1, 5700))))),
-    "cores.safetensors": lambda path: safetensors(path, layers(20, lambda i: f"unet.{i}", (
+    "cores.safetensors": lambda path: safetensors(path, layers(20, lambda i: f"mid_block.{i}", (
         ("lora_down.weight", (8, 1400, 1, 1)), ("lora_mid.weight", (8, 8, 7, 7)), ("lora_up.weight", (8, 8, 1, 1))))),
-    "LoHa with cores.safetensors": lambda path: safetensors(path, layers(20, lambda i: f"unet.{i}", tuple(
+    "LoHa with cores.safetensors": lambda path: safetensors(path, layers(20, lambda i: f"mid_block.{i}", tuple(
         (f"hada_{part}", shape) for part, shape in (
             ("w1_a", (8, 700)), ("w1_b", (8, 700)), ("t1", (8, 8, 7, 7)), ("w2_a", (8, 700)), ("w2_b", (8, 700)),
             ("t2", (8, 8, 7, 7)))))),
-    "fp8.safetensors": lambda path: safetensors(path, {"unet.x.diff": (900, 1000)}, dtypes=("F8_E4M3",)),
+    "fp8.safetensors": lambda path: safetensors(path, {"mid_block.x.diff": (900, 1000)}, dtypes=("F8_E4M3",)),
     "an archive of small tensors.pt": lambda path: pickled(
-        path, {f"unet.{i}.lora_{side}.weight": torch.zeros(1, 1) for i in range(700) for side in "AB"}),
+        path, {f"mid_block.{i}.lora_{side}.weight": torch.zeros(1, 1) for i in range(700) for side in "AB"}),
     "small tensors in turn.pt": lambda path: pickled(
-        path, {f"unet.{i}.lora_{side}.weight": torch.zeros(1, 1) for i in range(2400) for side in "AB"}, False),
+        path, {f"mid_block.{i}.lora_{side}.weight": torch.zeros(1, 1) for i in range(2400) for side in "AB"}, False),
     "names of one tensor.pt": lambda path: _names_of_one(path, torch.zeros(1, 1), 4400),
     "views of all the file.pt": lambda path: _names_of_one(path, torch.zeros(400, 500), 2000),
     "a pickle of opcodes.pt": lambda path: archived(path, b"\x80\x02" + b"]N\x85aq\0" * 24_000 + b".", 800_000),
@@ -205,26 +208,30 @@ SUFFIXED: dict[str, Callable[[Path], Path]] = {
 }
 """file names, as they are made"""
 LARGE: dict[str, Callable[[Path], Path]] = {
-    "fp8 of 200 MB.safetensors": lambda path: safetensors(path, {"unet.x.diff": (10_000, 20_000)}, dtypes=("F8_E4M3",)),
-    "bf16 of 200 MB.safetensors": lambda path: safetensors(path, {"unet.x.diff": (10_000, 10_000)}, dtypes=("BF16",)),
+    "fp8 of 200 MB.safetensors": lambda path: safetensors(
+        path, {"mid_block.x.diff": (10_000, 20_000)}, dtypes=("F8_E4M3",)),
+    "bf16 of 200 MB.safetensors": lambda path: safetensors(
+        path, {"mid_block.x.diff": (10_000, 10_000)}, dtypes=("BF16",)),
     "scaled f16 of 200 MB.safetensors": lambda path: safetensors(
-        path, {"unet.x.diff": (10_000, 10_000), "unet.x.scale": ()}, dtypes=("F16",)),
-    "IA3 of 100 MB.safetensors": lambda path: safetensors(path, {"unet.x.ia3_l": (50_000_000, 1)}, dtypes=("F16",)),
+        path, {"mid_block.x.diff": (10_000, 10_000), "mid_block.x.scale": ()}, dtypes=("F16",)),
+    "IA3 of 100 MB.safetensors": lambda path: safetensors(
+        path, {"mid_block.x.ia3_l": (50_000_000, 1)}, dtypes=("F16",)),
     "small tensors of 46 MB.safetensors": lambda path: safetensors(
-        path, layers(2900, lambda i: f"unet.{i}", (("diff", (4000,)), ("diff_b", (4000,)))), dtypes=("F16",)),
-    "doubles of 80 MB.safetensors": lambda path: safetensors(path, {"unet.x.diff": (1000, 10_000)}, dtypes=("F64",)),
+        path, layers(2900, lambda i: f"mid_block.{i}", (("diff", (4000,)), ("diff_b", (4000,)))), dtypes=("F16",)),
+    "doubles of 80 MB.safetensors": lambda path: safetensors(
+        path, {"mid_block.x.diff": (1000, 10_000)}, dtypes=("F64",)),
     "8 MB of metadata.safetensors": lambda path: safetensors(
         path, layers(1), {"a": "😀" + "x" * (8 * 2**20 - 300)}),
     "6 MB of names.safetensors": lambda path: safetensors(path, layers(
-        2900, lambda i: f"unet.{'x' * 440}😀{i}", HADAMARD)),
-    "an archive of 200 MB.pt": lambda path: pickled(path, {"unet.x.diff": torch.zeros(5000, 10_000)}),
-    "200 MB in turn.pt": lambda path: pickled(path, {"unet.x.diff": torch.zeros(5000, 10_000)}, False),
-    "a turned archive of 200 MB.pt": lambda path: pickled(path, {"unet.x.diff": torch.zeros(5000, 10_000).t()}),
+        2900, lambda i: f"mid_block.{'x' * 440}😀{i}", HADAMARD)),
+    "an archive of 200 MB.pt": lambda path: pickled(path, {"mid_block.x.diff": torch.zeros(5000, 10_000)}),
+    "200 MB in turn.pt": lambda path: pickled(path, {"mid_block.x.diff": torch.zeros(5000, 10_000)}, False),
+    "a turned archive of 200 MB.pt": lambda path: pickled(path, {"mid_block.x.diff": torch.zeros(5000, 10_000).t()}),
 }
 
 
 def _names_of_one(path: Path, tensor: torch.Tensor, count: int) -> Path:
-    return pickled(path, {f"unet.{i}.lora_{side}.weight": tensor for i in range(count) for side in "AB"}, False)
+    return pickled(path, {f"mid_block.{i}.lora_{side}.weight": tensor for i in range(count) for side in "AB"}, False)
 
 
 def size_of(path: Path) -> int:

@@ -11,7 +11,7 @@ import torch
 from hypothesis import strategies as st
 
 LAYERS = ("lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q", "unet.mid_block.attentions.0.proj_in",
-          "lora_te_text_model_encoder_layers_0_mlp_fc1", "lora_unet_output_blocks_3_1_proj_in", "unet.aaa")
+          "lora_te_text_model_encoder_layers_0_mlp_fc1", "lora_unet_output_blocks_3_1_proj_in", "unet.mid_block.aaa")
 ODD_LAYERS = ("x" * 600, "lora_unet_up_blocks_" + "9" * 200 + "_resnets_0_conv1", "bundle_emb.word", "")
 OUT, IN, RANK, KERNEL = 8, 12, 2, 3
 KINDS = {
@@ -43,7 +43,7 @@ VALUES = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(-3, 2**70), st.floats(), st.text(max_size=20)),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4), max_leaves=8)
 NUMBERS = st.one_of(st.integers(-2, 64), st.floats(), st.sampled_from([1e-320, 1e300, 0, -1, 2**64]), VALUES)
-PATTERNS = st.one_of(st.sampled_from(["to_q", "(a+)+b", "a{9999}", "(", "^unet.aaa$", ".*", "(.*)*x"]),
+PATTERNS = st.one_of(st.sampled_from(["to_q", "(a+)+b", "a{9999}", "(", "^unet.mid_block.aaa$", ".*", "(.*)*x"]),
                      st.text("ab.*+?()[]{}|^$\\12,", max_size=20))
 CONFIGURATIONS = st.dictionaries(
     st.sampled_from(["unet.r", "r", "unet.lora_alpha", "lora_alpha", "alpha", "use_rslora", "text_encoder.r"]), NUMBERS,

@@ -18,7 +18,7 @@ A1111, STANDALONE = "host/a1111", "standalone"
 KEPT = {
     "ModelParts": [(f"{A1111}/model/parts.py", "model_parts"), (f"{STANDALONE}/generate.py", "model_parts")],
     "HostWeights": [(f"{A1111}/model/parts.py", "")],
-    "LoraFiles": [(f"{A1111}/model/lora_files.py", "")],
+    "LoraFiles": [(f"{A1111}/lora_files.py", "")],
     "Encoding": [(f"{A1111}/prompts/encoding.py", "Prompts._encode_all.encode"),
                  (f"{STANDALONE}/generate.py", "encode_rows.encoded")],
     "Progress": [(f"{A1111}/picture/sampling.py", "Pass._progress")],

@@ -14,7 +14,7 @@ from ...errors import SciArtError, shown
 from ...presets import BUILTIN_DIR, USER_DIR, PresetStore, filled_in
 from ...recipe import Recipe, recipe_to_text
 from ...ui.notices import help_link
-from .model.lora_files import unique_name
+from .lora_files import unique_name
 
 SECTION = ("sciart", "SciArt")
 START, OPEN, MEMORY, STAYS, AHEAD, FOLDER, VERSION = (f"sciart_{name}" for name in (

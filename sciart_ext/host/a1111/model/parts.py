@@ -9,7 +9,7 @@ from torch import nn
 from ....errors import SciArtError
 from ....mixer.mixture import Part
 from ....mixer.targets import Target, clip_layers, ldm_unet_layers, open_clip_layers
-from .lora_files import networks
+from ..lora_files import networks
 
 
 def model_parts(sd_model: nn.Module) -> dict[str, Part]:

@@ -15,8 +15,8 @@ from ....lora.file import LoraFile, inspect_lora, load_lora
 from ....lora.opened import fingerprint
 from ....mixer.mixture import Mixture, bind
 from ....recipe import Recipe
+from .. import lora_files
 from ..settings import merges_ahead, stays_on_gpu
-from . import lora_files
 from .parts import loaded_networks, model_name, model_parts, untouched_weight, update_weights
 
 MODELS_KEPT = 2
@@ -82,13 +82,13 @@ def lora_paths(recipe: Recipe) -> list[Path]:
 def with_unique_names(recipe: Recipe) -> Recipe:
     """A resolved recipe by names that find the same files later (`lora_files.unique_name`)."""
     unique = {lora.name: lora_files.unique_name(lora.name) for lora in recipe.loras}
-    if len(set(unique.values())) < len(unique):
-        return recipe  # two names of one file
+    if len(set(unique.values())) < len(unique) or all(name == own for name, own in unique.items()):
+        return recipe  # where two names are of one file it could not be read again
     order = recipe.composition.order
     composition = recipe.composition if order is None else recipe.composition.copy(
         update={"order": [unique.get(name, name) for name in order]})
-    return recipe.copy(update={"loras": [lora.copy(update={"name": unique[lora.name]}) for lora in recipe.loras],
-                               "composition": composition})
+    loras = [lora.construct(lora.__fields_set__, **{**dict(lora), "name": unique[lora.name]}) for lora in recipe.loras]
+    return recipe.copy(update={"loras": loras, "composition": composition})
 
 
 def _load(path: Path, name: str, index: int) -> LoraFile:

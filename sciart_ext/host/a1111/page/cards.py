@@ -12,7 +12,7 @@ from ....errors import SciArtError
 from ....mixer.cards import Cards
 from ....mixer.mixture import all_layers
 from ....mixer.targets import Target
-from ..model import lora_files
+from .. import lora_files
 from ..model.parts import model_name, model_parts
 
 SECONDS = 0.4

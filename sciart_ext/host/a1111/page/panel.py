@@ -7,8 +7,7 @@ from ....presets import PresetStore, resolve, suggest
 from ....presets.pictures import listed_with_pictures, save_thumbnail
 from ....recipe import Recipe
 from ....ui.panel import PanelActions, PanelChoices, PanelStart, plan_preview
-from .. import settings
-from ..model import lora_files
+from .. import lora_files, settings
 from ..model.session import lora_paths
 from ..settings import OwnPresets
 from .cards import cards

@@ -22,7 +22,7 @@ from ....ui.pipeline_tab import PipelineActions
 from ....ui.tab import TabActions, build_tab
 from ...webui.bodies import InfluenceRequest, PipelineRequest
 from ...webui.routes import compared
-from ..model import lora_files
+from .. import lora_files
 from ..routes.influence import explained
 from ..routes.pipeline import run_pipeline
 from ..routes.styles import add_styles

@@ -15,7 +15,7 @@ from ....presets import resolve
 from ....recipe import is_off, parse_recipe
 from ...webui.axes import Axis, axes, edited, labels_of
 from ...webui.errors import as_request_error
-from ..model import lora_files
+from .. import lora_files
 from ..model.session import lora_paths
 from ..settings import OwnPresets
 

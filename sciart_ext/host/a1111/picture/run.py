@@ -31,7 +31,7 @@ from ....recipe.doubtful import in_hires_pass
 from ...webui.adetailer import check_can_repair, is_repair, not_repaired
 from ...webui.errors import SciArtRequestError, as_request_error
 from ...webui.watched import Asked, Watched
-from ..model.lora_files import hashes
+from ..lora_files import hashes
 from ..model.session import loaded_model, lora_paths, session, with_unique_names
 from ..prompts.embeddings import notes_on_embeddings
 from ..prompts.encoding import Prompts

@@ -10,7 +10,7 @@ from modules import script_callbacks, shared
 from ...webui.bodies import InfluenceRequest, PipelineRequest
 from ...webui.routes import CommonRoutes
 from ...webui.serving import Asking, Route, add_routes
-from ..model import lora_files
+from .. import lora_files
 from ..model.session import session
 from ..settings import OwnPresets
 from .influence import influence_of

@@ -9,8 +9,8 @@ from types import ModuleType
 
 from modules import extra_networks, shared
 
-from ....errors import SciArtError, did_you_mean, shown
-from ....lora.folder import lora_below, name_below
+from ...errors import SciArtError, did_you_mean, shown
+from ...lora.folder import lora_below, name_below
 
 MOST_NAMED = 10
 

@@ -1,0 +1,42 @@
+"""The panel with a Lora folder as people have it: the good LoRAs can be drawn with, the others say what they are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from field_folder import write_oddities
+from server import ONE_THREAD, HostServer
+from test_page import expect, opened
+
+pytestmark = pytest.mark.browser
+
+PATIENCE = 120_000
+"""milliseconds; the host's page is large, and the machine may be busy"""
+
+
+@pytest.fixture(scope="module")
+def server(browser, tiny_models) -> Iterator[HostServer]:
+    with HostServer(models=tiny_models, env=ONE_THREAD, ui=True, settings={"sciart_panel_open": True}) as server:
+        write_oddities(server)
+        yield server
+
+
+def test_the_panel_draws_with_the_good_loras_beside_oddities(browser, server: HostServer) -> None:
+    with opened(browser, server, patience=PATIENCE) as tab:
+        tab.enabled.click()
+        tab.add("good-1", weight="0.7")
+        tab.add("child", weight="0.4")
+        expect(tab.rows.nth(0)).to_contain_text("fits")
+        tab.fill()
+        assert "good-1" in tab.generate()
+        for name, told in (("thing-0", "an embedding (textual inversion); put it into the embeddings folder"),
+                           ("bytes-0", "an empty file"), ("adapter_model", "init_lora_weights is pissa")):
+            tab.field(1, "name").fill(name)
+            expect(tab.rows.nth(1)).to_contain_text("cannot be mixed")
+            expect(tab.rows.nth(1)).to_contain_text(told)
+        if folder := os.environ.get("SCIART_SCREENSHOTS"):
+            tab.rows.nth(1).scroll_into_view_if_needed()
+            tab.page.screenshot(path=str(Path(folder) / "field.png"))
