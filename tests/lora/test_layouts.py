@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 
 pytest.importorskip("diffusers")
@@ -9,15 +11,19 @@ pytest.importorskip("transformers")
 pytest.importorskip("peft")
 pytest.importorskip("lycoris")
 
+from diffusers.loaders import lora_conversion_utils
+
 from benchmarks.widening.layouts import LAYOUTS, check, ldm_name, models, places, quiet
 
 PROGRAMS = ("kohya", "LyCORIS", "diffusers", "PEFT", "ComfyUI", "OneTrainer", "A1111", "LDM", "sgm")
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("name", "family", "part"), places(), ids=" ".join)
+@pytest.mark.parametrize(("name", "family", "part"), places(), ids=map(" ".join, places()))
 def test_every_layer_lands_where_the_reference_puts_it(name, family, part):
     quiet()
+    if name == "kohya, SDXL, read by diffusers" and "label.emb" not in inspect.getsource(lora_conversion_utils):
+        pytest.skip("this diffusers does not read all of kohya's layers of SDXL")
     written = LAYOUTS[name].write(models(family), part)
     assert check(written, family, part) > 0.9 * len(models(family).modules(part))
 
