@@ -11,20 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-LAYOUTS = {
-    "sd1": {
-        "block_out_channels": (8, 16, 16, 16), "layers_per_block": 2, "norm_num_groups": 4,
-        "attention_head_dim": 2, "cross_attention_dim": 12,
-    },
-    "sdxl": {
-        "block_out_channels": (8, 16, 16), "layers_per_block": 2, "norm_num_groups": 4,
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        "transformer_layers_per_block": (1, 2, 3), "attention_head_dim": (2, 4, 4), "cross_attention_dim": 12,
-        "use_linear_projection": True, "addition_embed_type": "text_time", "addition_time_embed_dim": 4,
-        "projection_class_embeddings_input_dim": 32,
-    },
-}
+from benchmarks.widening.layout_writers import UNETS, ldm_name
+
+LAYOUTS = {"sd1": UNETS["SD1"], "sdxl": UNETS["SDXL"]}
 
 
 def tiny_unet(layout: str = "sd1", seed: int = 0, **changes) -> nn.Module:
@@ -113,33 +102,6 @@ def dotted(deltas: Mapping[str, tuple[torch.Tensor, torch.Tensor]], prefix: str 
     for name, pair in deltas.items():
         state[prefix + name + down], state[prefix + name + up] = pair
     return state
-
-
-def ldm_name(name: str) -> str:
-    """A module of diffusers' SDXL UNet by its LDM name: the table of the well-known conversion script."""
-    whole = {"conv_in": "input_blocks.0.0", "conv_out": "out.2", "time_embedding.linear_1": "time_embed.0",
-             "time_embedding.linear_2": "time_embed.2", "add_embedding.linear_1": "label_emb.0.0",
-             "add_embedding.linear_2": "label_emb.0.2"}
-    if name in whole:
-        return whole[name]
-    places = {}
-    for i in range(4):
-        for j in range(2):
-            places[f"down_blocks.{i}.resnets.{j}."] = f"input_blocks.{3 * i + j + 1}.0."
-            places[f"down_blocks.{i}.attentions.{j}."] = f"input_blocks.{3 * i + j + 1}.1."
-        for j in range(3):
-            places[f"up_blocks.{i}.resnets.{j}."] = f"output_blocks.{3 * i + j}.0."
-            places[f"up_blocks.{i}.attentions.{j}."] = f"output_blocks.{3 * i + j}.1."
-        places[f"down_blocks.{i}.downsamplers.0.conv"] = f"input_blocks.{3 * (i + 1)}.0.op"
-        places[f"up_blocks.{i}.upsamplers.0."] = f"output_blocks.{3 * i + 2}.2."
-    places["mid_block.attentions.0."] = "middle_block.1."
-    places["mid_block.resnets.0."], places["mid_block.resnets.1."] = "middle_block.0.", "middle_block.2."
-    place = next(place for place in places if name.startswith(place))
-    rest = name[len(place):]
-    if ".resnets." in place:
-        rest = {"conv1": "in_layers.2", "conv2": "out_layers.3", "time_emb_proj": "emb_layers.1",
-                "conv_shortcut": "skip_connection"}[rest]
-    return places[place] + rest
 
 
 def ldm(deltas: Mapping[str, tuple[torch.Tensor, torch.Tensor]]) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,17 +13,14 @@ from typing import BinaryIO, NamedTuple
 import torch
 
 from ..errors import SciArtError, quoted
-from ..json_text import read_json
-from ..lora.no_tensors import check_bytes
-from ..lora.opened import opened
+from ..lora.opened import DTYPES, UNREAD, opened
+from ..lora.safetensors_file import read_header
 
 MAX_HEADER_BYTES = 100_000_000
 """as safetensors has it"""
 PIECE = 2**22
 """bytes that are copied at once"""
-FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-FLOATS |= {name: getattr(torch, dtype) for name, dtype in (("F8_E4M3", "float8_e4m3fn"), ("F8_E5M2", "float8_e5m2"))
-           if hasattr(torch, dtype)}
+FLOATS = {**DTYPES, **{name: UNREAD[name] for name in ("F8_E4M3", "F8_E5M2")}}
 
 
 class Stored(NamedTuple):
@@ -64,20 +60,8 @@ class Checkpoint:
 def read_checkpoint(path: Path) -> Checkpoint:
     """What the header tells. Raises `SciArtError` for what is no safetensors file, or not the whole of one."""
     with opened(path) as file:
-        check_bytes(path, file, safetensors=True)
-        size = os.fstat(file.fileno()).st_size
-        length = int.from_bytes(file.read(8), "little")
-        if length > size - 8:
-            raise SciArtError(path.name, "damaged: the header reaches beyond the end of the file; download it again")
-        if length > MAX_HEADER_BYTES:
-            raise SciArtError(path.name, f"header of {length} bytes; at most {MAX_HEADER_BYTES} are accepted")
-        try:
-            header = read_json(file.read(length))
-        except ValueError:
-            raise SciArtError(path.name, "damaged: the header is not valid JSON") from None
-    if not isinstance(header, dict):
-        raise SciArtError(path.name, "damaged: the header is not a table of tensors")
-    metadata = header.pop("__metadata__", None) or {}
+        header, metadata, room = read_header(path, file, MAX_HEADER_BYTES)
+        start = file.tell()
     tensors = tuple(sorted((_stored(path, key, value) for key, value in header.items()),
                            key=lambda one: (one.first, one.last)))
     end = 0
@@ -85,9 +69,9 @@ def read_checkpoint(path: Path) -> Checkpoint:
         if one.first != end:
             raise SciArtError(path.name, "damaged: tensors overlap, or there is something between them")
         end = one.last
-    if end != size - 8 - length:
-        raise SciArtError(path.name, f"damaged: it has {size - 8 - length} of {end} bytes; download it again")
-    return Checkpoint(path, tensors, metadata, 8 + length)
+    if end != room:
+        raise SciArtError(path.name, f"damaged: it has {room} of {end} bytes; download it again")
+    return Checkpoint(path, tensors, metadata, start)
 
 
 def _stored(path: Path, key: str, value: object) -> Stored:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..combine.base import BASES
 from ..errors import SciArtError, shown
+from ..lora.base_model import BASES
 from .command import add_command
 from .mixture import add_mixture_options, recipe_of
 from .progress import show_progress

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save
 
 from .. import __version__
-from .base import UNKNOWN
+from ..lora.base_model import UNKNOWN
 
 METADATA_KEY = "sciart_combined"
 _VERSIONS = {"SD1": "sd_v1", "SD2": "sd_v2", "SDXL": "sdxl_base_v1-0"}

@@ -5,30 +5,45 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from .families import STABLE_DIFFUSION, stated_family
 from .kinds import Delta
 
+UNKNOWN = "unknown"
+BASES = STABLE_DIFFUSION
 _CONTEXT_WIDTHS = {768: "SD1", 1024: "SD2", 2048: "SDXL"}
-# Names of layers that one family alone has, as they are found in a list of names, one a line.
-_LAYERS = tuple((re.compile(pattern, re.M), base) for pattern, base in (
-    (r"^te2_", "SDXL"), (r"^unet_.*_transformer_blocks_[1-9]", "SDXL"),
-))
-# How ss_base_model_version (kohya) and modelspec.architecture begin.
-_STATED = (
-    ("sdxl", "SDXL"), ("stable-diffusion-xl", "SDXL"), ("sd_v2", "SD2"), ("stable-diffusion-v2", "SD2"),
-    ("sd_v1", "SD1"), ("stable-diffusion-v1", "SD1"), ("sd3", "SD3"), ("stable-diffusion-3", "SD3"), ("flux", "Flux"),
-    ("lumina", "Lumina"), ("hunyuan", "Hunyuan"), ("wan", "Wan"), ("qwen", "Qwen-Image"), ("chroma", "Chroma"),
-)
+# Names of layers that SDXL alone has, as they are found in a list of names, one a line.
+_OF_SDXL = re.compile(r"^te2_|^unet_.*_transformer_blocks_[1-9]", re.M)
+# At the finest grid, and at the third resampling, SDXL's UNet has no such layers; SD 1's and 2's have.
+_NOT_SDXL = re.compile(r"unet_(?:input_blocks_(?:[12]_1|9_0|1[01]_)|output_blocks_(?:9|1[01])_)")
+_PROJECTION = re.compile(r"unet_.+_1_proj_(?:in|out)$")
+_TEXT = re.compile(r"te1_.+_(?:[qkv]_proj|out_proj|fc1)$")
+_TEXT_WIDTHS = {768: "SD1", 1024: "SD2"}
 
 
 def guess_base(layers: Mapping[str, Delta], metadata: Mapping[str, str]) -> str:
-    """SD1, SD2, SDXL, SD3, Flux or another family, or unknown."""
-    names = "\n".join(layers)
+    """SD1, SD2, SDXL, another family that the file says it is for, or unknown."""
     for name, delta in layers.items():
         if name.startswith("unet_") and name.endswith("attn2_to_k") and len(delta.shape) > 1:
             if delta.shape[1] in _CONTEXT_WIDTHS:
                 return _CONTEXT_WIDTHS[delta.shape[1]]
-    for pattern, base in _LAYERS:
-        if pattern.search(names):
-            return base
-    stated = (metadata.get(field, "").lower() for field in ("ss_base_model_version", "modelspec.architecture"))
-    return next((base for text in stated for prefix, base in _STATED if text.startswith(prefix)), "unknown")
+    if _OF_SDXL.search("\n".join(layers)):
+        return "SDXL"
+    return stated_family(metadata) or base_of_layers(layers)
+
+
+def base_of_layers(layers: Mapping[str, Delta]) -> str:
+    """SD1, SD2 or unknown, of deltas by canonical layer name.
+
+    SD 1's attention blocks begin with convolutions where those of 2 and XL have matrices; the text encoder is 768 wide
+    in SD 1 and XL, 1024 in SD 2.
+    """
+    found = {_TEXT_WIDTHS.get(delta.shape[1]) for name, delta in layers.items()
+             if _TEXT.match(name) and len(delta.shape) == 2} - {None}
+    if found == {"SD2"}:
+        return "SD2"
+    if not any(_NOT_SDXL.match(name) for name in layers):
+        return UNKNOWN
+    kinds = {len(delta.shape) for name, delta in layers.items() if _PROJECTION.match(name)}
+    if kinds:
+        return "SD1" if kinds == {4} else "SD2" if kinds == {2} and not found else UNKNOWN
+    return found.pop() if len(found) == 1 else UNKNOWN

@@ -110,14 +110,24 @@ _MARKS = (
 )
 # How ss_base_model_version (kohya) and modelspec.architecture begin.
 _STATED = (("chroma", "Chroma"), ("flux", "Flux"), ("hunyuan-video", "HunyuanVideo"), ("hunyuan_video", "HunyuanVideo"),
-           ("hunyuan-image", "HunyuanImage"), ("hunyuan_image", "HunyuanImage"), ("qwen", "Qwen-Image"), ("sd3", "SD3"),
-           ("stable-diffusion-3", "SD3"), ("z-image", "Z-Image"), ("zimage", "Z-Image"), ("lumina", "Lumina 2"),
-           ("anima", "Anima"), ("pixart", "PixArt"), ("ltx", "LTX-Video"), ("sana", "Sana"), ("cogvideo", "CogVideoX"))
-_SAYS = ("modelspec.architecture", "ss_base_model_version")
+           ("hunyuan-image", "HunyuanImage"), ("hunyuan_image", "HunyuanImage"), ("hunyuan", "Hunyuan"),
+           ("qwen", "Qwen-Image"), ("sd3", "SD3"), ("stable-diffusion-3", "SD3"), ("z-image", "Z-Image"),
+           ("zimage", "Z-Image"), ("lumina", "Lumina 2"), ("anima", "Anima"), ("pixart", "PixArt"),
+           ("ltx", "LTX-Video"), ("sana", "Sana"), ("cogvideo", "CogVideoX"), ("wan", "Wan"), ("sdxl", "SDXL"),
+           ("stable-diffusion-xl", "SDXL"), ("sd_v2", "SD2"), ("stable-diffusion-v2", "SD2"), ("sd_v1", "SD1"),
+           ("stable-diffusion-v1", "SD1"))
+STABLE_DIFFUSION = ("SD1", "SD2", "SDXL")
+_SAYS = ("ss_base_model_version", "modelspec.architecture")
+
+
+def stated_family(metadata: Mapping[str, str]) -> str | None:
+    """What a file says that it is made for; None where it says nothing that is known."""
+    stated = (metadata.get(field, "").lower() for field in _SAYS)
+    return next((family for text in stated for prefix, family in _STATED if text.startswith(prefix)), None)
 
 
 def forms_of(sizes: Mapping[str, Sequence[int]]) -> list[Form]:
-    """The different forms of keys, prefixes of wrappers left out, with dots as underscores. sizes: shapes by key."""
+    """The different forms of keys, as the file writes them. sizes: shapes by key."""
     found: dict[str, tuple[set[int], int]] = {}
     for key, shape in sizes.items():
         name = _NUMBER.sub("0", key)
@@ -129,12 +139,17 @@ def forms_of(sizes: Mapping[str, Sequence[int]]) -> list[Form]:
             first = _NUMBER.search(key)[0]
             highest = max(highest, int(first) if len(first) < 6 else 0)
         found[name] = own, highest
-    flat: dict[str, tuple[set[int], int]] = {}
-    for name, (own, highest) in found.items():
-        name = _PREFIX.sub("", name).replace(".", "_")
-        before = flat.get(name, (set(), 0))
-        flat[name] = before[0] | own, max(before[1], highest)
-    return [Form(name, frozenset(own), highest) for name, (own, highest) in flat.items()]
+    return [Form(name, frozenset(own), highest) for name, (own, highest) in found.items()]
+
+
+def _bare(forms: Sequence[Form]) -> list[Form]:
+    """The same without prefixes of wrappers, with dots as underscores."""
+    bare: dict[str, Form] = {}
+    for form in forms:
+        name = _PREFIX.sub("", form.name).replace(".", "_")
+        before = bare.get(name, Form(name, frozenset(), 0))
+        bare[name] = Form(name, before.sizes | form.sizes, max(before.highest, form.highest))
+    return list(bare.values())
 
 
 def family_of(forms: Sequence[Form], metadata: Mapping[str, str]) -> str | None:
@@ -142,8 +157,9 @@ def family_of(forms: Sequence[Form], metadata: Mapping[str, str]) -> str | None:
 
     metadata: what the file says of itself, which decides between families of the same names.
     """
-    found = next((mark.family for mark in _MARKS for form in forms if mark.is_in(form)), None)
+    bare = _bare(forms)
+    found = next((mark.family for mark in _MARKS for form in bare if mark.is_in(form)), None)
     if found is None or " or " not in found:
         return found
-    stated = (metadata.get(field, "").lower() for field in _SAYS)
-    return next((family for text in stated for prefix, family in _STATED if text.startswith(prefix)), found)
+    stated = stated_family(metadata)
+    return found if stated in (None, *STABLE_DIFFUSION) else stated

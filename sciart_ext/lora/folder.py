@@ -13,7 +13,7 @@ LORA_SUFFIXES = (".safetensors", ".pt", ".ckpt", ".bin", ".pth")
 def find_lora(name: str, folder: Path | None) -> Path:
     """The file of a LoRA, which is named by a path, or in the LoRA folder by its own name or its path there."""
     path = Path(name)
-    if path.suffix.lower() in LORA_SUFFIXES and path.is_file():
+    if path.suffix.lower() in LORA_SUFFIXES and os.path.isfile(path):
         return path
     if folder is None:
         raise SciArtError("loras", f"no LoRA {shown(name)}; give its folder, or a path to the file")
@@ -55,7 +55,7 @@ def lora_below(name: str, folder: Path) -> Path | None:
     path = folder.joinpath(*parts)
     candidates = [path] if path.suffix.lower() in LORA_SUFFIXES else []
     candidates += [path.with_name(path.name + suffix) for suffix in LORA_SUFFIXES]
-    return next((one for one in candidates if one.is_file()), None)
+    return next((one for one in candidates if os.path.isfile(one)), None)  # which is False for names that are too long
 
 
 def name_below(path: Path, folder: Path) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from .families import MOST_FORMS, family_of, forms_of
+from .families import family_of, forms_of
 
 KNOWN = "LoRA, LoCon, LoHa, LoKr, DoRA, IA3, OFT, BOFT, GLoRA, full and norm differences"
 
@@ -88,13 +88,13 @@ def name_foreign(sizes: Mapping[str, Sequence[int]], metadata: Mapping[str, str]
         return None
     if _is_embedding(sizes):
         return EMBEDDING
-    names = _forms(sizes)
-    told = next((sentence for mark, sentence in _COMPILED for name in names if mark.match(name)), None)
+    forms = forms_of(sizes)
+    told = next((sentence for mark, sentence in _COMPILED for form in forms if mark.match(form.name)), None)
     if told is None and not adapted:
-        told = next((sentence for mark, sentence in _COMPILED_WHOLE for name in names if mark.match(name)), None)
+        told = next((sentence for mark, sentence in _COMPILED_WHOLE for form in forms if mark.match(form.name)), None)
     if told is not None:
         return told
-    family = family_of(forms_of(sizes), metadata)
+    family = family_of(forms, metadata)
     if family is None:
         return None
     if family == "a language model":
@@ -120,16 +120,5 @@ def _is_embedding(sizes: Mapping[str, Sequence[int]]) -> bool:
                                        for key, shape in sizes.items())
 
 
-def _forms(keys: Mapping[str, object]) -> list[str]:
-    """The keys with 0 in place of each number, each once."""
-    found: dict[str, None] = {}
-    for key in keys:
-        found.setdefault(_NUMBER.sub("0", key))
-        if len(found) == MOST_FORMS:
-            break
-    return list(found)
-
-
-_NUMBER = re.compile(r"\d+")
 _COMPILED = [(re.compile(mark), sentence) for mark, sentence in _MARKS]
 _COMPILED_WHOLE = [(re.compile(mark), sentence) for mark, sentence in _WHOLE]

@@ -106,9 +106,12 @@ class Parts:
         """alpha / rank, 1 without alpha or rank; or the file's own `.scale`."""
         self.check_rank(rank)
         scale = self.number("scale")
-        alpha = self.number("alpha") if rank and scale is None else self.leave("alpha")
-        if scale is None:
-            scale = alpha / rank if alpha is not None and rank else 1.0
+        if scale is not None or not rank:
+            self.leave("alpha")
+            scale = 1.0 if scale is None else scale
+        else:
+            alpha = self.number("alpha")
+            scale = 1.0 if alpha is None else alpha / rank
         if abs(scale) > MAX_SCALE:
             raise self.error(f"scale {scale:g}; at most {MAX_SCALE:g} is accepted")
         return scale

@@ -55,7 +55,6 @@ def read_safetensors(path: Path, outline: bool = False) -> tuple[dict[str, torch
     Read, not mapped: a mapped file cannot be replaced on Windows, and one cut short ends the program elsewhere.
     """
     with opened(path) as file:
-        check_bytes(path, file, safetensors=True)
         entries, metadata = _header_of(file, path)
         start, tensors = file.tell(), {}
         for run in _runs(entry for entry in entries
@@ -97,12 +96,23 @@ def _numbers(part: torch.Tensor, entry: _Entry, place: int) -> torch.Tensor:
 def _header_of(file: BinaryIO, path: Path) -> tuple[list[_Entry], dict[str, str]]:
     """The tensors in the order of their bytes, and the metadata; nothing has been read of the file yet, and what is
     left of it then are the tensors' bytes."""
+    header, metadata, room = read_header(path, file, MAX_HEADER_BYTES)
+    check_keys(path, header)
+    return _entries(path, header, room), metadata
+
+
+def read_header(path: Path, file: BinaryIO, most: int) -> tuple[dict[str, dict], dict[str, str], int]:
+    """(what is told of each tensor, the metadata, bytes of the data that follow); most: bytes that a header may have.
+
+    Raises `SciArtError` for what is no table of tensors.
+    """
+    check_bytes(path, file, safetensors=True)
     size = os.fstat(file.fileno()).st_size
     length = int.from_bytes(file.read(8), "little")
     if size < 8 or length > size - 8:
         raise SciArtError(path.name, "damaged: the header reaches beyond the end of the file; download it again")
-    if length > MAX_HEADER_BYTES:
-        raise SciArtError(path.name, f"header of {length} bytes; at most {MAX_HEADER_BYTES} are accepted")
+    if length > most:
+        raise SciArtError(path.name, f"header of {length} bytes; at most {most} are accepted")
     text = file.read(length)
     if length > LONG_HEADER and _has_too_many_values(text):
         raise SciArtError(path.name, "damaged: the header has too many values")
@@ -112,11 +122,10 @@ def _header_of(file: BinaryIO, path: Path) -> tuple[list[_Entry], dict[str, str]
         raise SciArtError(path.name, "damaged: the header is not valid JSON") from None
     if not isinstance(header, dict) or not all(isinstance(entry, dict) for entry in header.values()):
         raise SciArtError(path.name, "damaged: the header is not a table of tensors")
-    if not all(isinstance(value, str) for value in header.get("__metadata__", {}).values()):
-        raise SciArtError(path.name, "damaged: the metadata is not a table of texts")
     metadata = header.pop("__metadata__", {})
-    check_keys(path, header)
-    return _entries(path, header, size - 8 - length), metadata
+    if not all(isinstance(value, str) for value in metadata.values()):
+        raise SciArtError(path.name, "damaged: the metadata is not a table of texts")
+    return header, metadata, size - 8 - length
 
 
 def _has_too_many_values(text: bytes) -> bool:

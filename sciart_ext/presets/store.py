@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ..errors import SciArtError, did_you_mean, quoted, shown
 from ..recipe import LoraEntry, Recipe, dump_recipe, parse_recipe
+from ..recipe.renamed import renamed
 from ..whole_file import check_case, check_name, delete, one_at_a_time, write_text
 from .check import MOST_BYTES, check_bindings, check_preset
 from .files import one_line, read_json_file, read_text
@@ -101,7 +102,8 @@ class PresetStore:
 
     def save(self, name: str, data: object) -> Preset:
         """Keeps the user's own preset; the file appears whole or not at all."""
-        data = self._with_kept_names(self.check(name, data))
+        data = self.check(name, data)
+        data = {**data, "recipe": renamed(data["recipe"], self.kept_name)}
         with one_at_a_time(self.user_dir):
             write_json(self._user_path(name), data)
         return Preset(name, False, data)
@@ -109,19 +111,6 @@ class PresetStore:
     def kept_name(self, lora: str) -> str:
         """By which name a LoRA is kept; a host that knows it by several says which stays its own."""
         return lora
-
-    def _with_kept_names(self, data: dict) -> dict:
-        recipe = dict(data.get("recipe", {}))
-        loras = [{**lora, "name": self.kept_name(lora["name"])} if lora.get("name") else lora
-                 for lora in recipe.get("loras", [])]
-        names = [lora.get("name") for lora in loras if lora.get("name")]
-        if len(set(names)) < len(names):
-            return data
-        renamed = {before.get("name"): after.get("name") for before, after in zip(recipe.get("loras", []), loras)}
-        order = recipe.get("composition", {}).get("order")
-        if order:
-            recipe["composition"] = {**recipe["composition"], "order": [renamed.get(name, name) for name in order]}
-        return {**data, "recipe": {**recipe, **({"loras": loras} if loras else {})}} if recipe else data
 
     def delete(self, name: str) -> None:
         """Removes one of the user's own presets, also one that is wrong."""

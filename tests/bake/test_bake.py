@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lora_files import TinyOpenClip, ldm_name, save, tiny_unet
+from lora_files import TinyOpenClip, raw_safetensors, save, tiny_unet
 from lora_kinds import MATRICES, bias_delta, delta_of_kind, norm_delta
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -20,6 +20,7 @@ pytest.importorskip("transformers")
 
 from random_model import write_random_model
 
+from benchmarks.widening.layout_writers import ldm_name
 from sciart_ext.bake import baking, changed
 from sciart_ext.bake.baking import METADATA_KEY, bake
 from sciart_ext.bake.checkpoint import read_checkpoint
@@ -315,6 +316,19 @@ def test_what_is_no_model_is_refused(tiny, original, tmp_path):
         with pytest.raises(SciArtError, match=message):
             bake(model, out, recipe, loras)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(("header", "message"), [
+    ({"__metadata__": [1]}, "not a table of tensors"), ({"__metadata__": {"a": 1}}, "not a table of texts"),
+    ([1], "not a table of tensors"), ({"a": 1}, "not a table of tensors"), (b"{", "not valid JSON"),
+    ({"a": {"dtype": [1], "shape": [1], "data_offsets": [0, 4]}}, "is not told as a tensor is"),
+    ({"a": {"dtype": "F32", "shape": [True], "data_offsets": [0, 4]}}, "is not told as a tensor is"),
+    ({"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 4]}}, "which is not its shape"),
+])
+def test_a_strangers_checkpoint_is_refused(tmp_path, header, message):
+    path = raw_safetensors(tmp_path / "a.safetensors", header, bytes(4))
+    with pytest.raises(SciArtError, match=message):
+        read_checkpoint(path)
 
 
 def test_loras_that_do_not_fit_are_refused_or_noted(original, tmp_path):

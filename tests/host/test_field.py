@@ -105,7 +105,7 @@ def test_a_lora_is_named_by_its_path_below_the_folder(host: HostServer, folder: 
         assert_same_picture(made, host.txt2img(**SAMPLING, **with_recipe(recipe({same: 0.7}))))
     told = host.txt2img(**SAMPLING, **with_recipe(recipe({"characters/kim": 0.6, "styles/kim": 0.3}))).infotext
     assert "characters/kim" in told or "styles/kim" in told, "the host finds one of the two by its name alone"
-    for name in ("../Lora/child", "/etc/passwd", "C:/child", "characters"):
+    for name in ("../Lora/child", "/etc/passwd", "C:/child", "characters", "a" * 256, "가" * 256):
         assert "no LoRA" in refusal_of(host, name)
 
 

@@ -12,7 +12,8 @@ from server import webui_folder
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from benchmarks.widening.layouts import LAYOUTS, models
+from benchmarks.widening.layout_writers import models
+from benchmarks.widening.layouts import LAYOUTS
 from sciart_ext.lora.names import layer_name
 
 SOURCE = "extensions-builtin/Lora/networks.py"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from lora_files import TinyOpenClip, ldm_name, matrices, tiny_clip, tiny_unet
+from lora_files import TinyOpenClip, matrices, tiny_clip, tiny_unet
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
+from benchmarks.widening.layout_writers import ldm_name
 from sciart_ext.lora.blocks import group_of
 from sciart_ext.lora.keys import parse_key
 from sciart_ext.lora.names import layer_name, level_of, unet_name

@@ -13,7 +13,8 @@ pytest.importorskip("lycoris")
 
 from diffusers.loaders import lora_conversion_utils
 
-from benchmarks.widening.layouts import LAYOUTS, check, ldm_name, models, places, quiet
+from benchmarks.widening.layout_writers import ldm_name, models, quiet
+from benchmarks.widening.layouts import LAYOUTS, check, places
 
 PROGRAMS = ("kohya", "LyCORIS", "diffusers", "PEFT", "ComfyUI", "OneTrainer", "A1111", "LDM", "sgm")
 
@@ -37,9 +38,8 @@ def test_ldms_names_are_those_that_diffusers_converts(family):
     """diffusers' converter of checkpoints tells which of its own names each is."""
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
-    names = [name for name in models(family).modules("unet")]
-    first = 1 if family != "SDXL" else 2
-    ours = {ldm_name(name).format(first if name.startswith("up_blocks.0.") else 2): name for name in names}
+    names = list(models(family).modules("unet"))
+    ours = {ldm_name(name, family): name for name in names}
     checkpoint = {f"model.diffusion_model.{ldm}.{end}": f"{name}.{end}" for ldm, name in ours.items()
                   for end in ("weight", "bias")}
     config = {**models(family).parts["unet"].config, "class_embed_type": None}

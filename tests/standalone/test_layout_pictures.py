@@ -11,7 +11,8 @@ pytest.importorskip("transformers")
 pytest.importorskip("peft")
 pytest.importorskip("lycoris")
 
-from benchmarks.widening.layouts import LAYOUTS, Models, quiet
+from benchmarks.widening.layout_writers import Models, quiet
+from benchmarks.widening.layouts import LAYOUTS
 from sciart_ext.lora.file import load_lora
 from sciart_ext.mixer.targets import clip_layers, diffusers_unet_layers
 from sciart_ext.recipe import parse_recipe

@@ -422,7 +422,9 @@ def test_loras_are_found_by_stem_path_or_subfolder(tmp_path):
     assert find_lora(str(tmp_path / "a.safetensors"), None) == tmp_path / "a.safetensors"
     for name, message in (("c", "'c' is the name of 2 files; name one of them as 'other/c', 'sub/c'"),
                           ("bb", "no LoRA 'bb'; did you mean 'b'"), ("/nowhere/c.safetensors", "no LoRA"),
-                          ("../a", "no LoRA"), ("sub/../a", "no LoRA"), ("", "no LoRA"), ("sub", "no LoRA")):
+                          ("../a", "no LoRA"), ("sub/../a", "no LoRA"), ("", "no LoRA"), ("sub", "no LoRA"),
+                          ("a" * 300, "no LoRA"), ("가" * 256 + ".pt", "no LoRA"), ("a\0b", "no LoRA"),
+                          ("\ud800", "no LoRA")):
         with pytest.raises(SciArtError, match=message):
             find_lora(name, tmp_path)
     with pytest.raises(SciArtError, match="no such folder"):

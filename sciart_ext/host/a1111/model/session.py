@@ -79,18 +79,6 @@ def lora_paths(recipe: Recipe) -> list[Path]:
     return [lora_files.find(lora.name, f"loras[{i}].name") for i, lora in enumerate(recipe.loras)]
 
 
-def with_unique_names(recipe: Recipe) -> Recipe:
-    """A resolved recipe by names that find the same files later (`lora_files.unique_name`)."""
-    unique = {lora.name: lora_files.unique_name(lora.name) for lora in recipe.loras}
-    if len(set(unique.values())) < len(unique) or all(name == own for name, own in unique.items()):
-        return recipe  # where two names are of one file it could not be read again
-    order = recipe.composition.order
-    composition = recipe.composition if order is None else recipe.composition.copy(
-        update={"order": [unique.get(name, name) for name in order]})
-    loras = [lora.construct(lora.__fields_set__, **{**dict(lora), "name": unique[lora.name]}) for lora in recipe.loras]
-    return recipe.copy(update={"loras": loras, "composition": composition})
-
-
 def _load(path: Path, name: str, index: int) -> LoraFile:
     with _named(index):
         return load_lora(path, name)

@@ -24,15 +24,17 @@ from ....recipe import (
     PassPlan,
     Recipe,
     compile_plan,
+    dump_recipe,
     parse_recipe,
     recipe_to_text,
 )
 from ....recipe.doubtful import in_hires_pass
+from ....recipe.renamed import renamed
 from ...webui.adetailer import check_can_repair, is_repair, not_repaired
 from ...webui.errors import SciArtRequestError, as_request_error
 from ...webui.watched import Asked, Watched
-from ..lora_files import hashes
-from ..model.session import loaded_model, lora_paths, session, with_unique_names
+from ..lora_files import hashes, unique_name
+from ..model.session import loaded_model, lora_paths, session
 from ..prompts.embeddings import notes_on_embeddings
 from ..prompts.encoding import Prompts
 from ..settings import OwnPresets, version_is_told, with_memory_limit
@@ -62,7 +64,9 @@ class Run:
         self.sampled = False
         self.seen: list[list[Seen]] = []
         """what guidance saw in each call of a sampler, of each image"""
-        p.extra_generation_params[INFOTEXT_KEY] = recipe_to_text(with_unique_names(self.recipe))
+        self.kept = parse_recipe(renamed(dump_recipe(self.recipe), unique_name))
+        """the recipe as infotext keeps it, by names that find the same files later"""
+        p.extra_generation_params[INFOTEXT_KEY] = recipe_to_text(self.kept)
         if version_is_told():
             p.extra_generation_params[VERSION_KEY] = __version__
         in_hires = in_hires_pass(self.recipe) if getattr(p, "enable_hr", False) else []
@@ -93,7 +97,7 @@ class Run:
     def _tell_hashes(self) -> None:
         """As the host tells those of the prompt's LoRAs, which are there now; the hires pass tells them again."""
         told = dict(getattr(self.p, "lora_hashes", {}))
-        for name, value in hashes(lora.name for lora in with_unique_names(self.recipe).loras).items():
+        for name, value in hashes(lora.name for lora in self.kept.loras).items():
             told[name.translate(_NOT_IN_HASHES)] = value
         if told:
             self.p.lora_hashes = told
