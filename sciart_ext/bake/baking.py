@@ -56,18 +56,19 @@ def bake(model: Path, out: Path, recipe: Recipe, loras: Sequence[LoraFile],
 
     def copy(file: ModelFile, path: Path) -> None:
         nonlocal done, changed
-        with written_whole(path) as temporary, opened(file.checkpoint.path) as source, temporary.open("wb") as written:
-            written.write(file.checkpoint.header(_metadata(file.checkpoint, mixed, model)))
-            for data in tensors_of(file, source, mixed):
-                if isinstance(data, torch.Tensor):
-                    changed += 1
-                    written.write(memoryview(data.contiguous().view(torch.uint8).numpy()))
-                else:
-                    for piece in data:
-                        written.write(piece)
-                done += 1
-                if on_tensor is not None:
-                    on_tensor(done, count)
+        head = file.checkpoint.header(_metadata(file.checkpoint, mixed, model))
+        with opened(file.checkpoint.path) as source:
+            with written_whole(path) as temporary, temporary.open("wb") as written:
+                written.write(head)
+                for data in tensors_of(file, source, mixed):
+                    if isinstance(data, torch.Tensor):
+                        changed += 1
+                        written.write(memoryview(data.contiguous().view(torch.uint8).numpy()))
+                    else:
+                        written.writelines(data)
+                    done += 1
+                    if on_tensor is not None:
+                        on_tensor(done, count)
 
     if model.is_dir():
         with _whole_folder(model, out, [file.checkpoint.path for file in files]) as folder:
