@@ -9,12 +9,14 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from costly import size_of
 from promises import check_outcomes, outcome
 
 from sciart_ext.lora import keys, names
 from sciart_ext.lora.file import inspect_lora, load_lora
 
+torch.set_num_threads(1)  # a process that is forked waits for ever for the threads of the one before
 LONGEST = 60
 """seconds after which a reader is ended"""
 MORE_MEMORY = 4 * 2**30

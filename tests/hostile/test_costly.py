@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 
 import pytest
-import torch
 from costly import LARGE, SUFFIXED, layers, safetensors
 
 from sciart_ext.lora.file import load_lora
@@ -20,8 +19,7 @@ LARGE_ENOUGH = ("scaled f16 of 200 MB.safetensors", "6 MB of names.safetensors",
 
 @pytest.fixture(autouse=True)
 def warm(tmp_path):
-    """What every process does once; a process that is forked cannot use the threads of the one before."""
-    torch.set_num_threads(1)
+    """What every process does once."""
     load_lora(safetensors(tmp_path / "warm.safetensors", layers(2)))
 
 
