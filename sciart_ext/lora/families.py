@@ -21,12 +21,17 @@ _NUMBER = re.compile(r"\d+")
 
 
 class Form(NamedTuple):
-    """Keys that differ in numbers alone, which are 0 in `name`: the sizes of all their tensors, and the highest first
-    number."""
+    """Keys that differ in numbers alone, which are 0 in `name`: they and the sizes of all their tensors."""
 
     name: str
-    sizes: frozenset[int]
-    highest: int
+    keys: list[str]
+    sizes: set[int]
+
+    @property
+    def highest(self) -> int:
+        """Of the first numbers in the keys."""
+        numbers = (_NUMBER.search(key) for key in self.keys)
+        return max((int(number[0]) for number in numbers if number and len(number[0]) < 6), default=0)
 
 
 class _Mark(NamedTuple):
@@ -38,8 +43,8 @@ class _Mark(NamedTuple):
     number: int = 0
 
     def is_in(self, form: Form) -> bool:
-        return bool(form.highest >= self.number and (not self.sizes or self.sizes & form.sizes)
-                    and self.name.match(form.name))
+        return bool(self.name.match(form.name) and (not self.sizes or self.sizes & form.sizes)
+                    and (not self.number or form.highest >= self.number))
 
 
 def _mark(family: str, name: str, *sizes: int, number: int = 0) -> _Mark:
@@ -128,18 +133,17 @@ def stated_family(metadata: Mapping[str, str]) -> str | None:
 
 def forms_of(sizes: Mapping[str, Sequence[int]]) -> list[Form]:
     """The different forms of keys, as the file writes them. sizes: shapes by key."""
-    found: dict[str, tuple[set[int], int]] = {}
-    for key, shape in sizes.items():
-        name = _NUMBER.sub("0", key)
-        if name not in found and len(found) >= MOST_FORMS:
-            continue
-        own, highest = found.get(name, (set(), 0))
-        own.update(shape)
-        if name != key:
-            first = _NUMBER.search(key)[0]
-            highest = max(highest, int(first) if len(first) < 6 else 0)
-        found[name] = own, highest
-    return [Form(name, frozenset(own), highest) for name, (own, highest) in found.items()]
+    keys = [key.replace("\n", " ") for key in sizes]
+    found: dict[str, Form] = {}
+    # of all keys at once: of tens of thousands one by one takes long
+    for key, name, shape in zip(keys, _NUMBER.sub("0", "\n".join(keys)).split("\n"), sizes.values()):
+        if name not in found:
+            if len(found) >= MOST_FORMS:
+                continue
+            found[name] = Form(name, [], set())
+        found[name].keys.append(key)
+        found[name].sizes.update(shape)
+    return list(found.values())
 
 
 def _bare(forms: Sequence[Form]) -> list[Form]:
@@ -147,8 +151,9 @@ def _bare(forms: Sequence[Form]) -> list[Form]:
     bare: dict[str, Form] = {}
     for form in forms:
         name = _PREFIX.sub("", form.name).replace(".", "_")
-        before = bare.get(name, Form(name, frozenset(), 0))
-        bare[name] = Form(name, before.sizes | form.sizes, max(before.highest, form.highest))
+        before = bare.setdefault(name, Form(name, [], set()))
+        before.keys.extend(form.keys)
+        before.sizes.update(form.sizes)
     return list(bare.values())
 
 

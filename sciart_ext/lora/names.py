@@ -15,18 +15,18 @@ _WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", 
              "processor")
 """what torch, PEFT and old diffusers put into the names of layers that they wrap; `base_model` with `model` after it"""
 _PREFIXES = {
-    "unet": ("lora_unet_", "oft_unet_", "unet_", "diffusion_model_", "model_diffusion_model_", ""),
+    "unet": ("lora_unet_", "oft_unet_", "unet_", "diffusion_model_", "model_diffusion_model_"),
     "te1": ("lora_te_", "lora_te1_", "text_encoder_", "text_encoders_clip_l_transformer_", "text_encoders_clip_l_",
             "text_encoders_clip_h_transformer_", "text_encoders_clip_h_", "clip_l_transformer_", "clip_h_transformer_",
             "cond_stage_model_transformer_", "cond_stage_model_model_", "conditioner_embedders_0_transformer_",
-            "0_transformer_", "transformer_", "model_", ""),
+            "0_transformer_", "transformer_", "model_"),
     "te2": ("lora_te2_", "text_encoder_2_", "text_encoders_clip_g_transformer_", "text_encoders_clip_g_",
             "clip_g_transformer_", "conditioner_embedders_1_model_", "1_model_"),
 }
-"""how kohya, diffusers, ComfyUI, LDM, sgm and A1111 begin the names of a part's layers, with _ for each dot; of several
-the longest counts"""
-_LONGEST_FIRST = sorted(((prefix, part) for part, prefixes in _PREFIXES.items() for prefix in prefixes),
-                        key=lambda one: -len(one[0]))
+"""how kohya, diffusers, ComfyUI, LDM, sgm and A1111 begin the names of a part's layers, with _ for each dot; in the UNet
+and the first text encoder they may begin with none of these"""
+_PART_OF = {prefix: part for part, prefixes in _PREFIXES.items() for prefix in prefixes}
+_PREFIX = re.compile("|".join(sorted(_PART_OF, key=len, reverse=True)))
 
 _OF_UNET = re.compile(r"(down_blocks|mid_block|up_blocks|input_blocks|middle_block|output_blocks|time_embed|label_emb)_"
                       r"|out_[02]$")
@@ -58,12 +58,12 @@ _KEPT = 2**13  # names: many files have the same ones
 def layer_name(stem: str) -> str | None:
     """The canonical name of a layer as a file calls it; None where it is of no part of a Stable Diffusion model."""
     flat = _unwrapped(stem).removeprefix("lycoris_")
-    for prefix, part in _LONGEST_FIRST:
-        if flat.startswith(prefix):
-            rest = flat[len(prefix):].removeprefix("module_")
-            body = _unet_body(rest) if part == "unet" else text_name(rest)
-            if body:
-                return f"{part}_{body}"
+    match = _PREFIX.match(flat)
+    rest = (flat[match.end():] if match else flat).removeprefix("module_")
+    for part in (_PART_OF[match[0]],) if match else ("unet", "te1"):
+        body = _unet_body(rest) if part == "unet" else text_name(rest)
+        if body:
+            return f"{part}_{body}"
     return None
 
 
