@@ -23,7 +23,7 @@ _PREFIXES = {
     "te2": ("lora_te2_", "text_encoder_2_", "text_encoders_clip_g_transformer_", "text_encoders_clip_g_",
             "clip_g_transformer_", "conditioner_embedders_1_model_", "1_model_"),
 }
-"""how kohya, diffusers, ComfyUI, LDM, sgm and A1111 begin names of layers, with _ for each dot; those of the UNet and of
+"""how kohya, diffusers, ComfyUI, LDM, sgm and A1111 begin names of layers, with _ for each dot; those of the UNet and
 the first text encoder may begin with none of these"""
 _PART_OF = {prefix: part for part, prefixes in _PREFIXES.items() for prefix in prefixes}
 _PREFIX = re.compile("|".join(sorted(_PART_OF, key=len, reverse=True)))
