@@ -25,6 +25,7 @@ def test_from_a_url_to_the_first_heatmap(browser, tmp_path):
         bound = server.get("/sciart/v1/roles").json
     told = person.told()
     assert PRESET in names
-    assert bound == {role: role for role in ("child", "watercolor", "science")}
+    assert bound == {role: f"sciart-tiny-{role}" for role in ("child", "watercolor", "science")}, (
+        "bound by their files' names, which no other file can take from them")
     assert {stage["name"]: stage["clicks"] for stage in told["stages"]} == {
         "install": 3, "restart": 2, "first picture": 4, "first heatmap": 3}

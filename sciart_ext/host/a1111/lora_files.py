@@ -70,6 +70,12 @@ def unique_name(name: str) -> str:
     return next((name_below(path, folder) for folder in _folders() if folder in path.parents), name)
 
 
+def preferred_name(name: str) -> str:
+    """What the host calls this LoRA where it lists them, as the panel does; the same where there is none."""
+    path = _find(name)
+    return next((listed for listed, file in files().items() if file == path), name)
+
+
 def hashes(loras: Iterable[str]) -> dict[str, str]:
     """Of the files of these LoRAs, by name: what the host writes into infotext of those of a prompt, by which
     galleries know them."""

@@ -34,6 +34,7 @@ def _choices(store: PresetStore) -> PanelChoices:
     roles = {role for preset in presets for role in preset.get("roles", [])}
     suggestions = {role: suggest(role, names) for role in sorted(roles)}
     bindings, wrong = store.listed_bindings()
+    bindings = {role: lora_files.preferred_name(name) for role, name in bindings.items()}
     first = [*bindings.values(), *(name for found in suggestions.values() for name in found)]
     return PanelChoices(cards.all(first), presets, bindings, wrong, suggestions, cards.model())
 
