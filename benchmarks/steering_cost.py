@@ -23,9 +23,10 @@ from sciart_ext.mixer.mixer import Mixer
 from sciart_ext.mixer.targets import diffusers_unet_layers
 from sciart_ext.recipe import PassPlan, compile_plan, parse_recipe
 from sciart_ext.recipe.guidance import GuidanceSettings
+from sciart_ext.standalone.denoising import denoise
 from sciart_ext.standalone.generate import workload
 from sciart_ext.standalone.prompts import Embeddings
-from sciart_ext.standalone.sampling import PromptRow, Rows, Time, denoise
+from sciart_ext.standalone.sampling import PromptRow, Rows, Time
 
 from .mixing import memory
 from .mixing.allocator import in_fresh_process

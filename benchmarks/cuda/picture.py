@@ -13,7 +13,8 @@ from sciart_ext.guidance.guide import Guide
 from sciart_ext.guidance.words import Subject, Words
 from sciart_ext.mixer.mixer import Mixer
 from sciart_ext.recipe import PassPlan
-from sciart_ext.standalone.sampling import PromptRow, Rows, denoise
+from sciart_ext.standalone.denoising import denoise
+from sciart_ext.standalone.sampling import PromptRow, Rows
 
 from .bench import END, Bench
 from .stand_ins import GUIDANCE, Entry, guidance

@@ -17,10 +17,11 @@ from sciart_ext.mixer.mixer import Mixer
 from sciart_ext.mixer.targets import diffusers_unet_layers
 from sciart_ext.recipe import compile_plan, parse_recipe
 from sciart_ext.standalone.counterfactuals import SetRows
+from sciart_ext.standalone.denoising import denoise
 from sciart_ext.standalone.generate import workload
 from sciart_ext.standalone.prompts import Embeddings
 from sciart_ext.standalone.samplers import make_scheduler, quiet_sampling
-from sciart_ext.standalone.sampling import PromptRow, denoise
+from sciart_ext.standalone.sampling import PromptRow
 
 from ..mixing import memory
 from ..mixing.allocator import in_fresh_process

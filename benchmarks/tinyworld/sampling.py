@@ -17,11 +17,12 @@ from sciart_ext.guidance.sheet import Seen
 from sciart_ext.lora.file import LoraFile, load_lora
 from sciart_ext.mixer.mixture import bind
 from sciart_ext.recipe import Recipe, compile_plan, parse_recipe
+from sciart_ext.standalone.denoising import denoise
 from sciart_ext.standalone.generate import Settings, encode_rows, model_parts, workload
 from sciart_ext.standalone.guided import enter_guide
 from sciart_ext.standalone.models import load_pipeline
 from sciart_ext.standalone.samplers import make_scheduler
-from sciart_ext.standalone.sampling import Rows, denoise
+from sciart_ext.standalone.sampling import Rows
 
 COMPOSITIONS = ("merge", "switch", "composite")
 STEPS, CFG = 20, 6.0

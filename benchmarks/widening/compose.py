@@ -25,11 +25,12 @@ from sciart_ext.lora.file import load_lora
 from sciart_ext.mixer.mixer import Mixer
 from sciart_ext.mixer.targets import diffusers_unet_layers
 from sciart_ext.recipe import compile_plan, parse_recipe
+from sciart_ext.standalone.denoising import denoise
 from sciart_ext.standalone.generate import Settings, generate, load_loras, workload
 from sciart_ext.standalone.models import load_pipeline
 from sciart_ext.standalone.prompts import Embeddings
 from sciart_ext.standalone.samplers import make_scheduler
-from sciart_ext.standalone.sampling import PromptRow, Rows, denoise
+from sciart_ext.standalone.sampling import PromptRow, Rows
 from sciart_ext.world import MODEL
 
 from ..mixing.engine import TEXT_WIDTHS, WIDTHS, random_unet

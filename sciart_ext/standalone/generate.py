@@ -28,12 +28,13 @@ from ..mixer.mixture import Mixture, Part, all_layers, bind
 from ..mixer.targets import Target, clip_layers, diffusers_unet_layers
 from ..recipe import INFOTEXT_KEY, NOTES_KEY, VERSION_KEY, PassPlan, Recipe, Row, compile_plan, recipe_to_text
 from ..recipe.doubtful import in_plan, without_guidance
+from .denoising import denoise
 from .embeddings import Words, usable_words
 from .guided import enter_guide
 from .infotext import infotext
 from .prompts import count_chunks, emphasis_note, encode, encoders, words_in
 from .samplers import make_scheduler, quiet_sampling
-from .sampling import PromptRow, Rows, decode, denoise
+from .sampling import PromptRow, Rows, decode
 
 
 @dataclass(frozen=True)

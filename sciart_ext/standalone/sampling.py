@@ -1,10 +1,9 @@
-"""The denoising loop on a diffusers pipeline: every row with its own prompt and gates, fused and perhaps guided."""
+"""A diffusers pipeline's UNet under a plan: every row with its own prompt and gates, fused to one prediction."""
 
 from __future__ import annotations
 
 import functools
-import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,13 +13,11 @@ from torch import Tensor
 
 from ..compose.fusion import Fusion, fused
 from ..errors import SciArtError
-from ..guidance.guide import Guide
 from ..memory import rows_that_fit, too_many_rows, unless_too_large
 from ..mixer.mixer import Mixer
 from ..mixer.refusal import too_large
 from ..recipe import PassPlan, Row
-from ..recipe.schedule import step_progress
-from .samplers import alpha_at, sampler_step, start
+from .samplers import alpha_at
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -143,50 +140,6 @@ class Rows:
 
     def _with_cfg(self, cond: Tensor, uncond: Tensor) -> Tensor:
         return uncond + self.cfg_scale * (cond - uncond) if self.uncond else cond
-
-
-@torch.no_grad()
-def denoise(scheduler, rows: Rows, noise: Tensor, generators: Sequence[torch.Generator], fusion: Fusion | None = None,
-            on_step: Callable[[int, int], None] | None = None,
-            watch: Callable[[Tensor], None] | None = None) -> Tensor:
-    """Latents (images, c, h, w) from unit noise; generators: of each image, for the noise that samplers add.
-
-    on_step(done, steps): progress; watch(latents): at the start and after each step.
-    """
-    steps = rows.plan.steps
-    guide = fusion if isinstance(fusion, Guide) else None
-    start(scheduler, steps, noise)
-    there = scheduler.timesteps.to(noise.device)
-    latents = noise * scheduler.init_noise_sigma
-    takes = inspect.signature(scheduler.step).parameters
-    options = {"generator": list(generators)} if "generator" in takes else {}
-    if watch is not None:
-        watch(latents)
-    for evaluation, now in enumerate(scheduler.timesteps):
-        time = Time(float(now), there[evaluation])
-        step = sampler_step(evaluation, scheduler.order)
-        progress = step_progress(step, steps)
-        inputs = scheduler.scale_model_input(latents, now)
-        if guide is not None:
-            guide.look_ahead(inputs, round(time.number), rows.alphas, rows.denoised)
-            if evaluation == step * scheduler.order:
-                times = guide.times(step, steps)
-                call = functools.partial(rows.call, time=time, progress=progress, rows=[rows.plain])
-                updated = guide.update(inputs, progress, times, call)
-                if times:
-                    latents = latents + (updated - inputs) / scheduler.scale_model_input(torch.ones_like(latents), now)
-                    inputs = updated
-            if evaluation + 1 == len(scheduler.timesteps):
-                guide.watch(progress)
-        prediction = rows.predict(inputs, time, progress, fusion)
-        latents = scheduler.step(prediction, now, latents, **options).prev_sample
-        last = evaluation + 1 == len(scheduler.timesteps)
-        if last or sampler_step(evaluation + 1, scheduler.order) > step:
-            if watch is not None:
-                watch(latents)
-            if on_step is not None:
-                on_step(step + 1, steps)
-    return latents
 
 
 def decode(pipe, latents: Tensor) -> list[Image.Image]:
