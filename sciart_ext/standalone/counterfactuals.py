@@ -21,9 +21,11 @@ from ..mixer.mixer import Mixer
 from ..mixer.mixture import Mixture, bind
 from ..mixer.targets import diffusers_unet_layers
 from ..recipe import PassPlan, Recipe, Row, compile_plan
-from .generate import Settings, check_settings, embedded_words, encode_rows, model_parts, sample
+from .generate import Settings, check_settings, embedded_words, encode_rows, model_parts, sample, sampling_of
 from .prompts import Embeddings, encoders, token_chunks, token_ids, words_in
-from .sampling import PromptRow, Rows, decode
+from .samplers.levels import Predicted
+from .samplers.making import Sampling
+from .sampling import PromptRow, Rows, Time, decode
 
 AT_ONCE = 8
 """pictures in a batch"""
@@ -33,8 +35,8 @@ class SetRows(Rows):
     """Rows of which each image has a plan of its own, with other LoRAs silent."""
 
     def __init__(self, pipe, mixer: Mixer, plans: Sequence[PassPlan], rows: Sequence[PromptRow], cfg_scale: float,
-                 size: tuple[int, int], words: WordMaps | None = None):
-        super().__init__(pipe, mixer, plans[0], rows, cfg_scale, size)
+                 size: tuple[int, int], cfg_plus_plus: bool = False, words: WordMaps | None = None):
+        super().__init__(pipe, mixer, plans[0], rows, cfg_scale, size, cfg_plus_plus)
         self.plans = plans
         self.words = words
 
@@ -43,11 +45,12 @@ class SetRows(Rows):
         with super().acting(), self.words or nullcontext():  # the words' hooks after the LoRAs', to see what they did
             yield
 
-    def predict(self, inputs: Tensor, time: Tensor, progress: float, fusion: Fusion | None) -> Tensor:
+    def predict(self, inputs: Tensor, time: Time, progress: float, fusion: Fusion | None,
+                cfg_factor: float = 1.0) -> Predicted:
         if self.words is not None:
             images = len(inputs)
             self.words.record([[row * images + image for row in self.plan.looking()] for image in range(images)])
-        prediction = super().predict(inputs, time, progress, fusion)
+        prediction = super().predict(inputs, time, progress, fusion, cfg_factor)
         if self.words is not None:
             self.words.add()
         return prediction
@@ -76,7 +79,8 @@ def run_sets(pipe, recipe: Recipe, settings: Settings, loras: Sequence[LoraFile]
     `SciArtError` for what cannot be made.
     """
     size = check_settings(pipe, settings)
-    compiled = compile_plan(recipe, settings.steps)
+    sampling = sampling_of(pipe, settings)
+    compiled = compile_plan(recipe, sampling.steps)
     plan = compiled.first
     columns = _word_columns(pipe, plan, settings, words)
     mixture = bind(model_parts(pipe), loras, recipe.loras, "the model", recipe.execution, recipe.memory_limit,
@@ -93,11 +97,11 @@ def run_sets(pipe, recipe: Recipe, settings: Settings, loras: Sequence[LoraFile]
                 on_step(done * steps + step * len(batch), len(missing) * steps)
 
         nonlocal done
-        made = _run_batch(pipe, recipe, settings, mixture, plan, size, columns, batch, report)
+        made = _run_batch(pipe, recipe, settings, sampling, mixture, plan, size, columns, batch, report)
         done += len(batch)
         return made
 
-    in_batches(sets, at_once, make, runs, compiled.acting)
+    in_batches(sets, 1 if sampling.is_adaptive else at_once, make, runs, compiled.acting)
 
 
 def _word_columns(pipe, plan: PassPlan, settings: Settings, words: Sequence[str]) -> list[list[int]]:
@@ -107,16 +111,17 @@ def _word_columns(pipe, plan: PassPlan, settings: Settings, words: Sequence[str]
 
 
 @torch.no_grad()
-def _run_batch(pipe, recipe: Recipe, settings: Settings, mixture: Mixture, plan: PassPlan, size: tuple[int, int],
-               columns: Sequence[Sequence[int]], batch: Sequence[int], on_step: Callable[[int, int], None],
-               ) -> dict[int, Run]:
+def _run_batch(pipe, recipe: Recipe, settings: Settings, sampling: Sampling, mixture: Mixture, plan: PassPlan,
+               size: tuple[int, int], columns: Sequence[Sequence[int]], batch: Sequence[int],
+               on_step: Callable[[int, int], None]) -> dict[int, Run]:
     plans = [plan.with_only(one) for one in batch]
     encoded = [encode_rows(pipe, settings, one, mixture) for one in plans]
     joined = [_joined(same_row) for same_row in zip(*encoded)]
     seen: list[Tensor] = []
     words = WordMaps(pipe.unet, diffusers_unet_layers(pipe.unet), columns) if columns else None
-    rows = SetRows(pipe, mixture.unet, plans, joined, settings.cfg_scale, size, words)
-    latents, _ = sample(pipe, recipe, settings, rows, len(batch), on_step, lambda now: seen.append(now.float()))
+    rows = SetRows(pipe, mixture.unet, plans, joined, settings.cfg_scale, size, sampling.is_cfg_plus_plus, words)
+    latents, _ = sample(pipe, recipe, settings.prompt, rows, sampling, [settings.seed] * len(batch), on_step,
+                        lambda now: seen.append(now.clone()))
     pictures = [np.asarray(picture.convert("RGB")) for picture in decode(pipe, latents)]
     told = words.maps().cpu() if words is not None else [None] * len(batch)
     return {one: Run(*found) for one, *found in zip(batch, torch.stack(seen, 1).cpu(), pictures, told)}

@@ -1,4 +1,4 @@
-"""One picture from a recipe, on a diffusers pipeline."""
+"""Pictures from a recipe, on a diffusers pipeline."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import functools
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -33,7 +32,10 @@ from .embeddings import Words, usable_words
 from .guided import enter_guide
 from .infotext import infotext
 from .prompts import count_chunks, emphasis_note, encode, encoders, words_in
-from .samplers import make_scheduler, quiet_sampling
+from .samplers.levels import Model
+from .samplers.making import Sampling, make_sampling
+from .samplers.names import find, steps_run
+from .samplers.noise import Noise, quiet_sampling
 from .sampling import PromptRow, Rows, decode
 
 
@@ -55,8 +57,8 @@ class Settings:
 
 @dataclass(frozen=True)
 class Picture:
-    """The result: `notes` is what the user should know, `seconds` the time of sampling and decoding, `subjects` the
-    sheet of attention and masks that guidance.show asks for."""
+    """The result: `notes` is what the user should know, `seconds` the time of sampling and decoding of its whole batch,
+    `subjects` the sheet of attention and masks that guidance.show asks for."""
 
     image: Image.Image
     infotext: str
@@ -73,51 +75,72 @@ def load_loras(recipe: Recipe, folder: Path | None) -> list[LoraFile]:
 
 def generate(pipe, recipe: Recipe, settings: Settings, loras: list[LoraFile], model_name: str = "",
              on_step: Callable[[int, int], None] | None = None) -> Picture:
-    """A picture. The pipeline is left as it was.
+    """The picture of `settings.seed`. Arguments: `generate_batch`'s."""
+    return generate_batch(pipe, recipe, settings, loras, [settings.seed], model_name, on_step)[0]
 
-    recipe: resolved (`presets.resolve`); loras: its files in the same order; model_name is for notes and
-    infotext; on_step(done, steps) reports progress.
+
+def generate_batch(pipe, recipe: Recipe, settings: Settings, loras: list[LoraFile], seeds: Sequence[int],
+                   model_name: str = "", on_step: Callable[[int, int], None] | None = None) -> list[Picture]:
+    """A picture for each seed, in place of `settings.seed`: as it would be alone, made in one batch. The pipeline is
+    left as it was.
+
+    recipe: resolved (`presets.resolve`); loras: its files in the same order; model_name is for notes and infotext;
+    on_step(done, steps) reports progress, and what it raises ends the work. Raises `SciArtError`.
     """
-    width, height = check_settings(pipe, settings)
+    if not seeds:
+        raise SciArtError("seed", "no seeds; accepted: one or more")
+    settings = [replace(settings, seed=seed) for seed in seeds]
+    size, *_ = [check_settings(pipe, one) for one in settings]
+    first = settings[0]
+    sampling = sampling_of(pipe, first)
     entries = recipe.loras if recipe.enabled else []
-    plan = compile_plan(recipe.copy(update={"loras": entries}), settings.steps).first
+    plan = compile_plan(recipe.copy(update={"loras": entries}), sampling.steps).first
     mixture = bind(model_parts(pipe), loras, entries, model_name or "the model", recipe.execution,
                    recipe.memory_limit, combination=recipe.combination)
-    notes = [*mixture.notes, *embedded_words(pipe, mixture)[1], *unread(recipe), *in_plan(plan)]
-    notes += without_guidance(recipe) if settings.cfg_scale <= 1 else []
-    notes += filter(None, [emphasis_note(f"{settings.prompt} {settings.negative_prompt}")])
+    notes = [*mixture.notes, *embedded_words(pipe, mixture)[1], *unread(recipe), *in_plan(plan), *sampling.notes]
+    notes += without_guidance(recipe) if first.cfg_scale == 1 and not sampling.is_cfg_plus_plus else []
+    notes += filter(None, [emphasis_note(f"{first.prompt} {first.negative_prompt}")])
     started = time.perf_counter()
-    rows = Rows(pipe, mixture.unet, plan, encode_rows(pipe, settings, plan, mixture), settings.cfg_scale,
-                (width, height))
-    latents, guide = sample(pipe, recipe, settings, rows, on_step=on_step)
-    image = decode(pipe, latents)[0]
+    rows = Rows(pipe, mixture.unet, plan, encode_rows(pipe, first, plan, mixture), first.cfg_scale, size,
+                sampling.is_cfg_plus_plus)
+    images, seen = [], []
+    at_once = 1 if sampling.is_adaptive else len(seeds)
+    for begin in range(0, len(seeds), at_once):
+        report = on_step and functools.partial(_report, on_step, begin // at_once, len(seeds) // at_once)
+        latents, guide = sample(pipe, recipe, first.prompt, rows, sampling, seeds[begin:begin + at_once], report)
+        images += decode(pipe, latents)
+        seen += guide.seen() if guide else []
     notes += mixture.unet.notes
-    text = _infotext(settings, recipe, model_name, (width, height), notes)
     labels = [plan.loras[k].label for k in plan.subjects]
-    sheets = [subject_sheet(image, seen, labels) for seen in (guide.seen() if guide else [])]
-    return Picture(image, text, time.perf_counter() - started, notes, *sheets)
+    sheets = [subject_sheet(image, one, labels) for image, one in zip(images, seen)] or [None] * len(images)
+    seconds = time.perf_counter() - started
+    return [Picture(image, _infotext(own, sampling, recipe, model_name, size, notes), seconds, notes, sheet)
+            for image, own, sheet in zip(images, settings, sheets)]
 
 
-def sample(pipe, recipe: Recipe, settings: Settings, rows: Rows, images: int = 1,
+def sampling_of(pipe, settings: Settings) -> Sampling:
+    """The sampler that the settings ask for, on the pipeline's noise levels. Raises `SciArtError`."""
+    return make_sampling(settings.sampler, settings.scheduler, settings.steps, Model.of(pipe))
+
+
+def sample(pipe, recipe: Recipe, prompt: str, rows: Rows, sampling: Sampling, seeds: Sequence[int],
            on_step: Callable[[int, int], None] | None = None, watch: Callable[[Tensor], None] | None = None,
            ) -> tuple[Tensor, Guide | None]:
-    """Latents (images, c, h, w) of images that all begin with the seed's noise and add the same on their way, and what
-    guided them. on_step, watch: `denoise`'s. Raises `SciArtError` where it does not fit in memory.
+    """Latents (images, c, h, w), one for each seed, and what guided them. on_step, watch: `denoise`'s. Raises
+    `SciArtError` where it does not fit in memory.
     """
-    scheduler = make_scheduler(settings.sampler, settings.scheduler, pipe.scheduler.config, [settings.seed] * images)
     width, height = (side // pipe.vae_scale_factor for side in rows.size)
-    generators = [torch.Generator("cpu").manual_seed(settings.seed) for _ in range(images)]
-    noise = torch.cat([torch.randn(1, pipe.unet.config.in_channels, height, width, generator=generator,
-                                   dtype=pipe.unet.dtype) for generator in generators]).to(pipe.device)
+    noise = Noise(seeds, (pipe.unet.config.in_channels, height, width), pipe.device)
+    unit = noise.next()
     with ExitStack() as stack:
         stack.enter_context(quiet_sampling())
-        rows.mixer.choose(workload(rows, scheduler.order, noise.shape))
+        rows.mixer.choose(workload(rows, sampling.sampler.pattern.per_step, unit.shape))
         stack.enter_context(rows.acting())
-        guide = (enter_guide(stack, pipe, rows.plan, settings.prompt, recipe.guidance, images) if rows.plan.subjects
+        guide = (enter_guide(stack, pipe, rows.plan, prompt, recipe.guidance, len(seeds)) if rows.plan.subjects
                  else None)
         fusion = guide or fusion_of(rows.plan, recipe.composition)
-        sampling = functools.partial(denoise, scheduler, rows, noise, generators, fusion, on_step, watch)
-        return unless_too_large(sampling, functools.partial(rows.too_many, noise)), guide
+        make = functools.partial(denoise, sampling, rows, unit, noise, fusion, on_step, watch)
+        return unless_too_large(make, functools.partial(rows.too_many, unit)), guide
 
 
 def check_settings(pipe, settings: Settings) -> tuple[int, int]:
@@ -135,6 +158,7 @@ def check_settings(pipe, settings: Settings) -> tuple[int, int]:
             raise SciArtError(name, f"{value} is not a multiple of 8")
     if not settings.prompt.strip():
         raise SciArtError("prompt", "empty")
+    steps_run(find(settings.sampler, settings.scheduler)[0], settings.steps)
     layers = min(encoder.config.num_hidden_layers for _, encoder, _ in encoders(pipe))
     if settings.clip_skip > layers:
         raise SciArtError("clip-skip", f"{settings.clip_skip} is out of range; the text encoder has {layers} layers")
@@ -183,11 +207,16 @@ def workload(rows: Rows, order: int, latents: Sequence[int]) -> Workload:
                     text_tokens=rows.cond[0].embeddings.tokens.shape[1], rows_differ=rows.differ)
 
 
-def _infotext(settings: Settings, recipe: Recipe, model_name: str, size: tuple[int, int], notes: Sequence[str]) -> str:
+def _report(on_step: Callable[[int, int], None], before: int, batches: int, done: int, steps: int) -> None:
+    on_step(before * steps + done, batches * steps)
+
+
+def _infotext(settings: Settings, sampling: Sampling, recipe: Recipe, model_name: str, size: tuple[int, int],
+              notes: Sequence[str]) -> str:
     mixes = recipe.enabled and recipe.loras
     return infotext(settings.prompt, settings.negative_prompt, {
-        "Steps": settings.steps, "Sampler": settings.sampler,
-        "Schedule type": settings.scheduler, "CFG scale": f"{settings.cfg_scale:g}", "Seed": settings.seed,
+        "Steps": settings.steps, "Sampler": sampling.sampler.name,
+        "Schedule type": sampling.schedule, "CFG scale": f"{settings.cfg_scale:g}", "Seed": settings.seed,
         "Size": f"{size[0]}x{size[1]}", "Model": model_name or None,
         "Clip skip": settings.clip_skip if settings.clip_skip > 1 else None, "RNG": "CPU",
         INFOTEXT_KEY: recipe_to_text(recipe) if mixes else None, VERSION_KEY: __version__ if mixes else None,

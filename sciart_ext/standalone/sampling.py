@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from ..memory import rows_that_fit, too_many_rows, unless_too_large
 from ..mixer.mixer import Mixer
 from ..mixer.refusal import too_large
 from ..recipe import PassPlan, Row
-from .samplers import alpha_at
+from .samplers.levels import Predicted
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -43,11 +44,12 @@ class Time(NamedTuple):
 class Rows:
     """A pipeline's UNet under a plan: all rows of all images in one call, and their fusion to one prediction.
 
-    rows: the plan's `encoded_rows`, in that order.
+    rows: the plan's `encoded_rows`, in that order. cfg_plus_plus: whether the sampler goes on from the prediction
+    without prompt, at any CFG scale.
     """
 
     def __init__(self, pipe, mixer: Mixer, plan: PassPlan, rows: Sequence[PromptRow], cfg_scale: float,
-                 size: tuple[int, int]):
+                 size: tuple[int, int], cfg_plus_plus: bool = False):
         self.unet = pipe.unet
         self.alphas = pipe.scheduler.alphas_cumprod
         self.prediction_type = pipe.scheduler.config.prediction_type
@@ -56,7 +58,7 @@ class Rows:
         by_row = {row.row: row for row in rows}
         self.plain = by_row.get(Row(plain=True))
         self.cond = [by_row[row] for row in plan.rows() if not row.uncond]
-        self.uncond = [by_row[row] for row in plan.rows() if row.uncond] if cfg_scale > 1 else []
+        self.uncond = [by_row[row] for row in plan.rows() if row.uncond] if cfg_scale != 1 or cfg_plus_plus else []
         """those of the plan's first pair in the end"""
         self.cfg_scale = cfg_scale
         self.size = size
@@ -74,7 +76,7 @@ class Rows:
             yield
 
     def call(self, inputs: Tensor, time: Time, progress: float, rows: Sequence[PromptRow]) -> Tensor:
-        """inputs (images, c, h, w), as the scheduler scales them → predictions (rows, images, c, h, w)."""
+        """inputs (images, c, h, w), as the sampler scales them → predictions (rows, images, c, h, w), of their type."""
         images = len(inputs)
         self.set_gates([row.row for row in rows], progress, images)
         text = torch.cat([row.embeddings.tokens.expand(images, -1, -1) for row in rows])
@@ -82,9 +84,9 @@ class Rows:
         if rows[0].embeddings.pooled is not None:
             pooled = torch.cat([row.embeddings.pooled.expand(images, -1) for row in rows])
             added = {"text_embeds": pooled, "time_ids": self._time_ids.expand(len(pooled), -1)}
-        called = inputs.repeat(len(rows), 1, 1, 1)
-        return self.unet(called, time.tensor, encoder_hidden_states=text, added_cond_kwargs=added).sample.unflatten(
-            0, (len(rows), images))
+        called = inputs.to(text.dtype).repeat(len(rows), 1, 1, 1)
+        found = self.unet(called, time.tensor, encoder_hidden_states=text, added_cond_kwargs=added).sample
+        return found.to(inputs.dtype).unflatten(0, (len(rows), images))
 
     def set_gates(self, rows: Sequence[Row], progress: float, images: int) -> None:
         """For the next call, which has these rows of so many images, all images of a row together."""
@@ -94,20 +96,21 @@ class Rows:
         """One gate per LoRA in this row of this image."""
         return self.plan.gates(progress, row)
 
-    def predict(self, inputs: Tensor, time: Time, progress: float, fusion: Fusion | None) -> Tensor:
-        """The prediction (images, c, h, w) after fusion and classifier-free guidance."""
+    def predict(self, inputs: Tensor, time: Time, progress: float, fusion: Fusion | None,
+                cfg_factor: float = 1.0) -> Predicted:
+        """The prediction after fusion; cfg_factor: of the CFG scale."""
         fusing = fusion is not None and fusion.is_fusing(progress)
         rows = [*self.cond, *self.uncond] if fusing else [self.cond[0], *self.uncond[-1:]]
         found = self.call(inputs, time, progress, rows)
         if fusion is not None:
             fusion.evaluated()
         if not fusing:
-            return self._with_cfg(found[0], found[-1])
+            return self._with_cfg(found[0], found[-1], cfg_factor)
         pairs, by_row = self.plan.pairs(), {row.row: one for row, one in zip(rows, found)}
         cond = torch.stack([by_row[pair.cond] for pair in pairs], 1)
         uncond = torch.stack([by_row[pair.uncond] for pair in pairs], 1) if self.uncond else cond
         weights = fusion.weights(cond, progress, functools.partial(self._noise, inputs, time))
-        return self._with_cfg(*fused(cond, uncond, weights))
+        return self._with_cfg(*fused(cond, uncond, weights), cfg_factor)
 
     def _noise(self, inputs: Tensor, time: Time, predictions: Tensor) -> Tensor:
         """Predicted noise of the model's predictions (images, pairs, c, h, w), up to a factor."""
@@ -120,7 +123,7 @@ class Rows:
         """What the plain row alone makes of variance preserving latents at a training time: they without noise."""
         at = Time(time, torch.full((), time, device=inputs.device))
         found = self.call(inputs, at, progress, [self.plain, *self.uncond[:1]])
-        prediction, alpha = self._with_cfg(found[0], found[-1]), float(self.alphas[time])
+        prediction, alpha = self._with_cfg(found[0], found[-1]).guided, float(self.alphas[time])
         if self.prediction_type == "v_prediction":
             return alpha**0.5 * inputs - (1 - alpha) ** 0.5 * prediction
         return (inputs - (1 - alpha) ** 0.5 * prediction) / alpha**0.5
@@ -138,8 +141,9 @@ class Rows:
         each, merged = len(self.cond) + len(self.uncond), 2 if self.uncond else 1
         return too_many_rows(most, rows_that_fit(call, most), images, each, [(images * merged, "compose merge")])
 
-    def _with_cfg(self, cond: Tensor, uncond: Tensor) -> Tensor:
-        return uncond + self.cfg_scale * (cond - uncond) if self.uncond else cond
+    def _with_cfg(self, cond: Tensor, uncond: Tensor, factor: float = 1.0) -> Predicted:
+        guided = uncond + self.cfg_scale * factor * (cond - uncond) if self.uncond else cond
+        return Predicted(guided, uncond)
 
 
 def decode(pipe, latents: Tensor) -> list[Image.Image]:
@@ -175,3 +179,10 @@ def _time_ids(size: tuple[int, int], embeddings: Embeddings) -> Tensor | None:
     width, height = size
     return torch.tensor([[height, width, 0, 0, height, width]], dtype=embeddings.pooled.dtype,
                         device=embeddings.pooled.device)
+
+
+def alpha_at(alphas: Tensor, time: float) -> float:
+    """The cumulative α at a training time, which schedules by noise level put between two: linear in log σ there."""
+    below = min(int(time), len(alphas) - 2)
+    first, second = (math.log((1 - alpha) / alpha) for alpha in alphas[below:below + 2].tolist())
+    return 1 / (1 + math.exp(first + (time - below) * (second - first)))

@@ -1,0 +1,155 @@
+"""What a level of noise means to a model: its time, how its input is scaled, what its prediction says.
+
+Two kinds of latents: variance exploding, x = x₀ + σ·ε, of which samplers are sent x₀ (Karras et al., arXiv 2206.00364),
+and variance preserving, x = √ᾱ·x₀ + √(1 − ᾱ)·ε, of which they are sent ε (Ho et al., arXiv 2006.11239).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from ...errors import SciArtError
+from .names import TRAINED_TIMES
+
+ZERO_TERMINAL_ALPHA = 4.8973451890853435e-08
+"""of models that were trained down to no signal at all: the host's least ᾱ, with which σ is finite"""
+
+
+class Predicted(NamedTuple):
+    """A model's prediction (images, c, h, w): with classifier-free guidance, and for the negative prompt."""
+
+    guided: Tensor
+    uncond: Tensor
+
+
+class Model:
+    """The noise levels that a model was trained on, σ = √((1 − ᾱ) / ᾱ), ascending, and what it predicts.
+
+    alphas: cumulative ᾱ of each time; prediction: diffusers' name; is_xl: whether it is an SDXL.
+    """
+
+    def __init__(self, alphas: Tensor, prediction: str = "epsilon", is_xl: bool = False):
+        if prediction not in ("epsilon", "v_prediction"):
+            raise SciArtError("model", f"predicts {prediction!r}; accepted: epsilon, v_prediction")
+        self.alphas = np.maximum(alphas.double().cpu().numpy(), ZERO_TERMINAL_ALPHA)
+        self.is_v = prediction == "v_prediction"
+        self.is_xl = is_xl
+
+    @classmethod
+    def of(cls, pipe) -> Model:
+        """A pipeline's."""
+        return cls(pipe.scheduler.alphas_cumprod, pipe.scheduler.config.prediction_type,
+                   getattr(pipe, "text_encoder_2", None) is not None)
+
+
+class Levels(Protocol):
+    """The levels of a kind of latents: numbers that a sampler yields with them."""
+
+    def time(self, level: float) -> float:
+        """The model's time, which may lie between two that it was trained on."""
+
+    def trained(self, level: float) -> int:
+        """The time that it was trained on which is nearest, as the host finds it."""
+
+    def scale(self, level: float) -> float:
+        """Of the model's input, over the latents."""
+
+    def found(self, predicted: Predicted, latents: Tensor, level: float) -> object:
+        """What the sampler is sent."""
+
+
+class Exploding:
+    """σ of variance exploding latents; the sampler is sent x₀."""
+
+    def __init__(self, model: Model):
+        self.is_v = model.is_v
+        self.sigmas = np.sqrt((1 - model.alphas) / model.alphas)
+        self._times = np.arange(len(self.sigmas), dtype=np.float64)
+
+    @property
+    def least(self) -> float:
+        return float(self.sigmas[0])
+
+    @property
+    def largest(self) -> float:
+        return float(self.sigmas[-1])
+
+    def time(self, level: float) -> float:
+        """Linear in log σ between times."""
+        return float(np.interp(np.log(level), np.log(self.sigmas), self._times))
+
+    def sigma(self, time: float) -> float:
+        """The inverse of `time`."""
+        return float(np.exp(np.interp(time, self._times, np.log(self.sigmas))))
+
+    def trained(self, level: float) -> int:
+        return int(np.abs(self.sigmas - level).argmin())
+
+    def scale(self, level: float) -> float:
+        return (level**2 + 1) ** -0.5
+
+    def found(self, predicted: Predicted, latents: Tensor, level: float) -> Tensor:
+        if self.is_v:  # Salimans and Ho, arXiv 2202.00512
+            return latents / (level**2 + 1) - predicted.guided * (level * self.scale(level))
+        return latents - predicted.guided * level
+
+
+class Consistency(Exploding):
+    """σ at every 20th time, to which a latent consistency model was distilled (Luo et al., arXiv 2310.04378)."""
+
+    SKIPPED, SIGMA_DATA, TIME_SCALE = TRAINED_TIMES // 50, 0.5, 10.0
+
+    def __init__(self, model: Model):
+        super().__init__(model)
+        self.sigmas = self.sigmas[self.SKIPPED - 1::self.SKIPPED]
+        self._times = self._times[self.SKIPPED - 1::self.SKIPPED]
+
+    def time(self, level: float) -> float:
+        """The nearest by log σ: between two it was not distilled."""
+        return float(self._times[np.abs(np.log(self.sigmas) - np.log(level)).argmin()])
+
+    def trained(self, level: float) -> int:
+        return int(self.time(level))
+
+    def found(self, predicted: Predicted, latents: Tensor, level: float) -> Tensor:
+        """The consistency function, of which c_skip is the part of its input (appendix C)."""
+        time = self.time(level) * self.TIME_SCALE
+        skip = self.SIGMA_DATA**2 / (time**2 + self.SIGMA_DATA**2)
+        out = time / (time**2 + self.SIGMA_DATA**2) ** 0.5
+        return out * super().found(predicted, latents, level) + skip * latents
+
+
+class Preserving:
+    """The model's time as the level of variance preserving latents; the sampler is sent ε."""
+
+    def __init__(self, model: Model):
+        self.is_v, self.alphas = model.is_v, model.alphas
+
+    def time(self, level: float) -> float:
+        return level
+
+    def trained(self, level: float) -> int:
+        return int(level)
+
+    def scale(self, level: float) -> float:
+        return 1.0
+
+    def found(self, predicted: Predicted, latents: Tensor, level: float) -> Tensor:
+        return self._noise(predicted.guided, latents, level)
+
+    def _noise(self, prediction: Tensor, latents: Tensor, level: float) -> Tensor:
+        """Between times the host takes the ᾱ of the one before."""
+        if not self.is_v:
+            return prediction
+        alpha = float(self.alphas[int(level)])
+        return alpha**0.5 * prediction + (1 - alpha) ** 0.5 * latents
+
+
+class PlusPlus(Preserving):
+    """As CFG++ wants it (Chung et al., arXiv 2406.08070): the sampler is sent ε with guidance, and ε without prompt."""
+
+    def found(self, predicted: Predicted, latents: Tensor, level: float) -> tuple[Tensor, Tensor]:
+        return tuple(self._noise(one, latents, level) for one in predicted)
