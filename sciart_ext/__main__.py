@@ -5,7 +5,7 @@ import sys
 try:
     from .cli import main
 
-    status = main()
+    status = main(name="python -m sciart_ext")
 except KeyboardInterrupt:  # before the command began, or after its end
     status = 130
 sys.exit(status)

@@ -50,11 +50,18 @@ class UnknownRowsError(RuntimeError):
     """Something else calls the model, or a part of it, with rows of which nothing tells whose prompts they are."""
 
 
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that is most like this one, whatever the case; None where none is."""
+    by_lower = {one.lower(): one for one in sorted(known, reverse=True)}
+    found = difflib.get_close_matches(quoted(word).lower(), by_lower, n=1)
+    return by_lower[found[0]] if found else None
+
+
 def did_you_mean(word: str, known: Iterable[str], limit: int = 12) -> str:
     """The tail of an error message about an unknown word: the nearest known one, then what is accepted."""
-    word, known = quoted(word), sorted(set(known))
-    near = difflib.get_close_matches(word, known, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
+    known = sorted(set(known))
+    near = nearest(word, known)
+    hint = f"did you mean {near!r}? " if near is not None else ""
     if not known:
         return f"{hint}accepted: (nothing is available)"
     more = f" and {len(known) - limit} more" if len(known) > limit else ""

@@ -11,7 +11,9 @@ import errno
 import os
 import re
 import secrets
+import shutil
 import stat
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,6 +67,28 @@ def write_text(path: Path, text: str) -> None:
     """Writes the file, UTF-8, whole or not at all. Raises `SciArtError`."""
     with written_whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def check_file_place(path: Path, size: int = 1) -> None:
+    """Refuses, before any work, a file of so many bytes that could not be written: a folder in its place, a file on the
+    way to it, a name that the system does not take, no permission, no room. Raises as `written_whole` does."""
+    check_name(path.name, path.name)
+    with _refusing(path, "written"):
+        if _is_folder(path):
+            raise SciArtError(path.name, "is a folder; accepted: a file's name")
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        check_case(path, path.name)
+        _check_room(path.parent, size)
+
+
+def check_folder_place(path: Path, size: int = 1) -> None:
+    """The same for files in a folder, which may be there or not."""
+    check_name(path.name, path.name)
+    with _refusing(path, "written"):
+        if _is_folder(path) is False:
+            raise SciArtError(path.name, "is a file; accepted: a folder")
+        _check_room(path, size)
 
 
 def delete(path: Path) -> None:
@@ -135,6 +159,25 @@ def one_at_a_time(folder: Path) -> Iterator[None]:
         finally:
             if lock is not None:
                 lock.release()  # its file stays: others may be waiting for it
+
+
+def _is_folder(path: Path) -> bool | None:
+    """None where there is nothing."""
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except FileNotFoundError:
+        return None
+
+
+def _check_room(folder: Path, size: int) -> None:
+    """Writes into the folder, or the first above it that is there, what is gone when it returns. Raises `OSError`."""
+    while _is_folder(folder) is None:
+        folder = folder.parent
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        probe.write(bytes(min(size, 2**20)))
+        probe.flush()
+    if shutil.disk_usage(folder).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @contextmanager

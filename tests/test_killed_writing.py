@@ -94,12 +94,12 @@ import os, sys, torch
 from pathlib import Path
 from PIL import Image
 from safetensors.torch import save_file
-from sciart_ext.standalone.infotext import save_png
+from sciart_ext.standalone.infotext import save_picture
 from sciart_ext.whole_file import write_text, written_whole
 os.umask(0o027)
 folder = Path(sys.argv[1])
 write_text(folder / "text", "")
-save_png(Image.new("RGB", (8, 8)), folder / "picture.png", "")
+save_picture(Image.new("RGB", (8, 8)), folder / "picture.png", "")
 with written_whole(folder / "tensors.safetensors") as temporary:
     save_file({"a": torch.zeros(2)}, temporary)
 with written_whole(folder / "own") as temporary:  # as a writer does that makes a file of its own there
@@ -115,7 +115,7 @@ with written_whole(folder / "own") as temporary:  # as a writer does that makes 
 @pytest.mark.parametrize("write", [
     "write_text(path, 'x' * 100_000)",
     "save_combined(path)",
-    "save_png(Image.effect_noise((256, 256), 80), path, '')",
+    "save_picture(Image.effect_noise((256, 256), 80), path, '')",
     "_write(path, Run(torch.rand(2, 4, 64, 64), np.zeros((512, 512, 3), np.uint8)))",
 ], ids=["text", "tensors", "picture", "run"])
 def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path, write):
@@ -127,7 +127,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from sciart_ext.influence.kept import _write
 from sciart_ext.influence.runs import Run
-from sciart_ext.standalone.infotext import save_png
+from sciart_ext.standalone.infotext import save_picture
 from sciart_ext.whole_file import NoRoomError, write_text, written_whole
 def save_combined(path):
     with written_whole(path) as temporary:

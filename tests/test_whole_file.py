@@ -21,7 +21,7 @@ from sciart_ext.lora.file import load_lora
 from sciart_ext.presets import PresetStore
 from sciart_ext.presets.pictures import save_thumbnail
 from sciart_ext.recipe import parse_recipe
-from sciart_ext.standalone.infotext import save_png
+from sciart_ext.standalone.infotext import save_picture
 from sciart_ext.whole_file import delete, write_text, written_whole
 
 IN_USE = PermissionError(errno.EACCES, "The process cannot access the file because it is being used by another process")
@@ -146,7 +146,7 @@ def _kept_run(folder):
 
 
 def _result(folder):
-    save_png(Image.new("RGB", (8, 8)), folder / "result.png", "a rocket")
+    save_picture(Image.new("RGB", (8, 8)), folder / "result.png", "a rocket")
 
 
 @pytest.mark.parametrize(("write", "name"), [

@@ -2,45 +2,52 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-from ..whole_file import written_whole
-from ..world import MODEL
-from .command import add_command
-from .mixture import add_mixture_options, recipe_of
-from .progress import show_progress
+import rich_click as click
 
-
-def add_bake_command(commands) -> None:
-    """Adds it to the parser's commands."""
-    command = add_command(commands, "bake", "write a mixture into a copy of a checkpoint",
-                          "child=0.65 watercolor=0.55 --model sd15.safetensors --out storybook.safetensors")
-    add_mixture_options(command)
-    command.add_argument("--model", type=Path, default=MODEL,
-                         help="the original, which stays as it is: .safetensors or a diffusers folder; default: the "
-                              "tiny model")
-    command.add_argument("--out", type=Path, required=True,
-                         help="the copy: .safetensors, or of a diffusers folder a new folder")
-    command.add_argument("--quiet", action="store_true", help="no progress bar")
-    command.set_defaults(run=_bake)
+from ..standalone.model_facts import model_facts
+from ..whole_file import check_file_place, check_folder_place, written_whole
+from .command import FILES, RESULT, Command
+from .joining import JOINING_OPTIONS, recipe_of
+from .mixture import check_loras, lora_folder
+from .model import model_option
+from .progress import progress, working
 
 
-def _bake(args: argparse.Namespace) -> None:
-    from ..bake.baking import bake, check_out
-    from ..lora.file import load_lora
-    from ..lora.folder import find_lora
+@click.command(cls=Command, panel=FILES, examples=("child=0.65 watercolor=0.55 --out storybook",))
+@JOINING_OPTIONS
+@model_option("The original, which stays as it is: .safetensors or a diffusers folder; default: the tiny model.")
+@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE|FOLDER", panel=RESULT,
+              help="The copy: .safetensors, or of a diffusers folder a new folder.")
+@click.option("--quiet", is_flag=True, panel=RESULT, help="No progress bar.")
+def bake(**options: Any) -> None:
+    """Write a mixture into a copy of a checkpoint."""
+    given = SimpleNamespace(**options)
+    recipe = recipe_of(given)
+    paths = check_loras(recipe, lora_folder(given))
+    model_facts(given.model)
+    if given.model.is_dir():
+        check_folder_place(given.out, sum(path.stat().st_size for path in given.model.rglob("*") if path.is_file()))
+    elif given.out.suffix.lower() == ".safetensors":
+        check_file_place(given.out, given.model.stat().st_size)
+    with working("Reading", given.quiet):
+        from ..bake.baking import bake as baked_into
+        from ..bake.baking import check_out
+        from ..lora.file import load_lora
 
-    recipe = recipe_of(args)
-    check_out(args.model, args.out)
-    loras = [load_lora(find_lora(lora.name, args.lora_dir), lora.name) for lora in recipe.loras]
-    baked = bake(args.model, args.out, recipe, loras, None if args.quiet else show_progress)
+        check_out(given.model, given.out)
+        loras = [load_lora(path, lora.name) for path, lora in zip(paths, recipe.loras)]
+    with progress("Tensors", given.quiet) as on_tensor:
+        baked = baked_into(given.model, given.out, recipe, loras, on_tensor)
     for note in baked.notes:
-        print(note)
-    print(f"{baked.changed} of {baked.tensors} tensors are changed")
-    for path in (baked.path, *_copied_beside(args.model, args.out)):
-        print(path)
+        click.echo(note)
+    click.echo(f"{baked.changed} of {baked.tensors} tensors are changed")
+    for path in (baked.path, *_copied_beside(given.model, given.out)):
+        click.echo(path)
 
 
 def _copied_beside(model: Path, out: Path) -> list[Path]:

@@ -2,46 +2,60 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-from ..errors import SciArtError, shown
-from ..lora.base_model import BASES
-from .command import add_command
-from .mixture import add_mixture_options, recipe_of
-from .progress import show_progress
+import rich_click as click
 
+from ..errors import SciArtError
+from .command import FILES, RESULT, Command
+from .joining import JOINING, JOINING_OPTIONS, recipe_of
+from .mixture import check_loras, lora_folder
+from .outputs import check_file, keep
+from .progress import progress, working
+from .values import Number, OneOf
 
-def add_combine_command(commands) -> None:
-    """Adds it to the parser's commands."""
-    command = add_command(commands, "combine", "join several LoRA files into one",
-                          "child=0.65 watercolor=0.55 --method ties --out combined.safetensors")
-    add_mixture_options(command)
-    command.add_argument("--rank", type=int, help="of the result; default: the sum of the LoRAs' ranks, which loses "
-                                                  "nothing of linear and orthogonal")
-    command.add_argument("--svd", default="auto", help="of dense results: exact, randomised or auto, by the rank; "
-                                                       "default: auto")
-    command.add_argument("--base", help=f"which base model it is for, where the files do not tell: {', '.join(BASES)}")
-    command.add_argument("--precision", default="fp16", help="fp16 or fp32; default: fp16")
-    command.add_argument("--out", type=Path, default=Path("combined.safetensors"),
-                         help="the file; default: combined.safetensors")
-    command.add_argument("--quiet", action="store_true", help="no progress bar")
-    command.set_defaults(run=_combine)
+MOST_RANK = 4096
+"""`lora.kinds.MAX_RANK`, which is imported with torch"""
 
 
-def _combine(args: argparse.Namespace) -> None:
-    from ..combine.files import combine_files
-    from ..combine.writing import PRECISIONS, check_target, write_combined
-    from ..lora.file import load_lora
-    from ..lora.folder import find_lora
+def _bases() -> tuple[str, ...]:
+    from ..lora.families import STABLE_DIFFUSION
 
-    recipe = recipe_of(args)
-    if args.precision not in PRECISIONS:
-        raise SciArtError("precision", f"{shown(args.precision)} is not known; accepted: {', '.join(PRECISIONS)}")
-    paths = [find_lora(lora.name, args.lora_dir) for lora in recipe.loras]
-    check_target(args.out, paths)
-    loras = [load_lora(path, path.stem) for path in paths]
-    combined = combine_files(loras, recipe, args.rank, args.svd, None if args.quiet else show_progress, args.base)
-    write_combined(combined, args.out, args.precision)
-    print("\n".join(combined.sentences()))
-    print(f"{args.out} ({args.out.stat().st_size / 2**20:.1f} MB)")
+    return STABLE_DIFFUSION
+
+
+@click.command(cls=Command, panel=FILES, examples=("child=0.65 watercolor=0.55 --method ties",))
+@JOINING_OPTIONS
+@click.option("--rank", type=Number(1, MOST_RANK), panel=JOINING,
+              help="Of the result; default: the sum of the LoRAs' ranks, which loses nothing of linear and orthogonal.")
+@click.option("--svd", type=OneOf("SVD", lambda: ("exact", "randomised", "auto"), listed=True), default="auto",
+              panel=JOINING, help="Of dense results; default: auto, by the rank.")
+@click.option("--base", type=OneOf("BASE", _bases, listed=True), panel=RESULT,
+              help="Which base model it is for, where the files do not tell.")
+@click.option("--precision", type=OneOf("PRECISION", lambda: ("fp16", "fp32"), listed=True), default="fp16",
+              panel=RESULT, help="Default: fp16.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("combined.safetensors"), metavar="FILE",
+              panel=RESULT, help="Default: combined.safetensors.")
+@click.option("--quiet", is_flag=True, panel=RESULT, help="No progress bar.")
+def combine(**options: Any) -> None:
+    """Join several LoRA files into one."""
+    given = SimpleNamespace(**options)
+    recipe = recipe_of(given)
+    paths = check_loras(recipe, lora_folder(given))
+    if not paths:
+        raise SciArtError("loras", "missing; give NAME=WEIGHT, --recipe or --preset")
+    check_file(given.out, (".safetensors",), size=sum(path.stat().st_size for path in paths))
+    with working("Reading", given.quiet):
+        from ..combine.files import combine_files
+        from ..combine.writing import check_target, write_combined
+        from ..lora.file import load_lora
+
+        check_target(given.out, paths)
+        loras = [load_lora(path, path.stem) for path in paths]
+    with progress("Layers", given.quiet) as on_layer:
+        combined = combine_files(loras, recipe, given.rank, given.svd, on_layer, given.base)
+    keep(given.out, lambda path: write_combined(combined, path, given.precision))
+    click.echo("\n".join(combined.sentences()))
+    click.echo(f"{given.out} ({given.out.stat().st_size / 2**20:.1f} MB)")

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from math import factorial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from scipy.special import stdtrit
-from torch import Tensor
+if TYPE_CHECKING:  # the command line asks which sets there are, before torch and scipy are needed
+    from torch import Tensor
 
 EXACT_UP_TO = 4
 """LoRAs: beyond, 2ⁿ pictures are too many"""
@@ -24,6 +23,8 @@ def exact_shares(values: Tensor) -> Tensor:
     φ_k = Σ_S |S|! (n − |S| − 1)! / n! · (v(S ∪ k) − v(S)), over the sets S without k. Raises ValueError where the
     number of values is no power of two.
     """
+    import torch
+
     count = (len(values) - 1).bit_length()
     if len(values) != 1 << count:
         raise ValueError(f"expected a value of every set, 2ⁿ of them, got {len(values)}")
@@ -53,6 +54,9 @@ def sampled_shares(value: Callable[[int], Tensor], orders: Sequence[Sequence[int
     value(set) → (…); it is asked for each set once. They sum to value(all) − value(none), however few the orders.
     Raises ValueError with fewer than two orders: there is no error to state then.
     """
+    import torch
+    from scipy.special import stdtrit
+
     if len(orders) < 2:
         raise ValueError(f"expected two orders or more, got {len(orders)}")
     known: dict[int, Tensor] = {}
@@ -90,6 +94,8 @@ def spread_orders(count: int, orders: int, seed: int) -> list[tuple[int, ...]]:
     quarters of the pictures, and `sampled_shares`, which takes them for independent, states its error on the safe side
     (antithetic orders: Mitchell et al. 2022, arXiv 2104.12199; measured in benchmarks/explaining/sampled.py).
     """
+    import torch
+
     generator = torch.Generator().manual_seed(seed)
     found: list[tuple[int, ...]] = []
     while len(found) < orders:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ..errors import SciArtError
+from ..lora.base_model import UNKNOWN
 from ..lora.kinds import BIAS, Delta
 from ..lora.low_rank import LowRank
 from .targets import Target
@@ -38,6 +39,7 @@ class Factors(NamedTuple):
 
 def check_fit(loras: Sequence[LoraFile], layers: Mapping[str, Target], model: str) -> list[str]:
     """Notes on LoRAs that reach only a part of the model; a LoRA that fits no layer, or has other shapes, raises."""
+    check_families(loras, family_of(layers), model)
     notes = []
     for lora in loras:
         targets = {name: target_of(name, layers) for name in lora.layers}
@@ -57,6 +59,30 @@ def check_fit(loras: Sequence[LoraFile], layers: Mapping[str, Target], model: st
                          f"left out (first: {unmatched[0]})")
         notes += lora.notes()
     return notes
+
+
+def check_families(loras: Sequence[LoraFile], family: str | None, model: str) -> None:
+    """Refuses LoRAs that are made for another family of models than this one (SD1, SD2, SDXL; None: not known),
+    whichever of their layers happen to fit: text encoders of several families have layers of one shape."""
+    for lora in loras:
+        if family is not None and lora.base not in (UNKNOWN, family):
+            raise SciArtError(lora.path.name, f"it is made for {lora.base}, and {model} is of the family {family}; "
+                                              f"accepted: LoRAs for {family}")
+
+
+def family_of(layers: Mapping[str, Target]) -> str | None:
+    """SD1, SD2 or SDXL, by the layers of a whole model; None where they do not tell.
+
+    SDXL alone has a second text encoder; SD 1's attention blocks begin with convolutions, 2's with matrices.
+    """
+    if any(name.startswith("te2_") for name in layers):
+        return "SDXL"
+    if not any(name.startswith("te1_") for name in layers):
+        return None
+    for name, target in layers.items():
+        if name.startswith("unet_") and name.endswith("_1_proj_in"):
+            return "SD1" if isinstance(target.module, nn.Conv2d) else "SD2"
+    return None
 
 
 def may_differ(name: str) -> bool:

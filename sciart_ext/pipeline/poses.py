@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-
-from PIL import Image, ImageDraw
+from typing import TYPE_CHECKING
 
 from ..errors import SciArtError, did_you_mean, shown
+
+if TYPE_CHECKING:  # whoever reads presets draws none
+    from PIL import Image
 
 ASPECT = 2 / 3
 """width over height of the pictures that the poses are made for"""
@@ -39,6 +41,8 @@ POSES = {
 
 def pose_picture(name: str, width: int, height: int) -> Image.Image:
     """The pose `name` as RGB, whole and in the middle of a picture of `width` × `height` pixels."""
+    from PIL import Image, ImageDraw
+
     if name not in POSES:
         raise SciArtError("pose", f"no pose {shown(name)}; {did_you_mean(name, POSES)}, or a picture as a data URL")
     high = min(height, width / ASPECT)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Any
-
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
 from ..errors import SciArtError, did_you_mean, shown
 from ..recipe import data_url
 from ..recipe.schedule import check_number
 from ..recipe.schema import Field, Name, Strict, ValidationError, check_bool, check_count, constr, refused, validator
 from .poses import POSES
+
+if TYPE_CHECKING:  # whoever reads presets decodes none
+    from PIL import Image
 
 INFOTEXT_KEY = "SciArt pipeline"
 MOST_CHARACTERS = 32 << 20

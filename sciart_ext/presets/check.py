@@ -8,7 +8,6 @@ from typing import Any
 
 from ..errors import SciArtError, did_you_mean, shown
 from ..json_text import check_json
-from ..pipeline.settings import parse_pipeline
 from ..recipe import parse_recipe
 
 MOST_BYTES = 1 << 20
@@ -44,6 +43,8 @@ def check_preset(data: object) -> dict:
     _check_txt2img(data.get("txt2img", {}))
     _check_prompts(data.get("prompts", []))
     if "pipeline" in data:
+        from ..pipeline.settings import parse_pipeline  # few presets have one
+
         parse_pipeline(data["pipeline"])
     return {**{key: kind() for key, kind in _FIELDS.items()}, **data}
 

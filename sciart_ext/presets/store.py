@@ -54,8 +54,8 @@ class Preset:
 class PresetStore:
     """The presets in two folders: the shipped ones, which stay as they are, and the user's."""
 
-    def __init__(self, user_dir: Path = USER_DIR, builtin_dir: Path = BUILTIN_DIR):
-        self.user_dir = Path(user_dir)
+    def __init__(self, user_dir: Path | None = None, builtin_dir: Path = BUILTIN_DIR):
+        self.user_dir = Path(USER_DIR if user_dir is None else user_dir)
         self.builtin_dir = Path(builtin_dir)
 
     def names(self) -> list[str]:

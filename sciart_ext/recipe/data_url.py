@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
-
-from PIL import Image
+from typing import TYPE_CHECKING
 
 from ..errors import SciArtError, shown
+
+if TYPE_CHECKING:  # few recipes have a picture, and many are read
+    from PIL import Image
 
 MOST_PIXELS = 4096 * 4096
 
@@ -20,6 +22,8 @@ def decoded(text: object, what: str, wanted: str, formats: Sequence[str], most_c
 
     Raises `SciArtError` (without a field) for what is none, is larger, or cannot be read.
     """
+    from PIL import Image
+
     if not isinstance(text, str):
         raise SciArtError("", f"got {shown(text)}; {wanted}")
     if len(text) > most_characters:

@@ -11,7 +11,6 @@ from .combining import Combination, CombiningSettings, Method
 from .composition import CompositionSettings
 from .guidance import GuidanceSettings
 from .layer_factors import check_blocks, varying_factors
-from .mask_picture import compact
 from .schedule import MAX_POINTS, MAX_WEIGHT, check_number, check_points, placed, points_to_text, weight_at
 from .schema import Field, Name, Strict, ValidationError, Words, check_bool, refused, validator
 
@@ -120,6 +119,8 @@ class LoraEntry(_Weighted):
         if value is None:
             return None
         if isinstance(value, str):
+            from .mask_picture import compact  # with numpy and Pillow, which few recipes need
+
             return compact(value)
         if not isinstance(value, (list, tuple)) or len(value) != 4:
             raise SciArtError("", f"expected four numbers [x0, y0, x1, y1], got {shown(value)}")

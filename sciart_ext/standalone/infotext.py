@@ -1,4 +1,8 @@
-"""The host's infotext: written into a PNG's `parameters`, and read back."""
+"""The host's infotext: written into pictures where the host writes it, and read back.
+
+A PNG has it as its text `parameters`, JPEG and WebP have it as the UserComment of their EXIF data, in UTF-16 after the
+mark UNICODE.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,17 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from ..errors import SciArtError
 from ..recipe.infotext_line import check_readable
 from ..whole_file import written_whole
 
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+QUALITY = 95
+"""of JPEG and WebP, in percent"""
+_MOST_EXIF = 65533
+"""bytes that a JPEG has room for"""
+_EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
+_UNICODE = b"UNICODE\0"
 _PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 
 
@@ -33,21 +45,41 @@ def parse_infotext(text: str) -> dict[str, str]:
     return {"Prompt": prompt, "Negative prompt": negative, **fields}
 
 
-def save_png(image: Image.Image, path: Path, text: str) -> Path:
-    """Saves a picture with its infotext; by another ending than a PNG's in that format, without it."""
-    info = PngInfo()
-    info.add_text("parameters", text)
-    kind = Image.registered_extensions().get(Path(path).suffix.lower(), "PNG")
+def save_picture(image: Image.Image, path: Path, text: str) -> Path:
+    """Saves a picture with its infotext, as PNG, JPEG or WebP by the name's ending. Raises `SciArtError`, also where the
+    infotext is too long for a JPEG."""
+    kind = FORMATS.get(Path(path).suffix.lower())
+    if kind is None:
+        raise SciArtError("out", f"{Path(path).name}; accepted: a name that ends in {', '.join(FORMATS)}")
+    if kind == "PNG":
+        options: dict = {"pnginfo": PngInfo()}
+        options["pnginfo"].add_text("parameters", text)
+    else:
+        exif = Image.Exif()
+        exif[_EXIF_IFD] = {_USER_COMMENT: _UNICODE + text.encode("utf-16-be")}
+        options = {"exif": exif.tobytes(), "quality": QUALITY}
+        if kind == "JPEG" and len(options["exif"]) > _MOST_EXIF:
+            raise SciArtError(Path(path).name, f"the infotext takes {len(options['exif'])} bytes, a JPEG has room for "
+                                               f"{_MOST_EXIF}; accepted: .png or .webp")
+        image = image.convert("RGB")
     with written_whole(path) as temporary:
-        image.save(temporary, kind, pnginfo=info)
+        image.save(temporary, kind, **options)
     return path
 
 
-def read_png(path: Path) -> dict[str, str]:
-    """The fields of a PNG's infotext; empty where it has none."""
+def read_picture(path: Path) -> dict[str, str]:
+    """The fields of a picture's infotext; empty where it has none."""
     with Image.open(path) as image:
-        text = image.info.get("parameters", "")
+        text = image.info.get("parameters") or _user_comment(image)
     return parse_infotext(text) if text else {}
+
+
+def _user_comment(image: Image.Image) -> str:
+    comment = image.getexif().get_ifd(_EXIF_IFD).get(_USER_COMMENT, b"")
+    comment = comment if isinstance(comment, bytes) else str(comment).encode("utf-8")
+    if comment.startswith(_UNICODE):
+        return comment[len(_UNICODE):].decode("utf-16-be", "replace")
+    return ""
 
 
 def _unquoted(value: str) -> str:

@@ -9,11 +9,9 @@ import diffusers
 import torch
 import transformers
 from diffusers import DiffusionPipeline, StableDiffusionPipeline, StableDiffusionXLPipeline
-from safetensors import SafetensorError, safe_open
 
 from ..errors import SciArtError
-
-CHECKPOINTS = (".safetensors", ".ckpt")
+from .model_facts import SUPPORTED, first_line, is_xl, model_facts, names_in
 
 
 def load_pipeline(path: Path, config: Path | None = None, device: str | None = None):
@@ -23,16 +21,15 @@ def load_pipeline(path: Path, config: Path | None = None, device: str | None = N
     without one diffusers takes them from the Hugging Face cache, or online unless HF_HUB_OFFLINE=1 (`prepare`).
     """
     path = Path(path)
+    facts = model_facts(path, config)
     quiet()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.float32 if device == "cpu" else torch.float16
-    if not path.exists():
-        raise SciArtError("model", f"{path}: no such file or folder")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # newer diffusers call torch_dtype dtype, older know that only
-        pipe = _load_folder(path, dtype) if path.is_dir() else _load_file(path, config, dtype)
+        pipe = _load_folder(path, dtype) if path.is_dir() else _load_file(path, config, dtype, is_xl(facts))
     if not isinstance(pipe, (StableDiffusionPipeline, StableDiffusionXLPipeline)):
-        raise SciArtError("model", f"{path.name} is a {type(pipe).__name__}; accepted: Stable Diffusion 1, 2 and XL")
+        raise SciArtError("model", f"{path.name} is a {type(pipe).__name__}; accepted: {SUPPORTED}")
     pipe.unet.requires_grad_(False)  # guidance asks for gradients of the latent alone
     pipe.set_progress_bar_config(disable=True)
     if device == "cpu":
@@ -49,13 +46,11 @@ def _unmap(pipe) -> None:
 
 
 def _load_folder(path: Path, dtype: torch.dtype):
-    if not (path / "model_index.json").is_file():
-        raise SciArtError("model", f"{path}: not a diffusers model; there is no model_index.json in it")
     try:
         pipe = DiffusionPipeline.from_pretrained(path, torch_dtype=dtype, local_files_only=True,
                                                  **_without_checker(path / "model_index.json"))
     except (OSError, ValueError, RuntimeError, KeyError, AttributeError) as error:
-        raise SciArtError("model", f"{path} cannot be read: {_first_line(error)}") from None
+        raise SciArtError("model", f"{path} cannot be read: {first_line(error)}") from None
     for name in ("text_encoder", "text_encoder_2"):
         file = path / name / "model.safetensors"
         if file.is_file() and _is_unread(file, getattr(pipe, name)):
@@ -68,46 +63,23 @@ def _is_unread(file: Path, encoder: torch.nn.Module) -> bool:
     """Whether transformers 4 read nothing of what transformers 5 wrote, and went on with random weights."""
     def prefixed(names) -> bool:
         return any(name.startswith("text_model.") for name in names)
-    return prefixed(encoder.state_dict()) and not prefixed(_names_in(file))
+    return prefixed(encoder.state_dict()) and not prefixed(names_in(file))
 
 
-def _load_file(path: Path, config: Path | None, dtype: torch.dtype):
-    if path.suffix.lower() not in CHECKPOINTS:
-        raise SciArtError("model", f"{path.name}: accepted are a diffusers folder and {', '.join(CHECKPOINTS)}")
+def _load_file(path: Path, config: Path | None, dtype: torch.dtype, xl: bool):
     options = {"torch_dtype": dtype, "local_files_only": True}
-    kind = StableDiffusionPipeline
     if config is not None:
-        if not (Path(config) / "model_index.json").is_file():
-            raise SciArtError("config", f"{config}: not a diffusers model; there is no model_index.json in it")
         options["config"] = str(config)
-        if "StableDiffusionXL" in (Path(config) / "model_index.json").read_text(encoding="utf-8"):
-            kind = StableDiffusionXLPipeline
-    elif _is_sdxl(path):
-        kind = StableDiffusionXLPipeline
-    if kind is StableDiffusionPipeline:
+    if not xl:
         options.update(safety_checker=None, requires_safety_checker=False)
+    kind = StableDiffusionXLPipeline if xl else StableDiffusionPipeline
     try:
         return kind.from_single_file(str(path), **options)
     except Exception as error:  # diffusers raises many kinds here, the cause is a file that does not fit
         hint = f"; {config} must be a model of the same architecture" if config else (
             "; where the model's configuration is not in the Hugging Face cache, give a diffusers folder of the same "
             "architecture with --config")
-        raise SciArtError("model", f"{path.name} cannot be read: {_first_line(error)}{hint}") from None
-
-
-def _is_sdxl(path: Path) -> bool:
-    if path.suffix.lower() != ".safetensors":
-        return False
-    return any(name.startswith("conditioner.embedders.1.") for name in _names_in(path))
-
-
-def _names_in(file: Path) -> list[str]:
-    """The names of the tensors in a safetensors file of a model; it may hold other kinds than a LoRA's may."""
-    try:
-        with safe_open(file, framework="pt") as opened:
-            return list(opened.keys())
-    except (OSError, SafetensorError) as error:
-        raise SciArtError("model", f"{file} cannot be read: {_first_line(error)}") from None
+        raise SciArtError("model", f"{path.name} cannot be read: {first_line(error)}{hint}") from None
 
 
 def _without_checker(index: Path) -> dict:
@@ -124,7 +96,3 @@ def quiet() -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
 
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -16,23 +17,23 @@ import torch
 from safetensors.torch import save_file
 
 from sciart_ext import standalone
-from sciart_ext.cli import commands, picture
-from sciart_ext.cli.recipe import parse_lora_option
+from sciart_ext.cli import main
+from sciart_ext.cli.mixture import parse_lora_option
+from sciart_ext.cli.program import program as sciart
 from sciart_ext.errors import SciArtError
-from sciart_ext.presets import PresetStore
+from sciart_ext.presets import store
 
 MIX = ["--lora", "child=0.2@0, 0.65@0.5", "--lora", "paint=0.4"]
 
 
 @pytest.fixture(autouse=True)
 def own_user_folder(monkeypatch, tmp_path):
-    for module in (commands, picture):
-        monkeypatch.setattr(module, "PresetStore", lambda: PresetStore(user_dir=tmp_path / "user"))
+    monkeypatch.setattr(store, "USER_DIR", tmp_path / "user")
 
 
 def run(capsys, *arguments):
     """(exit status, standard output, standard error) of a command."""
-    status = commands.main(list(map(str, arguments)))
+    status = main(list(map(str, arguments)))
     captured = capsys.readouterr()
     return status, captured.out, captured.err
 
@@ -85,12 +86,10 @@ def test_plan_tells_the_negative_prompt_and_steps_that_never_come(capsys):
 
 
 def test_options_take_a_decimal_comma(capsys):
-    parser = commands.build_parser()
-    assert parser.parse_args(["generate", "--cfg", "7,5"]).cfg == 7.5
+    read = sciart.commands["generate"].make_context("generate", ["--cfg", "7,5"]).params
+    assert read["cfg"] == 7.5
     for text in ("50%", "7,5,1", "x"):
-        with pytest.raises(SystemExit):
-            parser.parse_args(["generate", "--cfg", text])
-    assert "expected one such as 7.5" in capsys.readouterr().err
+        assert "is not a number such as 7.5; accepted: 0 to 100" in refuse(capsys, "generate", "--cfg", text)
 
 
 def test_plan_prints_an_aligned_table(capsys):
@@ -167,15 +166,18 @@ def test_errors_are_one_line_and_status_2(capsys, arguments, message):
 
 
 def test_unknown_commands_and_options_are_refused(capsys):
-    for arguments in ([], ["paint"], ["plan", "--weight", "1"], ["presets"]):
-        with pytest.raises(SystemExit) as caught:
-            commands.main(arguments)
-        assert caught.value.code == 2
+    assert "command: 'paint' is not known; did you mean 'plan'? accepted: bake, combine" in refuse(capsys, "paint")
+    assert "--wx: no such option; sciart plan --help lists them" in refuse(capsys, "plan", "--wx", "1")
+    assert "--step: no such option; did you mean --steps?" in refuse(capsys, "plan", "--step", "1")
+    for arguments in ([], ["presets"]):
+        status, out, _ = run(capsys, *arguments)
+        assert status == 2 and "Usage: sciart" in out
 
 
 def test_missing_extras_are_named(capsys, monkeypatch):
     monkeypatch.setattr(standalone, "EXTRAS", ("no_such_package",))
-    for arguments in (["generate", "--prompt", "p"], ["influence", "--lora", "a=1"], ["export-webui", "x"]):
+    for arguments in (["generate", "--prompt", "p"], ["influence", "--prompt", "p", "--lora", "child=1"],
+                      ["export-webui", "x"]):
         assert 'no_such_package not installed; pip install "sciart[standalone]"' in refuse(capsys, *arguments)
 
 
@@ -219,7 +221,7 @@ def test_influence_goes_on_where_it_was_interrupted(capsys, tmp_path, one_thread
         if done == 6:  # in the second of two batches of two pictures
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("sciart_ext.cli.picture.show_progress", progress)
+    monkeypatch.setattr("sciart_ext.cli.influence.progress", lambda *_: contextlib.nullcontext(progress))
     status, out, error = run(capsys, *asked, tmp_path / "out")
     assert (status, out) == (130, "")
     assert error == "sciart: interrupted: 2 of 4 pictures are made; the same command goes on from there\n"
@@ -244,7 +246,8 @@ def test_influence_goes_on_where_it_was_killed(capsys, tmp_path, one_thread, mon
     made = len(list(kept.glob("*.npz")))
     assert 0 < made < 4, "it was over before it could be killed"
     told: list[int] = []
-    monkeypatch.setattr("sciart_ext.cli.picture.show_progress", lambda done, of: told.append(of))
+    monkeypatch.setattr("sciart_ext.cli.influence.progress",
+                        lambda *_: contextlib.nullcontext(lambda done, of: told.append(of)))
     assert run(capsys, *asked)[0] == 0 and told[0] == 2 * (4 - made)
     assert not kept.exists() and not [path for path in (tmp_path / "out").iterdir() if "tmp" in path.name]
 

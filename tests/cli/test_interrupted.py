@@ -36,7 +36,7 @@ def test_a_command_that_is_interrupted_says_so_in_one_line(tmp_path, name):
     for moment in (0.0, rng.uniform(0.1, 3), *((rng.uniform(3, 12),) if name in LONG else ())):
         started = subprocess.Popen(
             [sys.executable, "-X", "utf8", "-c", "import signal, sys\n"
-             "from sciart_ext.cli.commands import main\nprint('begun', file=sys.stderr, flush=True)\n"
+             "from sciart_ext.cli import main\nprint('begun', file=sys.stderr, flush=True)\n"
              "sys.exit(main(sys.argv[1:]))", *COMMANDS[name]], cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True)

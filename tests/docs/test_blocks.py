@@ -28,7 +28,7 @@ from sciart_ext.world import MODEL
 
 pytest.importorskip("diffusers")
 
-from sciart_ext.standalone.infotext import read_png
+from sciart_ext.standalone.infotext import read_picture
 
 # What cannot be run where tests run, by page and first line. It is to stay short.
 NOT_RUN = {
@@ -129,7 +129,7 @@ def test_commands_run_and_print_what_is_shown(block: Block, folder: Path, one_th
 
 def compare(shown: Path, made: Path) -> None:
     """The picture that a page shows is the one that its command makes, and tells the same of itself, versions aside."""
-    told = [{key: value for key, value in read_png(path).items() if "version" not in key.lower()}
+    told = [{key: value for key, value in read_picture(path).items() if "version" not in key.lower()}
             for path in (shown, made)]
     assert told[0] == told[1] and told[0]["Size"], shown.name
     with Image.open(shown) as a, Image.open(made) as b:

@@ -28,7 +28,7 @@ from sciart_ext.recipe import compile_plan, parse_recipe
 from sciart_ext.standalone import generate as generate_module
 from sciart_ext.standalone.export import export_webui
 from sciart_ext.standalone.generate import Settings, find_lora, generate, load_loras
-from sciart_ext.standalone.infotext import infotext, parse_infotext, read_png, save_png
+from sciart_ext.standalone.infotext import infotext, parse_infotext, read_picture, save_picture
 from sciart_ext.standalone.models import load_pipeline
 from sciart_ext.standalone.prompts import count_chunks, encode
 from sciart_ext.standalone.samplers import SAMPLERS, make_scheduler
@@ -344,7 +344,7 @@ def test_block_weights_reach_the_blocks(pipe, tiny, base):
 def test_the_infotext_in_the_png_reads_back(pipe, tiny, tmp_path):
     settings = Settings('a "rocket", red:\nand blue', "ugly, bad", steps=2, seed=9, cfg_scale=6, width=64, height=72)
     picture = paint(pipe, tiny[1], MIX, settings, model_name="tiny")
-    fields = read_png(save_png(picture.image, tmp_path / "x.png", picture.infotext))
+    fields = read_picture(save_picture(picture.image, tmp_path / "x.png", picture.infotext))
     assert fields["Prompt"] == settings.prompt and fields["Negative prompt"] == settings.negative_prompt
     expected = {"Steps": "2", "Sampler": "Euler a", "CFG scale": "6", "Seed": "9", "Size": "64x72", "Model": "tiny"}
     assert {key: fields[key] for key in expected} == expected
@@ -491,7 +491,7 @@ def test_the_command_line_generates(tiny, tmp_path, capsys):
     assert status == 0 and str(out) in capsys.readouterr().out
     with Image.open(out) as image:
         assert image.size == (64, 64)
-    fields = read_png(out)
+    fields = read_picture(out)
     assert (fields["Seed"], fields["CFG scale"], fields["Steps"]) == ("777", "6", "2")
     assert [lora.weight for lora in parse_recipe(fields["SciArt"]).loras] == [0.65, 0.55, 0.5]
 

@@ -1,0 +1,64 @@
+"""Where results go: places are checked before any work, and what is finished is kept, if need be elsewhere."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from ..errors import SciArtError, shown
+from ..whole_file import check_file_place, check_folder_place
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+def check_file(path: Path, endings: Sequence[str], field: str = "out", size: int = 2**16) -> None:
+    """Refuses a file with none of these endings, or one of so many bytes that could not be written there."""
+    accepted = f"accepted: a name that ends in {', '.join(endings)}"
+    if path.is_dir():
+        raise SciArtError(field, f"{path} is a folder; accepted: a file's name, such as "
+                                 f"{path / f'sciart{endings[0]}'}")
+    if not path.suffix:
+        raise SciArtError(field, f"{shown(str(path))} has no ending; {accepted}")
+    if path.suffix.lower() not in endings:
+        raise SciArtError(field, f"{path.name}; {accepted}")
+    check_file_place(path, size)
+
+
+def check_folder(path: Path, field: str = "out", size: int = 2**20) -> None:
+    """Refuses a folder that could not be written into."""
+    if path.exists() and not path.is_dir():
+        raise SciArtError(field, f"{path} is a file; accepted: a folder")
+    check_folder_place(path, size)
+
+
+def keep(path: Path, save: Callable[[Path], object]) -> None:
+    """Saves what is finished. Where that fails after all it is saved beside its place, in the working directory or in
+    the folder for temporary files, and the error that is raised tells where."""
+    try:
+        save(path)
+        return
+    except SciArtError as error:
+        refused = error
+    for other in _elsewhere(path):
+        try:
+            save(other)
+        except SciArtError:  # the first is told
+            continue
+        raise type(refused)(refused.field, f"{refused.message}; it is kept as {other}")
+    raise refused
+
+
+def _elsewhere(path: Path) -> Iterator[Path]:
+    for folder in (path.parent, Path.cwd(), Path(tempfile.gettempdir())):
+        for ending in dict.fromkeys((path.suffix, ".png") if path.suffix.lower() in PICTURES else (path.suffix,)):
+            yield _free(folder / f"{path.stem}{ending}")
+
+
+def _free(path: Path) -> Path:
+    """A name of which nothing is there: with -2, -3 and so on after it."""
+    number, found = 1, path
+    while found.exists() or found.is_symlink():
+        number += 1
+        found = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return found
