@@ -69,7 +69,7 @@ class Pictures:
             with ExitStack() as stack:
                 mixture.unet.choose(workload(rows, 1, noise.shape))
                 stack.enter_context(mixture.unet)
-                guide = (enter_guide(stack, self.pipe, plan, prompt, recipe.guidance, len(chosen))
+                guide = (enter_guide(stack, self.pipe, plan, settings, recipe.guidance, len(chosen))
                          if plan.subjects else None)
                 fusion = guide or fusion_of(plan, recipe.composition)
                 made.append(self._decoded(denoise(scheduler, rows, noise, [], fusion)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,17 +13,21 @@ from torch import Tensor
 
 from ..compose.fusion import Fusion
 from ..errors import SciArtError
-from ..guidance.words import row_prompt
 from ..influence.batches import in_batches, missing_of
 from ..influence.runs import Run
 from ..influence.word_maps import WordMaps, columns_of
 from ..lora.file import LoraFile
 from ..mixer.mixer import Mixer
-from ..mixer.mixture import Mixture, bind
+from ..mixer.mixture import Mixture
 from ..mixer.targets import diffusers_unet_layers
-from ..recipe import PassPlan, Recipe, Row, compile_plan
-from .generate import Settings, check_settings, embedded_words, encode_rows, model_parts, sample, sampling_of
-from .prompts import Embeddings, encoders, token_chunks, token_ids, words_in
+from ..recipe import PassPlan, Recipe, Row
+from ..recipe.plan import Plan
+from .generate import Settings, check_settings, embedded_words, encode_rows, mixture_of, sample, sampling_of
+from .prompt_chunks import token_chunks, token_ids, words_in
+from .prompt_rows import texts_in_row, told_prompt
+from .prompt_syntax import plain_text
+from .prompted import plan_with_prompt
+from .prompts import Embeddings, encoders
 from .samplers.levels import Predicted
 from .samplers.making import Sampling
 from .sampling import PromptRow, Rows, Time, decode
@@ -72,20 +77,19 @@ def run_sets(pipe, recipe: Recipe, settings: Settings, loras: Sequence[LoraFile]
              words: Sequence[str] = ()) -> None:
     """Makes the runs of these sets that `runs` does not have yet, and puts them in, batch by batch.
 
-    A set is a number whose bit k tells whether LoRA k of the recipe acts. recipe: resolved, enabled; loras: its files
-    in the same order. at_once: pictures in a batch, fewer where so many do not fit in memory. on_step(done, of all
-    pictures' steps) reports progress; what it raises ends the work, and a later call with the same `runs` goes on. Sets
-    that differ only in LoRAs of weight 0 are one run. words: of the prompt, whose attention is wanted. Raises
-    `SciArtError` for what cannot be made.
+    A set is a number whose bit k tells whether LoRA k of the recipe acts; those of the prompt always do. recipe:
+    resolved, enabled; loras: as `load_loras` has them. at_once: pictures in a batch, fewer where so many do not fit in
+    memory. on_step(done, of all pictures' steps) reports progress; what it raises ends the work, and a later call with
+    the same `runs` goes on. Sets that differ only in LoRAs of weight 0 are one run. words: of the prompt, whose
+    attention is wanted. Raises `SciArtError` for what cannot be made.
     """
     size = check_settings(pipe, settings)
     sampling = sampling_of(pipe, settings)
-    compiled = compile_plan(recipe, sampling.steps)
-    plan = compiled.first
-    columns = _word_columns(pipe, plan, settings, words)
-    mixture = bind(model_parts(pipe), loras, recipe.loras, "the model", recipe.execution, recipe.memory_limit,
-                   combination=recipe.combination)
-    if columns and words_in(encoders(pipe)[0][0], settings.prompt, embedded_words(pipe, mixture)[0]):
+    plan = plan_with_prompt(recipe, settings.prompt, sampling.steps)
+    compiled = Plan(plan)
+    columns = word_columns(pipe, plan, settings, words)
+    mixture = mixture_of(pipe, recipe, plan, loras, "the model")
+    if columns and words_in(encoders(pipe)[0][0], told_prompt(settings), embedded_words(pipe, mixture)[0]):
         raise SciArtError("words", "the prompt has the word of an embedding that comes with a LoRA, whose attention is "
                                    "not told apart here; accepted: no words, or another prompt")
     missing = missing_of(sets, runs, compiled.acting)
@@ -104,10 +108,17 @@ def run_sets(pipe, recipe: Recipe, settings: Settings, loras: Sequence[LoraFile]
     in_batches(sets, 1 if sampling.is_adaptive else at_once, make, runs, compiled.acting)
 
 
-def _word_columns(pipe, plan: PassPlan, settings: Settings, words: Sequence[str]) -> list[list[int]]:
+def word_columns(pipe, plan: PassPlan, settings: Settings, words: Sequence[str]) -> list[list[int]]:
+    """Columns of the text of each word of the prompt. Raises `SciArtError` ("words") for what is not in it, and where
+    the words have no one place."""
+    if not words:
+        return []
+    (_, text), *later = (one for part in texts_in_row(plan, Row(), settings) for one in part.texts)
+    if later:
+        raise SciArtError("words", "the prompt has parts joined by AND, or changes by step: its words have no one "
+                                   "place; accepted: no words, or another prompt")
     tokenizer = encoders(pipe)[0][0]
-    prompt = row_prompt(plan, Row(), settings.prompt, "")
-    return columns_of(words, prompt, functools.partial(token_ids, tokenizer), token_chunks(tokenizer, prompt))
+    return columns_of(words, plain_text(text), functools.partial(token_ids, tokenizer), token_chunks(tokenizer, text))
 
 
 @torch.no_grad()
@@ -120,7 +131,7 @@ def _run_batch(pipe, recipe: Recipe, settings: Settings, sampling: Sampling, mix
     seen: list[Tensor] = []
     words = WordMaps(pipe.unet, diffusers_unet_layers(pipe.unet), columns) if columns else None
     rows = SetRows(pipe, mixture.unet, plans, joined, settings.cfg_scale, size, sampling.is_cfg_plus_plus, words)
-    latents, _ = sample(pipe, recipe, settings.prompt, rows, sampling, [settings.seed] * len(batch), on_step,
+    latents, _ = sample(pipe, recipe, settings, rows, sampling, [settings.seed] * len(batch), on_step,
                         lambda now: seen.append(now.clone()))
     pictures = [np.asarray(picture.convert("RGB")) for picture in decode(pipe, latents)]
     told = words.maps().cpu() if words is not None else [None] * len(batch)
@@ -129,6 +140,10 @@ def _run_batch(pipe, recipe: Recipe, settings: Settings, sampling: Sampling, mix
 
 def _joined(rows: Sequence[PromptRow]) -> PromptRow:
     """One row of all images."""
-    tokens = torch.cat([row.embeddings.tokens for row in rows])
-    pooled = None if rows[0].embeddings.pooled is None else torch.cat([row.embeddings.pooled for row in rows])
-    return PromptRow(rows[0].row, Embeddings(tokens, pooled))
+    edits = tuple((same[0][0], _of_all([read for _, read in same])) for same in zip(*(row.edits for row in rows)))
+    return replace(rows[0], embeddings=_of_all([row.embeddings for row in rows]), edits=edits)
+
+
+def _of_all(images: Sequence[Embeddings]) -> Embeddings:
+    pooled = None if images[0].pooled is None else torch.cat([one.pooled for one in images])
+    return Embeddings(torch.cat([one.tokens for one in images]), pooled)

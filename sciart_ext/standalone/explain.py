@@ -13,6 +13,8 @@ from ..lora.file import LoraFile
 from ..recipe import Recipe, dump_recipe
 from .counterfactuals import AT_ONCE, run_sets
 from .generate import Settings
+from .prompt_rows import told_prompt
+from .prompt_syntax import is_edited, parts_of, plain_text
 
 
 def explain(pipe, recipe: Recipe, settings: Settings, loras: Sequence[LoraFile], question: Question,
@@ -23,10 +25,17 @@ def explain(pipe, recipe: Recipe, settings: Settings, loras: Sequence[LoraFile],
 
     on_step, at_once, runs (none by default): `run_sets`'s.
     """
-    words = telling_words(settings.prompt) if words is None else list(words)
+    words = words_told(settings) if words is None else list(words)
     runs = {} if runs is None else runs
     run_sets(pipe, recipe, settings, loras, question.sets, runs, at_once, on_step, words)
     made = {**asdict(settings), "model": model_name, "recipe": dump_recipe(recipe),
             "summary": [f"seed {settings.seed}", f"{settings.steps} steps of {settings.sampler}",
                         f"CFG {settings.cfg_scale:g}"]}
     return report([lora.label for lora in recipe.loras], question, runs, words, made)
+
+
+def words_told(settings: Settings) -> list[str]:
+    """The words of the prompt that tell something; none where they have no one place, because AND joins its parts or
+    it changes by step."""
+    prompt = told_prompt(settings)
+    return [] if is_edited(prompt) or len(parts_of(prompt)) > 1 else telling_words(plain_text(prompt))

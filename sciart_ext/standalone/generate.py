@@ -18,20 +18,23 @@ from ..compose.ways import fusion_of
 from ..errors import SciArtError
 from ..guidance.guide import Guide
 from ..guidance.sheet import subject_sheet
-from ..guidance.words import row_prompt
 from ..lora.file import LoraFile, load_lora
 from ..lora.folder import find_lora
 from ..memory import unless_too_large
 from ..mixer.cost import Workload
 from ..mixer.mixture import Mixture, Part, all_layers, bind
 from ..mixer.targets import Target, clip_layers, diffusers_unet_layers
-from ..recipe import INFOTEXT_KEY, NOTES_KEY, VERSION_KEY, PassPlan, Recipe, Row, compile_plan, recipe_to_text
+from ..recipe import INFOTEXT_KEY, NOTES_KEY, VERSION_KEY, PassPlan, Recipe, Row, recipe_to_text
 from ..recipe.doubtful import in_plan, without_guidance
 from .denoising import denoise
 from .embeddings import Words, usable_words
 from .guided import enter_guide
 from .infotext import infotext
-from .prompts import count_chunks, emphasis_note, encode, encoders, words_in
+from .prompt_chunks import words_in
+from .prompt_loras import strip_comments
+from .prompt_rows import encode_part, notes_on, of_one_length, texts_in_row
+from .prompted import check_loaded, load_prompt_loras, notes_on_both, plan_with_prompt
+from .prompts import encoders
 from .samplers.levels import Model
 from .samplers.making import Sampling, make_sampling
 from .samplers.names import find, steps_run
@@ -67,10 +70,11 @@ class Picture:
     subjects: Image.Image | None = None
 
 
-def load_loras(recipe: Recipe, folder: Path | None) -> list[LoraFile]:
-    """The files of a resolved recipe's LoRAs."""
+def load_loras(recipe: Recipe, folder: Path | None, prompt: str = "") -> list[LoraFile]:
+    """The files of a resolved recipe's LoRAs, then of those that the prompt names. Raises `SciArtError`."""
     loras = recipe.loras if recipe.enabled else []
-    return [load_lora(find_lora(lora.name, folder), lora.name) for lora in loras]
+    return [*(load_lora(find_lora(lora.name, folder), lora.name) for lora in loras),
+            *load_prompt_loras(prompt, folder)]
 
 
 def generate(pipe, recipe: Recipe, settings: Settings, loras: list[LoraFile], model_name: str = "",
@@ -84,7 +88,7 @@ def generate_batch(pipe, recipe: Recipe, settings: Settings, loras: list[LoraFil
     """A picture for each seed, in place of `settings.seed`: as it would be alone, made in one batch. The pipeline is
     left as it was.
 
-    recipe: resolved (`presets.resolve`); loras: its files in the same order; model_name is for notes and infotext;
+    recipe: resolved (`presets.resolve`); loras: as `load_loras` has them; model_name is for notes and infotext;
     on_step(done, steps) reports progress, and what it raises ends the work. Raises `SciArtError`.
     """
     if not seeds:
@@ -93,13 +97,11 @@ def generate_batch(pipe, recipe: Recipe, settings: Settings, loras: list[LoraFil
     size, *_ = [check_settings(pipe, one) for one in settings]
     first = settings[0]
     sampling = sampling_of(pipe, first)
-    entries = recipe.loras if recipe.enabled else []
-    plan = compile_plan(recipe.copy(update={"loras": entries}), sampling.steps).first
-    mixture = bind(model_parts(pipe), loras, entries, model_name or "the model", recipe.execution,
-                   recipe.memory_limit, combination=recipe.combination)
-    notes = [*mixture.notes, *embedded_words(pipe, mixture)[1], *unread(recipe), *in_plan(plan), *sampling.notes]
+    plan = plan_with_prompt(recipe, first.prompt, sampling.steps)
+    mixture = mixture_of(pipe, recipe, plan, loras, model_name or "the model")
+    notes = [*mixture.notes, *embedded_words(pipe, mixture)[1], *unread(recipe), *in_plan(plan), *sampling.notes,
+             *notes_on_both(recipe, first.prompt), *notes_on(first)]
     notes += without_guidance(recipe) if first.cfg_scale == 1 and not sampling.is_cfg_plus_plus else []
-    notes += filter(None, [emphasis_note(f"{first.prompt} {first.negative_prompt}")])
     started = time.perf_counter()
     rows = Rows(pipe, mixture.unet, plan, encode_rows(pipe, first, plan, mixture), first.cfg_scale, size,
                 sampling.is_cfg_plus_plus)
@@ -107,7 +109,7 @@ def generate_batch(pipe, recipe: Recipe, settings: Settings, loras: list[LoraFil
     at_once = 1 if sampling.is_adaptive else len(seeds)
     for begin in range(0, len(seeds), at_once):
         report = on_step and functools.partial(_report, on_step, begin // at_once, len(seeds) // at_once)
-        latents, guide = sample(pipe, recipe, first.prompt, rows, sampling, seeds[begin:begin + at_once], report)
+        latents, guide = sample(pipe, recipe, first, rows, sampling, seeds[begin:begin + at_once], report)
         images += decode(pipe, latents)
         seen += guide.seen() if guide else []
     notes += mixture.unet.notes
@@ -123,7 +125,7 @@ def sampling_of(pipe, settings: Settings) -> Sampling:
     return make_sampling(settings.sampler, settings.scheduler, settings.steps, Model.of(pipe))
 
 
-def sample(pipe, recipe: Recipe, prompt: str, rows: Rows, sampling: Sampling, seeds: Sequence[int],
+def sample(pipe, recipe: Recipe, settings: Settings, rows: Rows, sampling: Sampling, seeds: Sequence[int],
            on_step: Callable[[int, int], None] | None = None, watch: Callable[[Tensor], None] | None = None,
            ) -> tuple[Tensor, Guide | None]:
     """Latents (images, c, h, w), one for each seed, and what guided them. on_step, watch: `denoise`'s. Raises
@@ -136,7 +138,7 @@ def sample(pipe, recipe: Recipe, prompt: str, rows: Rows, sampling: Sampling, se
         stack.enter_context(quiet_sampling())
         rows.mixer.choose(workload(rows, sampling.sampler.pattern.per_step, unit.shape))
         stack.enter_context(rows.acting())
-        guide = (enter_guide(stack, pipe, rows.plan, prompt, recipe.guidance, len(seeds)) if rows.plan.subjects
+        guide = (enter_guide(stack, pipe, rows.plan, settings, recipe.guidance, len(seeds)) if rows.plan.subjects
                  else None)
         fusion = guide or fusion_of(rows.plan, recipe.composition)
         make = functools.partial(denoise, sampling, rows, unit, noise, fusion, on_step, watch)
@@ -177,20 +179,30 @@ def model_layers(pipe) -> dict[str, Target]:
     return all_layers(model_parts(pipe))
 
 
+def mixture_of(pipe, recipe: Recipe, plan: PassPlan, loras: Sequence[LoraFile], model_name: str) -> Mixture:
+    """The LoRAs of a recipe's plan on the pipeline's model; loras: as `load_loras` has them. Raises `SciArtError`."""
+    check_loaded(plan, loras)
+    return bind(model_parts(pipe), loras, plan.loras, model_name, recipe.execution, recipe.memory_limit,
+                combination=recipe.combination)
+
+
 def encode_rows(pipe, settings: Settings, plan: PassPlan, mixture: Mixture) -> list[PromptRow]:
-    """Each row's prompt, encoded with its own text-encoder gates, all to the same length."""
-    texts = {row: row_prompt(plan, row, settings.prompt, settings.negative_prompt) for row in plan.encoded_rows()}
+    """Each row's prompt, encoded with its own text-encoder gates; of those with the prompt all to one length. Where AND
+    joins prompts, a row is there for each. Raises `SciArtError`."""
     words, _ = embedded_words(pipe, mixture)
-    if plan.subjects and any(words_in(encoders(pipe)[0][0], text, words) for text in texts.values()):
+    texts = {row: texts_in_row(plan, row, settings) for row in plan.encoded_rows()}
+    if plan.own and any(len(parts) > 1 for parts in texts.values()):
+        raise SciArtError("compose", f"{plan.compose} does not work with AND in the prompt; accepted: merge, switch")
+    if plan.subjects and any(words_in(encoders(pipe)[0][0], text, words)
+                             for parts in texts.values() for part in parts for _, text in part.texts):
         raise SciArtError("compose", "contrastive cannot place the word of an embedding that comes with a LoRA here; "
                                      "accepted: merge, or another prompt")
-    chunks = max(count_chunks(pipe, text, words) for text in texts.values())
 
-    def encoded(row: Row) -> PromptRow:
+    def encoded(row: Row) -> list[PromptRow]:
         with mixture.encoding(plan.te_gates(row)):
-            return PromptRow(row, encode(pipe, texts[row], chunks, settings.clip_skip, words))
+            return [encode_part(pipe, row, part, settings.clip_skip, words) for part in texts[row]]
 
-    return [encoded(row) for row in texts]
+    return of_one_length(pipe, plan, [one for row in texts for one in encoded(row)], settings.clip_skip)
 
 
 def embedded_words(pipe, mixture: Mixture) -> tuple[Words, list[str]]:
@@ -214,7 +226,7 @@ def _report(on_step: Callable[[int, int], None], before: int, batches: int, done
 def _infotext(settings: Settings, sampling: Sampling, recipe: Recipe, model_name: str, size: tuple[int, int],
               notes: Sequence[str]) -> str:
     mixes = recipe.enabled and recipe.loras
-    return infotext(settings.prompt, settings.negative_prompt, {
+    return infotext(strip_comments(settings.prompt), strip_comments(settings.negative_prompt), {
         "Steps": settings.steps, "Sampler": sampling.sampler.name,
         "Schedule type": sampling.schedule, "CFG scale": f"{settings.cfg_scale:g}", "Seed": settings.seed,
         "Size": f"{size[0]}x{size[1]}", "Model": model_name or None,

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from ..errors import SciArtError, shown
 STRONGER, WEAKER = 1.1, 1 / 1.1
 """what round and square brackets without a number multiply a weight by"""
 MAX_NESTED_EDITS = 100
+Held = TypeVar("Held")
 
 
 class Part(NamedTuple):
@@ -58,6 +59,12 @@ def texts_of(prompt: str, steps: int) -> list[tuple[int, str]]:
         return [(steps, prompt)]
     ends = {steps, *(end for node in _nodes(parsed) for end in node.ends(steps))}
     return [(end, _told(parsed, end, steps)) for end in sorted(ends)]
+
+
+def held_at(edits: Sequence[tuple[int, Held]], evaluation: int) -> Held:
+    """What holds at an evaluation, counted from 0, of (last evaluation, what holds until then). After the last it is
+    the first again, as in the WebUI, where a sampler may evaluate more often than it has steps."""
+    return next((held for last, held in edits if evaluation <= last), edits[0][1])
 
 
 def pieces_of(text: str) -> list[Piece]:

@@ -1,14 +1,17 @@
-"""Prompts to embeddings, in chunks of 75 tokens as the host has them, with LoRAs on the text encoders."""
+"""Prompts to embeddings, as the host has them: emphasised, in chunks, with LoRAs on the text encoders."""
 
 from __future__ import annotations
 
-import re
+from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .embeddings import CHUNK, NO_WORDS, Words, standing_for, with_vectors
+from ..errors import SciArtError
+from .embeddings import CHUNK, NO_WORDS, Words, standing_for
+from .prompt_chunks import Chunk, chunks_of
 
 
 class Embeddings(NamedTuple):
@@ -25,79 +28,85 @@ def encoders(pipe) -> list[tuple]:
             if getattr(pipe, encoder, None) is not None]
 
 
+def is_xl(pipe) -> bool:
+    """Whether it is SDXL's, with two text encoders."""
+    return hasattr(pipe, "text_encoder_2")
+
+
 def count_chunks(pipe, text: str, words: Words = NO_WORDS) -> int:
-    """How many chunks of 75 tokens a prompt takes; at least 1."""
-    return max(len(token_chunks(tokenizer, text, words)) for tokenizer, _, _ in encoders(pipe))
+    """How many chunks of 75 tokens a text takes; at least 1."""
+    return max(len(chunks_of(tokenizer, text, words)) for tokenizer, _, _ in encoders(pipe))
+
+
+def encode(pipe, text: str, chunks: int, clip_skip: int = 1, words: Words = NO_WORDS) -> Embeddings:
+    """The embeddings of one text, padded to so many chunks. Arguments: `encode_texts`'s."""
+    return encode_texts(pipe, [text], clip_skip, words, chunks)[text]
 
 
 @torch.no_grad()
-def encode(pipe, text: str, chunks: int, clip_skip: int = 1, words: Words = NO_WORDS) -> Embeddings:
-    """The prompt's embeddings, padded to so many chunks.
+def encode_texts(pipe, texts: Sequence[str], clip_skip: int = 1, words: Words = NO_WORDS,
+                 chunks: int = 1) -> dict[str, Embeddings]:
+    """The embeddings of what a prompt is at each step, all of one length, of so many chunks or more.
 
-    clip_skip: the host's; 2 takes the layer before the last. SDXL takes that one always, without final norm. words:
-    that stand for vectors.
+    Brackets in the texts are read (`prompt_syntax.pieces_of`). clip_skip: the host's; 2 takes the layer before the
+    last. SDXL takes that one always, without final norm. words: that stand for vectors. Raises `SciArtError` ("prompt")
+    for weights that cannot be carried out.
     """
-    parts = encoders(pipe)
-    is_xl = hasattr(pipe, "text_encoder_2")
-    columns, pooled = [], None
-    for tokenizer, encoder, prefix in parts:
+    counts = Counter(texts)
+    chunks = max(chunks, *(count_chunks(pipe, text, words) for text in counts))
+    columns: list[list[Tensor]] = []  # of each encoder, of each text
+    pooled: list[Tensor | None] = [None] * len(counts)
+    for tokenizer, encoder, prefix in encoders(pipe):
+        laid_out = [chunks_of(tokenizer, text, words) for text in counts]
+        laid_out = [own + [Chunk([], [])] * (chunks - len(own)) for own in laid_out]
         with standing_for(encoder, words.vectors.get(prefix)):
-            outputs = [encoder(ids.to(encoder.device), output_hidden_states=True)
-                       for ids in _chunked_ids(tokenizer, text, chunks, words)]
-        if is_xl:
-            hidden = [output.hidden_states[-2] for output in outputs]
-            pooled = outputs[0][0] if outputs[0][0].dim() == 2 else pooled
-        elif clip_skip > 1:
-            norm = getattr(encoder, "text_model", encoder).final_layer_norm
-            hidden = [norm(output.hidden_states[-clip_skip]) for output in outputs]
-        else:
-            hidden = [output[0] for output in outputs]
-        columns.append(torch.cat(hidden, dim=1))
-    return Embeddings(torch.cat(columns, dim=-1), pooled)
+            outputs = [[encoder(_ids(tokenizer, chunk).to(encoder.device), output_hidden_states=True) for chunk in own]
+                       for own in laid_out]
+        if is_xl(pipe) and outputs[0][0][0].dim() == 2:
+            pooled = [own[0][0] for own in outputs]
+        hidden = [[_hidden(encoder, output, clip_skip, is_xl(pipe)) for output in own] for own in outputs]
+        by_chunk = [_emphasised(list(same), [own[number] for own in laid_out], list(counts.values()))
+                    for number, same in enumerate(zip(*hidden))]
+        columns.append([torch.cat(own, dim=1) for own in zip(*by_chunk)])
+    return {text: Embeddings(torch.cat(own, dim=-1), its_pooled)
+            for text, own, its_pooled in zip(counts, zip(*columns), pooled)}
 
 
-def emphasis_note(text: str) -> str | None:
-    """What to say about the host's prompt syntax, which is not interpreted here; None where there is none."""
-    if re.search(r"\([^()]*:\s*[\d.]+\s*\)|\[[^\[\]:]*:[^\[\]]*\]|<\w+:[^<>]*>|\bAND\b|\bBREAK\b", text):
-        return "the prompt has emphasis, editing or <lora:...> syntax of the WebUI; here it is read as plain text"
-    return None
+def no_words(like: Embeddings) -> Embeddings:
+    """What SDXL reads in the host where the negative prompt is empty."""
+    return Embeddings(torch.zeros_like(like.tokens), torch.zeros_like(like.pooled))
 
 
-def token_ids(tokenizer, text: str) -> list[int]:
-    """The text's tokens, without begin and end marks."""
-    return tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids
+def _ids(tokenizer, chunk: Chunk) -> Tensor:
+    """Token ids (1, 77): start, up to 75 tokens, end, padding."""
+    padding = [tokenizer.pad_token_id] * (CHUNK - len(chunk.tokens))
+    return torch.tensor([[tokenizer.bos_token_id, *chunk.tokens, tokenizer.eos_token_id, *padding]])
 
 
-def token_chunks(tokenizer, text: str, words: Words = NO_WORDS) -> list[list[int]]:
-    """The text's tokens in chunks of 75; at least one chunk. A word's vectors stay in one chunk, as in the host."""
-    chunks: list[list[int]] = [[]]
-    for item in with_vectors(token_ids(tokenizer, text), _numbers(tokenizer, words)):
-        tokens = item if isinstance(item, list) else [item]
-        if len(chunks[-1]) + len(tokens) > CHUNK:
-            chunks.append([])
-        chunks[-1] += tokens
-    return chunks
+def _hidden(encoder, output, clip_skip: int, is_xl: bool) -> Tensor:
+    """(1, 77, width), of the layer that is read."""
+    if is_xl:
+        return output.hidden_states[-2]
+    if clip_skip > 1:
+        return getattr(encoder, "text_model", encoder).final_layer_norm(output.hidden_states[-clip_skip])
+    return output[0]
 
 
-def words_in(tokenizer, text: str, words: Words) -> bool:
-    """Whether one of these words is in the text."""
-    return any(token < 0 for chunk in token_chunks(tokenizer, text, words) for token in chunk)
+def _emphasised(hidden: list[Tensor], chunks: Sequence[Chunk], counts: Sequence[int]) -> list[Tensor]:
+    """One chunk of some texts, each (1, 77, width), times its tokens' weights, and all by one factor that gives their
+    mean back: the host's mean is over all steps' texts, of which each is there so many times."""
+    if all(weight == 1 for chunk in chunks for weight in chunk.weights):
+        return hidden
+    weighted = []
+    for one, chunk in zip(hidden, chunks):
+        weights = [1.0, *chunk.weights, *[1.0] * (CHUNK + 1 - len(chunk.weights))]
+        weighted.append(one.float() * torch.tensor(weights, device=one.device).view(1, -1, 1))
+    factor = _mean(hidden, counts) / _mean(weighted, counts)
+    found = [(one * factor).to(hidden[0].dtype) for one in weighted]
+    if not all(one.isfinite().all() for one in found):
+        raise SciArtError("prompt", "the weights of its brackets are too large for the text encoder")
+    return found
 
 
-def _numbers(tokenizer, words: Words) -> dict[tuple[int, ...], list[int]]:
-    """The numbers of each word's vectors, by the word's tokens."""
-    numbers, first = {}, 0
-    for word, count in words.counts.items():
-        numbers[tuple(token_ids(tokenizer, word))] = [-1 - first - i for i in range(count)]
-        first += count
-    return numbers
-
-
-def _chunked_ids(tokenizer, text: str, chunks: int, words: Words) -> list[Tensor]:
-    """Token ids per chunk, (1, 77) each: start, 75 tokens, end; a short chunk ends early and is padded."""
-    parts = token_chunks(tokenizer, text, words)
-    rows = []
-    for part in parts + [[]] * (chunks - len(parts)):
-        padding = [tokenizer.pad_token_id] * (CHUNK - len(part))
-        rows.append(torch.tensor([[tokenizer.bos_token_id, *part, tokenizer.eos_token_id, *padding]]))
-    return rows
+def _mean(hidden: Sequence[Tensor], counts: Sequence[int]) -> Tensor:
+    return sum(one.float().mean() * count for one, count in zip(hidden, counts)) / sum(counts)

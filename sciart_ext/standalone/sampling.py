@@ -18,6 +18,7 @@ from ..memory import rows_that_fit, too_many_rows, unless_too_large
 from ..mixer.mixer import Mixer
 from ..mixer.refusal import too_large
 from ..recipe import PassPlan, Row
+from .prompt_syntax import held_at
 from .samplers.levels import Predicted
 
 if TYPE_CHECKING:
@@ -28,10 +29,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PromptRow:
-    """A row of the plan and what cross-attention reads in it: of all images, or of each."""
+    """A row of the plan and what cross-attention reads in it, of all images or of each; several of one row, which AND
+    joins, count by their weights.
+
+    edits: (last evaluation, embeddings until then) of a prompt that changes; `embeddings` are the first of them.
+    """
 
     row: Row
     embeddings: Embeddings
+    weight: float = 1.0
+    edits: tuple[tuple[int, Embeddings], ...] = ()
+
+    def at(self, evaluation: int) -> Embeddings:
+        """What is read at an evaluation, counted from 0."""
+        return held_at(self.edits, evaluation) if self.edits else self.embeddings
 
 
 class Time(NamedTuple):
@@ -42,10 +53,11 @@ class Time(NamedTuple):
 
 
 class Rows:
-    """A pipeline's UNet under a plan: all rows of all images in one call, and their fusion to one prediction.
+    """A pipeline's UNet under a plan: all rows of all images in one call, where their texts are of one length, and
+    their fusion to one prediction.
 
-    rows: the plan's `encoded_rows`, in that order. cfg_plus_plus: whether the sampler goes on from the prediction
-    without prompt, at any CFG scale.
+    rows: the plan's `encoded_rows`, in that order; of the first several where AND joins them. cfg_plus_plus: whether
+    the sampler goes on from the prediction without prompt, at any CFG scale.
     """
 
     def __init__(self, pipe, mixer: Mixer, plan: PassPlan, rows: Sequence[PromptRow], cfg_scale: float,
@@ -55,10 +67,14 @@ class Rows:
         self.prediction_type = pipe.scheduler.config.prediction_type
         self.mixer = mixer
         self.plan = plan
-        by_row = {row.row: row for row in rows}
-        self.plain = by_row.get(Row(plain=True))
-        self.cond = [by_row[row] for row in plan.rows() if not row.uncond]
-        self.uncond = [by_row[row] for row in plan.rows() if row.uncond] if cfg_scale != 1 or cfg_plus_plus else []
+        self.evaluation = 0
+        """of the picture, counted from 0: prompts change by it"""
+        in_order = [one for row in plan.rows() for one in rows if one.row == row]
+        self.plain = next((one for one in rows if one.row == Row(plain=True)), None)
+        self.cond = [one for one in in_order if not one.row.uncond]
+        is_joined = any(one.weight != 1 for one in self.cond) or (len(self.cond) > 1 and not plan.own)
+        needs_uncond = cfg_scale != 1 or cfg_plus_plus or is_joined
+        self.uncond = [one for one in in_order if one.row.uncond] if needs_uncond else []
         """those of the plan's first pair in the end"""
         self.cfg_scale = cfg_scale
         self.size = size
@@ -67,22 +83,38 @@ class Rows:
     @property
     def differ(self) -> bool:
         """Whether the gates differ between the rows of a call."""
-        return len(self.cond) > 1 or (bool(self.uncond) and self.plan.rows_differ)
+        return len({one.row for one in self.cond}) > 1 or (bool(self.uncond) and self.plan.rows_differ)
 
     @contextmanager
     def acting(self) -> Iterator[None]:
-        """The LoRAs act on the UNet in this context."""
+        """The LoRAs act on the UNet in this context, of one picture or one batch."""
+        self.evaluation = 0
         with self.mixer:
             yield
 
     def call(self, inputs: Tensor, time: Time, progress: float, rows: Sequence[PromptRow]) -> Tensor:
         """inputs (images, c, h, w), as the sampler scales them → predictions (rows, images, c, h, w), of their type."""
+        read = [row.at(self.evaluation) for row in rows]
+        lengths = [one.tokens.shape[1] for one in read]
+        if len(set(lengths)) == 1:
+            return self._call(inputs, time, progress, rows, read)
+        found: list[Tensor | None] = [None] * len(rows)
+        for length in dict.fromkeys(lengths):
+            same = [number for number, its in enumerate(lengths) if its == length]
+            predictions = self._call(inputs, time, progress, [rows[i] for i in same], [read[i] for i in same])
+            for number, prediction in zip(same, predictions):
+                found[number] = prediction
+        return torch.stack(found)
+
+    def _call(self, inputs: Tensor, time: Time, progress: float, rows: Sequence[PromptRow],
+              read: Sequence[Embeddings]) -> Tensor:
+        """The same of rows that read texts of one length."""
         images = len(inputs)
         self.set_gates([row.row for row in rows], progress, images)
-        text = torch.cat([row.embeddings.tokens.expand(images, -1, -1) for row in rows])
+        text = torch.cat([one.tokens.expand(images, -1, -1) for one in read])
         added = None
-        if rows[0].embeddings.pooled is not None:
-            pooled = torch.cat([row.embeddings.pooled.expand(images, -1) for row in rows])
+        if read[0].pooled is not None:
+            pooled = torch.cat([one.pooled.expand(images, -1) for one in read])
             added = {"text_embeds": pooled, "time_ids": self._time_ids.expand(len(pooled), -1)}
         called = inputs.to(text.dtype).repeat(len(rows), 1, 1, 1)
         found = self.unet(called, time.tensor, encoder_hidden_states=text, added_cond_kwargs=added).sample
@@ -100,12 +132,14 @@ class Rows:
                 cfg_factor: float = 1.0) -> Predicted:
         """The prediction after fusion; cfg_factor: of the CFG scale."""
         fusing = fusion is not None and fusion.is_fusing(progress)
-        rows = [*self.cond, *self.uncond] if fusing else [self.cond[0], *self.uncond[-1:]]
+        cond = self.cond[:1] if self.plan.own and not fusing else self.cond
+        rows = [*cond, *(self.uncond if fusing else self.uncond[-1:])]
         found = self.call(inputs, time, progress, rows)
+        self.evaluation += 1
         if fusion is not None:
             fusion.evaluated()
         if not fusing:
-            return self._with_cfg(found[0], found[-1], cfg_factor)
+            return self._joined([one.weight for one in cond], found, cfg_factor)
         pairs, by_row = self.plan.pairs(), {row.row: one for row, one in zip(rows, found)}
         cond = torch.stack([by_row[pair.cond] for pair in pairs], 1)
         uncond = torch.stack([by_row[pair.uncond] for pair in pairs], 1) if self.uncond else cond
@@ -140,6 +174,14 @@ class Rows:
             return too_large(self.mixer, call, images)
         each, merged = len(self.cond) + len(self.uncond), 2 if self.uncond else 1
         return too_many_rows(most, rows_that_fit(call, most), images, each, [(images * merged, "compose merge")])
+
+    def _joined(self, weights: Sequence[float], found: Tensor, factor: float) -> Predicted:
+        """One prediction of the parts that AND joins, the negative prompt's after them (arXiv 2206.01714)."""
+        if list(weights) == [1]:
+            return self._with_cfg(found[0], found[-1], factor)
+        cond, uncond = found[:-1], found[-1]
+        told = sum(weight * (one - uncond) for weight, one in zip(weights, cond))
+        return Predicted(uncond + self.cfg_scale * factor * told, uncond)
 
     def _with_cfg(self, cond: Tensor, uncond: Tensor, factor: float = 1.0) -> Predicted:
         guided = uncond + self.cfg_scale * factor * (cond - uncond) if self.uncond else cond

@@ -12,6 +12,7 @@ pytest.importorskip("transformers")
 
 from sciart_ext.guidance import guide as guides
 from sciart_ext.recipe import compile_plan, parse_recipe
+from sciart_ext.standalone.generate import Settings
 from sciart_ext.standalone.guided import enter_guide
 from sciart_ext.standalone.models import load_pipeline
 from sciart_ext.standalone.prompts import encode
@@ -34,7 +35,7 @@ def gradient_in(dtype, device="cpu", **guidance):
     pipe.unet.to(dtype)
     text = text.detach().expand(2, -1, -1).to(dtype)
     with ExitStack() as stack:
-        guide = enter_guide(stack, pipe, plan, PROMPT, recipe.guidance, images=2)
+        guide = enter_guide(stack, pipe, plan, Settings(PROMPT), recipe.guidance, images=2)
         guide.first = torch.rand(2, 2, 8, 8, generator=torch.Generator().manual_seed(1))
         return guide.gradient(NOISE.to(device), lambda inputs: pipe.unet(inputs.to(dtype), 999, text))
 
@@ -85,7 +86,7 @@ def test_images_of_other_prompts_have_each_the_loss_of_its_own_words():
 
     def gradient(chosen):
         with ExitStack() as stack:
-            guides = [enter_guide(stack, pipe, plan, prompts[image], parse_recipe(RECIPE).guidance)
+            guides = [enter_guide(stack, pipe, plan, Settings(prompts[image]), parse_recipe(RECIPE).guidance)
                       for image in chosen]
             guide = guides[0]
             words = {prompts[image]: one.words[0] for image, one in zip(chosen, guides)}

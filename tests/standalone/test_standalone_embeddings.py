@@ -18,7 +18,8 @@ from sciart_ext.standalone.counterfactuals import run_sets
 from sciart_ext.standalone.embeddings import Words, usable_words
 from sciart_ext.standalone.generate import Settings, generate, load_loras
 from sciart_ext.standalone.models import load_pipeline
-from sciart_ext.standalone.prompts import encode, token_chunks, words_in
+from sciart_ext.standalone.prompt_chunks import token_chunks, words_in
+from sciart_ext.standalone.prompts import encode
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
