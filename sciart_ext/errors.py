@@ -51,9 +51,11 @@ class UnknownRowsError(RuntimeError):
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that is most like this one, whatever the case; None where none is."""
-    by_lower = {one.lower(): one for one in sorted(known, reverse=True)}
-    found = difflib.get_close_matches(quoted(word).lower(), by_lower, n=1)
+    """The known word that is most like this one, or the shortest that has it in it, whatever the case; None where none
+    is."""
+    word, by_lower = quoted(word).lower(), {one.lower(): one for one in sorted(known, reverse=True)}
+    found = difflib.get_close_matches(word, by_lower, n=1)
+    found = found or sorted((one for one in by_lower if word.strip() and word in one), key=len)
     return by_lower[found[0]] if found else None
 
 

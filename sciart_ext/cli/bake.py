@@ -28,8 +28,8 @@ def bake(**options: Any) -> None:
     """Write a mixture into a copy of a checkpoint."""
     given = SimpleNamespace(**options)
     recipe = recipe_of(given)
-    paths = check_loras(recipe, lora_folder(given))
     model_facts(given.model)
+    paths = check_loras(recipe, lora_folder(given))
     if given.model.is_dir():
         check_folder_place(given.out, sum(path.stat().st_size for path in given.model.rglob("*") if path.is_file()))
     elif given.out.suffix.lower() == ".safetensors":

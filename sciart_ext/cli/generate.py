@@ -46,7 +46,7 @@ def generate(**options: Any) -> None:
     data = recipe_data(given, store)
     recipe, preset = resolved_recipe(data, store, folder), preset_settings(data, store)
     facts = model_facts(given.model, given.config)
-    settings = settings_of(given, preset, facts)
+    settings, notes = settings_of(given, preset, facts)
     seeds = _seeds(given, settings["seed"])
     places = places_of(given.out, seeds)
     for place in places:
@@ -70,7 +70,11 @@ def generate(**options: Any) -> None:
             with progress(what, given.quiet) as on_step:
                 pictures = generate_batch(pipe, recipe, Settings(**settings), loras, batch, name_of(given), on_step)
             for picture in pictures:
-                _save(picture, places[made], preset, first=made == 0)
+                _save(picture, places[made])
+                if made == 0:
+                    for note in [*notes, *picture.notes]:
+                        tell(note)
+                click.echo(f"{places[made]} ({picture.seconds:.1f} s)")
                 made += 1
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{made} of {len(seeds)} pictures are made" if len(seeds) > 1 else "") from None
@@ -98,18 +102,11 @@ def _batches(seeds: Sequence[int], size: int) -> Iterator[list[int]]:
         yield list(seeds[first:first + size])
 
 
-def _save(picture: Any, place: Path, preset: dict, first: bool) -> None:
-    """Keeps a picture, tells where, and of the first what the user should know."""
+def _save(picture: Any, place: Path) -> None:
+    """Keeps a picture, and what its guidance looked at."""
     from ..standalone.infotext import save_picture
 
     keep(place, lambda path: save_picture(picture.image, path, picture.infotext))
     if picture.subjects is not None:
         keep(place.with_name(f"{place.stem}.subjects{place.suffix}"),
              lambda path: save_picture(picture.subjects, path, picture.infotext))
-    if first:
-        notes = [*picture.notes]
-        if preset.get("enable_hr"):
-            notes.append("the preset's hires pass is not made here; this is the first pass")
-        for note in notes:
-            tell(note)
-    click.echo(f"{place} ({picture.seconds:.1f} s)")

@@ -15,7 +15,7 @@ from ..presets import PresetStore
 from ..recipe import dump_recipe
 from ..standalone.model_facts import model_facts
 from .command import PICTURES, RESULT, Command
-from .mixture import RECIPE_OPTIONS, check_loras, lora_dir_option, lora_folder, recipe_data, resolved_recipe
+from .mixture import RECIPE_OPTIONS, check_loras, lora_dir_option, lora_folder, recipe_data, resolved_recipe, tell
 from .model import MODEL_OPTIONS, check_device, name_of
 from .outputs import check_folder, keep
 from .progress import progress, working
@@ -53,7 +53,7 @@ def influence(**options: Any) -> None:
     if not recipe.enabled or not recipe.loras:
         raise SciArtError("loras", "missing; give --recipe, --preset or --lora")
     facts = model_facts(given.model, given.config)
-    settings = settings_of(given, preset, facts)
+    settings, notes = settings_of(given, preset, facts)
     words = None if given.words is None else [] if given.words == "-" else _words(given.words)
     check_folder(given.out)
     check_loras(recipe, folder)
@@ -81,6 +81,8 @@ def influence(**options: Any) -> None:
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"{len(runs)} of {len(question.sets)} pictures are made; the same command goes on from "
                                 "there") from None
+    for note in notes:
+        tell(note)
     click.echo("\n".join(told.sentences()))
     keep(given.out, lambda path: click.echo(save_report(told, path)))
     runs.forget()

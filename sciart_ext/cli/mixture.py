@@ -33,7 +33,7 @@ class LoraName(click.ParamType):
         return value
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        folder = lora_folder(SimpleNamespace(**{"model": MODEL, "lora_dir": None, **ctx.params}))
+        folder = lora_folder(SimpleNamespace(model=ctx.params.get("model") or MODEL, lora_dir=ctx.params.get("lora_dir")))
         names = [path.stem for path in lora_files(folder)] if folder is not None and folder.is_dir() else []
         found = [CompletionItem(f"{name}{self.ending}") for name in names if name.startswith(incomplete)]
         return found or [CompletionItem(incomplete, type="file")]
@@ -63,11 +63,11 @@ def lora_folder(given: Any) -> Path | None:
 def recipe_data(given: Any, store: PresetStore) -> dict:
     """The recipe's JSON data from the options: a `--lora` is added to the LoRAs of `--recipe` or `--preset`, or changes
     the weight of the one of its name or role."""
-    data = read_json(given.recipe, "recipe") if given.recipe else {}
+    data = read_json(given.recipe, "recipe") if given.recipe is not None else {}
     if not isinstance(data, dict):
         raise SciArtError("recipe", f"expected one JSON object, got {type(data).__name__}")
     data = dict(data)
-    if given.preset:
+    if given.preset is not None:
         if data.get("loras"):
             tell("the recipe's LoRAs replace those of the preset")
         data["preset"] = given.preset

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 def check_file(path: Path, endings: Sequence[str], field: str = "out", size: int = 2**16) -> None:
     """Refuses a file with none of these endings, or one of so many bytes that could not be written there."""
     accepted = f"accepted: a name that ends in {', '.join(endings)}"
-    if path.is_dir():
+    if os.path.isdir(path):  # which is False for names that are too long
         raise SciArtError(field, f"{path} is a folder; accepted: a file's name, such as "
                                  f"{path / f'sciart{endings[0]}'}")
     if not path.suffix:
@@ -27,7 +28,7 @@ def check_file(path: Path, endings: Sequence[str], field: str = "out", size: int
 
 def check_folder(path: Path, field: str = "out", size: int = 2**20) -> None:
     """Refuses a folder that could not be written into."""
-    if path.exists() and not path.is_dir():
+    if os.path.lexists(path) and not os.path.isdir(path):
         raise SciArtError(field, f"{path} is a file; accepted: a folder")
     check_folder_place(path, size)
 

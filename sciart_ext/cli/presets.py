@@ -50,7 +50,7 @@ def save(name: str, file: str) -> None:
     PresetStore().save(name, read_json(file, "file"))
 
 
-@presets.command("delete", cls=Command, examples=("soft-rockets",))
+@presets.command("delete", cls=Command, examples=("mine",))
 @click.argument("name", type=_NAME, help="Of the preset.")
 def delete(name: str) -> None:
     """Delete one of your own."""

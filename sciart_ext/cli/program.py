@@ -91,5 +91,5 @@ def _one_line(error: click.ClickException) -> str:
     if isinstance(error, click.BadOptionUsage):
         return f"{error.option_name}: a value is missing" if "requires an argument" in error.message else error.message
     if isinstance(error, click.MissingParameter) and error.param is not None:
-        return f"{error.param.human_readable_name}: missing; {error.ctx.command_path} --help tells more"
+        return f"{(error.param.name or '').replace('_', '-')}: missing; {error.ctx.command_path} --help tells more"
     return error.format_message()

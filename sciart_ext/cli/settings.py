@@ -12,7 +12,6 @@ from ..presets import PresetStore
 from ..standalone.model_facts import ModelFacts
 from ..standalone.samplers.names import AUTOMATIC, SAMPLERS, SCHEDULES, find
 from .command import PICTURE, options
-from .mixture import tell
 from .values import HIGHEST_SEED, Number, Word
 
 # option: field of a preset's txt2img, default
@@ -47,8 +46,10 @@ def preset_settings(data: dict, store: PresetStore) -> dict:
     return store.read(data["preset"]).data["txt2img"] if data.get("preset") else {}
 
 
-def settings_of(given: Any, preset: dict, model: ModelFacts) -> dict[str, Any]:
-    """The fields of `standalone.generate.Settings`, checked before anything heavy is imported. Raises `SciArtError`."""
+def settings_of(given: Any, preset: dict, model: ModelFacts) -> tuple[dict[str, Any], list[str]]:
+    """The fields of `standalone.generate.Settings`, checked before anything heavy is imported, and notes on them.
+    Raises `SciArtError`."""
+    notes = []
     values = {name: _first(getattr(given, name), preset.get(field), default)
               for name, (field, default) in SETTINGS.items()}
     if values["seed"] == -1:
@@ -59,8 +60,8 @@ def settings_of(given: Any, preset: dict, model: ModelFacts) -> dict[str, Any]:
     if not values["prompt"].strip():
         raise SciArtError("prompt", "missing; give --prompt, or a preset that has one")
     if given.width is None and given.height is None and _is_too_large(preset, model):
-        tell(f"the preset's {preset['width']} × {preset['height']} are for larger models; it is drawn as large as this "
-             "one's own pictures, unless --width and --height say otherwise")
+        notes.append(f"the preset's {preset['width']} × {preset['height']} are for larger models; here it is as large "
+                     "as this model's own pictures, unless --width and --height say otherwise")
         values["width"] = values["height"] = None
     for name in ("width", "height"):
         if values[name] is not None and values[name] % 8:
@@ -68,9 +69,10 @@ def settings_of(given: Any, preset: dict, model: ModelFacts) -> dict[str, Any]:
             raise SciArtError(name, f"{values[name]} is not a multiple of 8; accepted: {low} or {low + 8}, for example")
     if model.layers is not None and clip_skip > model.layers:
         raise SciArtError("clip-skip", f"{clip_skip} is out of range; the text encoder has {model.layers} layers")
-    return {"prompt": values["prompt"], "negative_prompt": values["negative"], "steps": values["steps"],
-            "seed": values["seed"], "sampler": values["sampler"], "scheduler": values["scheduler"],
-            "cfg_scale": values["cfg"], "width": values["width"], "height": values["height"], "clip_skip": clip_skip}
+    if preset.get("enable_hr"):
+        notes.append("the preset's hires pass is not made here; this is the first pass")
+    named = {"negative": "negative_prompt", "cfg": "cfg_scale"}
+    return {**{named.get(name, name): value for name, value in values.items()}, "clip_skip": clip_skip}, notes
 
 
 def _is_too_large(preset: dict, model: ModelFacts) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..errors import SciArtError, shown
-from ..lora.base_model import BASES, UNKNOWN, base_of_layers
+from ..lora.base_model import BASES, UNKNOWN, base_of_layers, common_base, told_bases
 from ..lora.exact_factors import exact_factors, has_directions, needs_model
 from ..lora.file import LoraFile
 from ..lora.kinds import MAX_RANK
@@ -174,12 +174,10 @@ def _common_base(loras: Sequence[LoraFile], given: str | None) -> str:
     """What the files tell, what is given, or what all layers together tell."""
     if given is not None and given not in BASES:
         raise SciArtError("base", f"{shown(given)} is not known; accepted: {', '.join(BASES)}")
-    known = {lora.base for lora in loras} - {UNKNOWN}
-    if len(known) > 1:
-        raise SciArtError("loras", f"made for different models: {_bases(loras)}")
-    if given is not None and known - {given}:
-        raise SciArtError("base", f"{given}, but the LoRAs are made for {known.pop()}")
-    told = given or (known.pop() if known else base_of_layers(_all_layers(loras)))
+    known = common_base(loras)
+    if given is not None and known not in (given, UNKNOWN):
+        raise SciArtError("base", f"{given}, but the LoRAs are made for {known}")
+    told = given or (known if known != UNKNOWN else base_of_layers(_all_layers(loras)))
     return told if told in BASES else UNKNOWN
 
 
@@ -192,10 +190,6 @@ def _kernel(name: str, deltas: Mapping[int, LowRank], files: Sequence[LoraFile])
     shapes = {(delta.up.shape[0], delta.down.shape[1], *(delta.down.shape[2:] or (1, 1))) for delta in deltas.values()}
     if len(shapes) > 1:
         told = " and ".join(str(shape[:2] if shape[2:] == (1, 1) else shape) for shape in sorted(shapes))
-        raise SciArtError("loras", f"made for different models: {_bases(files)}; {name} has shapes {told}")
+        raise SciArtError("loras", f"made for different models: {told_bases(files)}; {name} has shapes {told}")
     return tuple(next((delta.down.shape[2:] for delta in deltas.values() if delta.down.dim() == 4), ()))
-
-
-def _bases(loras: Sequence[LoraFile]) -> str:
-    return ", ".join(f"{lora.name} ({lora.base})" for lora in loras)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SciArtError
+from ..lora.base_model import common_base, told_bases
 from ..lora.blocks import BASE, LABELS, label_of
 from ..lora.exact_factors import exact_factors, factors_rank, has_directions, needs_model
 from ..lora.file import LoraFile
@@ -167,7 +168,9 @@ def compare(loras: Sequence[LoraFile], weights: Sequence[float] | None = None,
 
 
 def _check_comparable(loras: Sequence[LoraFile]) -> None:
-    """Raises `SciArtError` for a LoRA whose change depends on the model, or that changes no weights of layers."""
+    """Raises `SciArtError` for LoRAs of different models, one whose change depends on the model, and one that changes
+    no weights of layers."""
+    common_base(loras)
     for i, lora in enumerate(loras):
         kinds = {delta.kind for delta in lora.layers.values() if needs_model(delta)}
         if kinds:
@@ -182,8 +185,7 @@ def _read(name: str, loras: Sequence[LoraFile]) -> Grams:
     try:
         return layer_grams([exact_factors(lora.layers[name]) if name in lora.layers else None for lora in loras])
     except ValueError as error:
-        bases = ", ".join(f"{lora.name} ({lora.base})" for lora in loras)
-        raise SciArtError("loras", f"made for different models: {bases}; {name}: {error}") from None
+        raise SciArtError("loras", f"made for different models: {told_bases(loras)}; {name}: {error}") from None
 
 
 def _compared(names: Sequence[str], grams: Grams, weights: tuple[float, ...]) -> list[LayerShared]:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
+from ..errors import SciArtError
 from .families import STABLE_DIFFUSION, stated_family
 from .kinds import Delta
+
+if TYPE_CHECKING:
+    from .file import LoraFile
 
 UNKNOWN = "unknown"
 BASES = STABLE_DIFFUSION
@@ -29,6 +34,20 @@ def guess_base(layers: Mapping[str, Delta], metadata: Mapping[str, str]) -> str:
     if _OF_SDXL.search("\n".join(layers)):
         return "SDXL"
     return stated_family(metadata) or base_of_layers(layers)
+
+
+def common_base(loras: Sequence[LoraFile]) -> str:
+    """The one that files of LoRAs are made for, where they tell, or unknown. Raises `SciArtError` where they are made
+    for several."""
+    known = {lora.base for lora in loras} - {UNKNOWN}
+    if len(known) > 1:
+        raise SciArtError("loras", f"made for different models: {told_bases(loras)}")
+    return known.pop() if known else UNKNOWN
+
+
+def told_bases(loras: Sequence[LoraFile]) -> str:
+    """Each LoRA with its base, for errors."""
+    return ", ".join(f"{lora.name} ({lora.base})" for lora in loras)
 
 
 def base_of_layers(layers: Mapping[str, Delta]) -> str:
