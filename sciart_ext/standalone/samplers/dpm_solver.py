@@ -53,16 +53,17 @@ def dpmpp_2s_ancestral(x: Tensor, sigmas: Sequence[float], draw: Draw) -> Steps:
 
 def dpmpp_sde(x: Tensor, sigmas: Sequence[float], draw: Draw) -> Steps:
     """DPM-Solver++(2S) for the stochastic equation: an ancestral step to the middle in λ, whose x₀ the whole step
-    takes."""
+    takes. The σ at which it looks at the Brownian motion are, as the host's, those of λ in single precision."""
     for sigma, following in pairwise(sigmas):
         denoised = yield x, sigma
         if following == 0:
             return denoised
-        middle = (sigma * following) ** 0.5
+        start, end = (-torch.tensor(one).log() for one in (sigma, following))
+        here, middle, there = (float((-one).exp()) for one in (start, start + (end - start) / 2, end))
         down, up = ancestral(sigma, middle)
-        denoised = yield _towards(x, denoised, down / sigma) + draw(sigma, middle) * up, middle
+        denoised = yield _towards(x, denoised, down / sigma) + draw(here, middle) * up, middle
         down, up = ancestral(sigma, following)
-        x = _towards(x, denoised, down / sigma) + draw(sigma, following) * up
+        x = _towards(x, denoised, down / sigma) + draw(here, there) * up
     return x
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-import numpy as np
+import torch
 from torch import Tensor
 
 from ...errors import SciArtError
@@ -34,15 +34,20 @@ class Model:
     def __init__(self, alphas: Tensor, prediction: str = "epsilon", is_xl: bool = False):
         if prediction not in ("epsilon", "v_prediction"):
             raise SciArtError("model", f"predicts {prediction!r}; accepted: epsilon, v_prediction")
-        self.alphas = np.maximum(alphas.double().cpu().numpy(), ZERO_TERMINAL_ALPHA)
+        self.alphas = alphas.float().cpu().clamp_min(ZERO_TERMINAL_ALPHA)
         self.is_v = prediction == "v_prediction"
         self.is_xl = is_xl
 
     @classmethod
     def of(cls, pipe) -> Model:
-        """A pipeline's."""
-        return cls(pipe.scheduler.alphas_cumprod, pipe.scheduler.config.prediction_type,
-                   getattr(pipe, "text_encoder_2", None) is not None)
+        """A pipeline's. ᾱ is multiplied in double precision, as the host does it, where diffusers does not."""
+        config = pipe.scheduler.config
+        power = {"linear": 1, "scaled_linear": 2}.get(config.beta_schedule)
+        alphas = pipe.scheduler.alphas_cumprod
+        if power and config.trained_betas is None and not config.get("rescale_betas_zero_snr"):
+            ends = (end ** (1 / power) for end in (config.beta_start, config.beta_end))
+            alphas = (1 - torch.linspace(*ends, len(alphas), dtype=torch.float64) ** power).cumprod(0)
+        return cls(alphas, config.prediction_type, getattr(pipe, "text_encoder_2", None) is not None)
 
 
 class Levels(Protocol):
@@ -62,12 +67,13 @@ class Levels(Protocol):
 
 
 class Exploding:
-    """σ of variance exploding latents; the sampler is sent x₀."""
+    """σ of variance exploding latents; the sampler is sent x₀. sigmas: of the model, ascending, float32."""
 
     def __init__(self, model: Model):
         self.is_v = model.is_v
-        self.sigmas = np.sqrt((1 - model.alphas) / model.alphas)
-        self._times = np.arange(len(self.sigmas), dtype=np.float64)
+        self.sigmas = ((1 - model.alphas) / model.alphas).sqrt()
+        self.first, self.apart = 0, 1
+        """the time of the first, and how far apart in time they are"""
 
     @property
     def least(self) -> float:
@@ -79,14 +85,19 @@ class Exploding:
 
     def time(self, level: float) -> float:
         """Linear in log σ between times."""
-        return float(np.interp(np.log(level), np.log(self.sigmas), self._times))
+        logs, log = self.sigmas.log(), float(torch.tensor(level).log())
+        below = min(max(int(torch.searchsorted(logs, log, right=True)) - 1, 0), len(logs) - 2)
+        low, high = logs[below:below + 2].tolist()
+        return self.first + self.apart * (below + min(max((log - low) / (high - low), 0.0), 1.0))
 
-    def sigma(self, time: float) -> float:
-        """The inverse of `time`."""
-        return float(np.exp(np.interp(time, self._times, np.log(self.sigmas))))
+    def sigmas_at(self, times: Tensor) -> Tensor:
+        """The inverse of `time` (n,)."""
+        places = ((times - self.first) / self.apart).clamp(0, len(self.sigmas) - 1)
+        logs = self.sigmas.log()
+        return logs[places.floor().long()].lerp(logs[places.ceil().long()], places.frac()).exp()
 
     def trained(self, level: float) -> int:
-        return int(np.abs(self.sigmas - level).argmin())
+        return int((self.sigmas - level).abs().argmin())
 
     def scale(self, level: float) -> float:
         return (level**2 + 1) ** -0.5
@@ -104,12 +115,12 @@ class Consistency(Exploding):
 
     def __init__(self, model: Model):
         super().__init__(model)
-        self.sigmas = self.sigmas[self.SKIPPED - 1::self.SKIPPED]
-        self._times = self._times[self.SKIPPED - 1::self.SKIPPED]
+        self.first, self.apart = self.SKIPPED - 1, self.SKIPPED
+        self.sigmas = self.sigmas[self.first::self.apart]
 
     def time(self, level: float) -> float:
         """The nearest by log σ: between two it was not distilled."""
-        return float(self._times[np.abs(np.log(self.sigmas) - np.log(level)).argmin()])
+        return float(self.first + self.apart * int((self.sigmas.log() - torch.tensor(level).log()).abs().argmin()))
 
     def trained(self, level: float) -> int:
         return int(self.time(level))

@@ -1,10 +1,16 @@
-"""The host's schedule types: σ of each step, descending, then mostly 0. Pure functions of (steps, levels)."""
+"""The host's schedule types: σ of each step, descending, then mostly 0. Pure functions of (steps, levels).
+
+In single precision and in the host's order of operations: SDE samplers look at a Brownian motion at these σ, and are
+given noise that differs where the last digit does.
+"""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from .levels import Exploding
 
@@ -24,14 +30,12 @@ def sigmas_of(schedule: str, steps: int, levels: Exploding, is_xl: bool = False)
 
 def uniform(steps: int, levels: Exploding) -> list[float]:
     """Even in the model's time, from its last to its first."""
-    times = np.linspace(levels.time(levels.largest), levels.time(levels.least), steps)
-    return [*map(levels.sigma, times), 0.0]
+    return _then_0(levels.sigmas_at(torch.linspace(*_times(levels), steps)))
 
 
 def sgm_uniform(steps: int, levels: Exploding) -> list[float]:
     """Even in time, with the first time in the place of no noise (Stability AI's generative models)."""
-    times = np.linspace(levels.time(levels.largest), levels.time(levels.least), steps + 1)[:-1]
-    return [*map(levels.sigma, times), 0.0]
+    return _then_0(levels.sigmas_at(torch.linspace(*_times(levels), steps + 1)[:-1]))
 
 
 def karras(steps: int, levels: Exploding) -> list[float]:
@@ -41,19 +45,27 @@ def karras(steps: int, levels: Exploding) -> list[float]:
 
 def karras_between(steps: int, least: float, largest: float) -> list[float]:
     """Even in the ρth root of σ, from the largest to the least."""
-    root = np.linspace(largest ** (1 / KARRAS_RHO), least ** (1 / KARRAS_RHO), steps)
-    return [*(root**KARRAS_RHO).tolist(), 0.0]
+    low, high = (sigma ** (1 / KARRAS_RHO) for sigma in (least, largest))
+    return _then_0((high + torch.linspace(0, 1, steps) * (low - high)) ** KARRAS_RHO)
 
 
 def exponential(steps: int, levels: Exploding) -> list[float]:
-    """Even in log σ: what polynomials in log σ of the host's degree, 1, are too."""
-    return [*np.geomspace(levels.largest, levels.least, steps).tolist(), 0.0]
+    """Even in log σ."""
+    return _then_0(torch.linspace(math.log(levels.largest), math.log(levels.least), steps).exp())
+
+
+def polyexponential(steps: int, levels: Exploding) -> list[float]:
+    """A polynomial in log σ, in the host of degree 1."""
+    low, high = math.log(levels.least), math.log(levels.largest)
+    return _then_0((torch.linspace(1, 0, steps) * (high - low) + low).exp())
 
 
 def kl_optimal(steps: int, levels: Exploding) -> list[float]:
     """Even in the arc tangent of σ down to the least one, which is not followed by 0 (Sabour et al., arXiv 2404.14507,
     theorem 3.1)."""
-    return np.tan(np.linspace(math.atan(levels.largest), math.atan(levels.least), steps + 1)).tolist()
+    low, high = (torch.tensor(sigma).arctan() for sigma in (levels.least, levels.largest))
+    places = torch.arange(steps + 1) / steps
+    return (places * low + (1 - places) * high).tan().tolist()
 
 
 def aligned(steps: int, found: tuple[float, ...]) -> list[float]:
@@ -61,18 +73,18 @@ def aligned(steps: int, found: tuple[float, ...]) -> list[float]:
     interpolates: a single step has the least σ."""
     ascending = np.log(found[::-1])
     places = np.interp(np.linspace(0, 1, steps), np.linspace(0, 1, len(found)), ascending)
-    return [*np.exp(places)[::-1].tolist(), 0.0]
+    return _then_0(torch.from_numpy(np.exp(places)[::-1].copy()))
 
 
 def simple(steps: int, levels: Exploding) -> list[float]:
     """Every so many of the σ that the model was trained on, from its last."""
     apart = len(levels.sigmas) / steps
-    return [*(float(levels.sigmas[-1 - int(step * apart)]) for step in range(steps)), 0.0]
+    return _then_0(levels.sigmas[[-1 - int(step * apart) for step in range(steps)]])
 
 
 def ddim(steps: int, levels: Exploding) -> list[float]:
     """As DDIM spaces its times: a whole number apart, from the second; may be more than the steps."""
-    return [*levels.sigmas[1::max(len(levels.sigmas) // steps, 1)][::-1].tolist(), 0.0]
+    return _then_0(levels.sigmas[1::max(len(levels.sigmas) // steps, 1)].flip(0))
 
 
 def beta(steps: int, levels: Exploding) -> list[float]:
@@ -80,11 +92,19 @@ def beta(steps: int, levels: Exploding) -> list[float]:
     from scipy import stats
 
     places = stats.beta.ppf(1 - np.linspace(0, 1, steps), *BETA)
-    return [*(levels.least + places * (levels.largest - levels.least)).tolist(), 0.0]
+    return _then_0(torch.from_numpy(levels.least + places * (levels.largest - levels.least)))
+
+
+def _then_0(sigmas: Tensor) -> list[float]:
+    return [*sigmas.float().tolist(), 0.0]
+
+
+def _times(levels: Exploding) -> tuple[float, float]:
+    return levels.time(levels.largest), levels.time(levels.least)
 
 
 _SCHEDULES = {
     "Automatic": uniform, "Uniform": uniform, "Karras": karras, "Exponential": exponential,
-    "Polyexponential": exponential, "SGM Uniform": sgm_uniform, "KL Optimal": kl_optimal, "Simple": simple,
+    "Polyexponential": polyexponential, "SGM Uniform": sgm_uniform, "KL Optimal": kl_optimal, "Simple": simple,
     "Normal": uniform, "DDIM": ddim, "Beta": beta,
 }
