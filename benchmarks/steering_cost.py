@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor
 
 from sciart_ext.guidance.attention import AttentionMaps
@@ -26,6 +25,8 @@ from sciart_ext.recipe.guidance import GuidanceSettings
 from sciart_ext.standalone.denoising import denoise
 from sciart_ext.standalone.generate import workload
 from sciart_ext.standalone.prompts import Embeddings
+from sciart_ext.standalone.samplers.levels import Model, trained_alphas
+from sciart_ext.standalone.samplers.making import Sampling, make_sampling
 from sciart_ext.standalone.sampling import PromptRow, Rows, Time
 
 from .mixing import memory
@@ -67,8 +68,8 @@ class CostBench:
         self.size, self.steps, self.model = size, steps, model
         unet = random_unet(WIDTHS[model], TEXT_WIDTHS[model], self.dtype, self.device)
         self.layers = diffusers_unet_layers(unet)
-        self.pipe = SimpleNamespace(unet=unet, scheduler=DDIMScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False))
+        self.pipe = SimpleNamespace(unet=unet, scheduler=SimpleNamespace(
+            alphas_cumprod=trained_alphas().float(), config=SimpleNamespace(prediction_type="epsilon")))
         self.files = [random_lora(name, self.layers, seed) for seed, name in enumerate(SUBJECTS)]
 
     def run(self, variant: Variant, steps: int | None = None) -> float:
@@ -76,12 +77,15 @@ class CostBench:
         with self._ready(variant, steps or self.steps) as (rows, noise, guide):
             self._synchronize()
             began = time.perf_counter()
-            latents = denoise(self.pipe.scheduler, rows, noise, [], guide)
+            latents = denoise(self.sampling(steps or self.steps), rows, noise, None, guide)
             self._synchronize()
             taken = time.perf_counter() - began
         if not latents.isfinite().all():
             raise RuntimeError(f"{variant.name}: the latents are not finite; nothing was measured")
         return taken
+
+    def sampling(self, steps: int) -> Sampling:
+        return make_sampling("Euler", "Automatic", steps, Model(trained_alphas()))
 
     def gradient(self, early_end: bool) -> float:
         """Seconds of one gradient of the loss."""
@@ -117,7 +121,7 @@ class CostBench:
         mixer = Mixer(self.pipe.unet, self.layers, self.files[:variant.loras])
         kind = _RowsApart if variant.rows_apart else Rows
         rows = kind(self.pipe, mixer, plan, prompts, CFG, (self.size, self.size))
-        noise = torch.randn(1, 4, self.size // 8, self.size // 8, generator=generator).to(self.device, self.dtype)
+        noise = torch.randn(1, 4, self.size // 8, self.size // 8, generator=generator).to(self.device)
         mixer.choose(workload(rows, 1, noise.shape))
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())

@@ -14,6 +14,8 @@ from sciart_ext.guidance.words import Subject, Words
 from sciart_ext.mixer.mixer import Mixer
 from sciart_ext.recipe import PassPlan
 from sciart_ext.standalone.denoising import denoise
+from sciart_ext.standalone.samplers.levels import Model, trained_alphas
+from sciart_ext.standalone.samplers.making import make_sampling
 from sciart_ext.standalone.sampling import PromptRow, Rows
 
 from .bench import END, Bench
@@ -21,7 +23,6 @@ from .stand_ins import GUIDANCE, Entry, guidance
 
 NAMES = ("rocket", "robot", "submarine")
 CFG = 6.0
-TRAINED_TIMES = 1000
 
 
 class Picture(NamedTuple):
@@ -35,32 +36,6 @@ class Picture(NamedTuple):
     until: float = GUIDANCE["until"]
 
 
-class Ddim:
-    """DDIM without noise (arXiv 2010.02502, equation 12, η = 0) on Stable Diffusion's noise schedule, with what
-    `denoise` needs of diffusers' schedulers."""
-
-    order, init_noise_sigma = 1, 1.0
-
-    def __init__(self):
-        betas = torch.linspace(0.00085**0.5, 0.012**0.5, TRAINED_TIMES, dtype=torch.float64) ** 2
-        self.alphas_cumprod = (1 - betas).cumprod(0).float()
-        self.config = SimpleNamespace(prediction_type="epsilon")
-        self.timesteps = torch.empty(0)
-
-    def set_timesteps(self, steps: int) -> None:
-        self.timesteps = TRAINED_TIMES - 1 - torch.arange(steps) * (TRAINED_TIMES // steps)
-
-    def scale_model_input(self, latents: Tensor, time: Tensor) -> Tensor:
-        return latents
-
-    def step(self, noise: Tensor, time: Tensor, latents: Tensor) -> SimpleNamespace:
-        now = int(time)
-        before = now - TRAINED_TIMES // len(self.timesteps)
-        alpha, following = (float(self.alphas_cumprod[max(one, 0)]) for one in (now, before))
-        clean = (latents - (1 - alpha) ** 0.5 * noise) / alpha**0.5
-        return SimpleNamespace(prev_sample=following**0.5 * clean + (1 - following) ** 0.5 * noise)
-
-
 def make(bench: Bench, picture: Picture) -> Tensor:
     """Its latents (1, 4, h, w)."""
     mixer = bench.mixer("auto", bench.loras[:picture.subjects])
@@ -69,7 +44,9 @@ def make(bench: Bench, picture: Picture) -> Tensor:
             rows = _rows(bench, picture, mixer)
             mixer.choose(bench.workload(picture.steps, rows=len(rows.cond) + len(rows.uncond), rows_differ=rows.differ))
             with mixer, AttentionMaps(bench.unet, bench.layers) as maps:
-                return denoise(Ddim(), rows, bench.noise, [], _guide(picture, maps) if picture.subjects else None)
+                sampling = make_sampling("Euler", "Automatic", picture.steps, Model(trained_alphas()))
+                guide = _guide(picture, maps) if picture.subjects else None
+                return denoise(sampling, rows, bench.noise.float(), None, guide)
     finally:
         mixer.release()
 
@@ -84,7 +61,9 @@ def _rows(bench: Bench, picture: Picture, mixer: Mixer) -> Rows:
     def unet(x: Tensor, time: Tensor, encoder_hidden_states: Tensor, added_cond_kwargs: None) -> SimpleNamespace:
         return SimpleNamespace(sample=bench.evaluate(x, time.expand(len(x)), encoder_hidden_states))
 
-    pipe = SimpleNamespace(unet=unet, scheduler=Ddim())
+    scheduler = SimpleNamespace(alphas_cumprod=trained_alphas().float(),
+                                config=SimpleNamespace(prediction_type="epsilon"))
+    pipe = SimpleNamespace(unet=unet, scheduler=scheduler)
     return Rows(pipe, mixer, plan, prompts, CFG, (8 * bench.latent,) * 2)
 
 

@@ -20,7 +20,9 @@ from sciart_ext.standalone.counterfactuals import SetRows
 from sciart_ext.standalone.denoising import denoise
 from sciart_ext.standalone.generate import workload
 from sciart_ext.standalone.prompts import Embeddings
-from sciart_ext.standalone.samplers import make_scheduler, quiet_sampling
+from sciart_ext.standalone.samplers.levels import Model, trained_alphas
+from sciart_ext.standalone.samplers.making import make_sampling
+from sciart_ext.standalone.samplers.noise import Noise, quiet_sampling
 from sciart_ext.standalone.sampling import PromptRow
 
 from ..mixing import memory
@@ -32,8 +34,6 @@ NAMES = ("one", "two", "three")
 CFG = 6.0
 DIFFERENCE_STEPS = 3
 SAMPLERS = ("Euler", "Euler a", "DPM++ 2M SDE")
-NOISE_SCHEDULE = {"num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012,
-                  "beta_schedule": "scaled_linear"}
 
 
 class RowsBench:
@@ -69,14 +69,13 @@ class RowsBench:
     def _batch(self, sets: range, sampler: str) -> Tensor:
         plans = [self.plan.with_only(one) for one in sets]
         rows = SetRows(self.pipe, self.mixer, plans, self.prompts, CFG, (self.size, self.size))
-        scheduler = make_scheduler(sampler, "Automatic", NOISE_SCHEDULE, [1] * len(sets))
-        generators = [torch.Generator("cpu").manual_seed(1) for _ in sets]
-        noise = torch.cat([torch.randn(1, 4, self.size // 8, self.size // 8, generator=one) for one in generators]).to(
-            self.device, self.dtype)
+        sampling = make_sampling(sampler, "Automatic", self.plan.steps, Model(trained_alphas()))
+        noise = Noise([1] * len(sets), (4, self.size // 8, self.size // 8), self.device)
+        unit = noise.next()
         with quiet_sampling():
-            self.mixer.choose(workload(rows, scheduler.order, noise.shape))
+            self.mixer.choose(workload(rows, sampling.sampler.pattern.per_step, unit.shape))
             with rows.acting():
-                return denoise(scheduler, rows, noise, generators)
+                return denoise(sampling, rows, unit, noise)
 
 
 def measure(model: str, size: int, steps: int, rounds: int, device: str) -> dict:

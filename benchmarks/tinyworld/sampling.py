@@ -21,7 +21,9 @@ from sciart_ext.standalone.denoising import denoise
 from sciart_ext.standalone.generate import Settings, encode_rows, model_parts, workload
 from sciart_ext.standalone.guided import enter_guide
 from sciart_ext.standalone.models import load_pipeline
-from sciart_ext.standalone.samplers import make_scheduler
+from sciart_ext.standalone.samplers.levels import Model
+from sciart_ext.standalone.samplers.making import make_sampling
+from sciart_ext.standalone.samplers.noise import Noise
 from sciart_ext.standalone.sampling import Rows
 
 COMPOSITIONS = ("merge", "switch", "composite")
@@ -57,22 +59,24 @@ class Pictures:
     @torch.no_grad()
     def by_recipe(self, prompt: str, seeds: Sequence[int], recipe: Recipe) -> tuple[np.ndarray, list[Guided]]:
         """SciArt's own way; and what guidance did for each seed."""
-        plan = compile_plan(recipe, self.steps).first
+        sampling = make_sampling("DDIM", "Automatic", self.steps, Model.of(self.pipe))
+        plan = compile_plan(recipe, sampling.steps).first
         mixture = bind(model_parts(self.pipe), [self.loras[lora.name] for lora in recipe.loras], recipe.loras, "tiny",
                        "branch" if recipe.combination is None else "auto", combination=recipe.combination)
         settings = Settings(prompt, steps=self.steps, cfg_scale=CFG)
         rows = Rows(self.pipe, mixture.unet, plan, encode_rows(self.pipe, settings, plan, mixture), CFG, (128, 128))
         made, guided = [], []
         for chosen in self._batches(seeds):
-            scheduler = make_scheduler("DDIM", "Automatic", self.pipe.scheduler.config, 0)
-            noise = self._noise(chosen)
+            side = self.pipe.unet.config.sample_size
+            noise = Noise([int(seed) for seed in chosen], (4, side, side), self.pipe.device)
+            unit = noise.next()
             with ExitStack() as stack:
-                mixture.unet.choose(workload(rows, 1, noise.shape))
+                mixture.unet.choose(workload(rows, 1, unit.shape))
                 stack.enter_context(mixture.unet)
                 guide = (enter_guide(stack, self.pipe, plan, settings, recipe.guidance, len(chosen))
                          if plan.subjects else None)
                 fusion = guide or fusion_of(plan, recipe.composition)
-                made.append(self._decoded(denoise(scheduler, rows, noise, [], fusion)))
+                made.append(self._decoded(denoise(sampling, rows, unit, noise, fusion)))
             guided += _of_each(guide) if guide else []
         return np.concatenate(made), guided
 
@@ -80,13 +84,9 @@ class Pictures:
         for start in range(0, len(seeds), self.batch):
             yield seeds[start:start + self.batch]
 
-    def _noise(self, seeds: Sequence[int]) -> Tensor:
-        side = self.pipe.unet.config.sample_size
-        noise = [torch.randn(1, 4, side, side, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
-        return torch.cat(noise).to(self.pipe.device, self.pipe.unet.dtype)
-
     def _decoded(self, latents: Tensor) -> np.ndarray:
-        decoded = self.pipe.vae.decode(latents / self.pipe.vae.config.scaling_factor).sample.float()
+        vae = self.pipe.vae
+        decoded = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor).sample.float()
         return ((decoded.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 

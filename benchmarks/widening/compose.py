@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, EulerDiscreteScheduler
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -29,7 +29,8 @@ from sciart_ext.standalone.denoising import denoise
 from sciart_ext.standalone.generate import Settings, generate, load_loras, workload
 from sciart_ext.standalone.models import load_pipeline
 from sciart_ext.standalone.prompts import Embeddings
-from sciart_ext.standalone.samplers import make_scheduler
+from sciart_ext.standalone.samplers.levels import Model, trained_alphas
+from sciart_ext.standalone.samplers.making import make_sampling
 from sciart_ext.standalone.sampling import PromptRow, Rows
 from sciart_ext.world import MODEL
 
@@ -66,8 +67,8 @@ def differences(seeds: tuple[int, ...], steps: int = 20, period: int = 5) -> dic
     pipe = load_pipeline(MODEL, device="cpu")
     parts = SimpleNamespace(vae=pipe.vae, tokenizer=pipe.tokenizer, text_encoder=copy.deepcopy(pipe.text_encoder),
                             unet=copy.deepcopy(pipe.unet))
-    reference = Reference(parts, make_scheduler("DDIM", "Automatic", pipe.scheduler.config, 0), MODEL / "loras", LORAS)
-    settings = Settings(PROMPT, NEGATIVE, steps=steps, sampler="DDIM", cfg_scale=CFG)
+    reference = Reference(parts, _euler(pipe.scheduler.config), MODEL / "loras", LORAS)
+    settings = Settings(PROMPT, NEGATIVE, steps=steps, sampler="Euler", cfg_scale=CFG)
     found: dict[str, list[int]] = {}
     for method in METHODS:
         recipe = _recipe(method, LORAS, 1.0, period)
@@ -89,7 +90,7 @@ def timed(model: str, size: int, steps: int, rounds: int) -> dict:
     generator = torch.Generator().manual_seed(1)
     cond, uncond = (torch.randn(1, 77, TEXT_WIDTHS[model], generator=generator) for _ in range(2))
     noise = torch.randn(1, 4, size // 8, size // 8, generator=generator)
-    scheduler = make_scheduler("DDIM", "Automatic", NOISE_SCHEDULE, 0)
+    scheduler = _euler(NOISE_SCHEDULE)
     taken, apart = [], {}
     with tempfile.TemporaryDirectory() as folder:
         for seed, name in enumerate(LORAS):
@@ -125,7 +126,7 @@ class Ours:
         self.pipe = SimpleNamespace(unet=unet, scheduler=scheduler)
         files = [load_lora(folder / f"{name}.safetensors") for name in LORAS]
         self.mixer = Mixer(unet, diffusers_unet_layers(unet), files)
-        self.scheduler, self.cond, self.uncond = scheduler, cond, uncond
+        self.cond, self.uncond = cond, uncond
 
     @torch.no_grad()
     def run(self, method: str, noise: Tensor, steps: int) -> Tensor:
@@ -136,7 +137,13 @@ class Ours:
         rows = Rows(self.pipe, self.mixer, plan, prompts, CFG, (8 * noise.shape[-1], 8 * noise.shape[-2]))
         self.mixer.choose(workload(rows, 1, noise.shape))
         with rows.acting():
-            return denoise(self.scheduler, rows, noise, [], fusion_of(plan, recipe.composition))
+            sampling = make_sampling("Euler", "Automatic", steps, Model(trained_alphas()))
+            return denoise(sampling, rows, noise, None, fusion_of(plan, recipe.composition))
+
+
+def _euler(config: dict) -> EulerDiscreteScheduler:
+    """The WebUI's Euler of diffusers: from the model's last timestep to its first, both included."""
+    return EulerDiscreteScheduler.from_config(config, timestep_spacing="linspace")
 
 
 def _recipe(method: str, names: tuple[str, ...], weight: float, period: int):

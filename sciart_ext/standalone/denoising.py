@@ -20,9 +20,10 @@ Watch = Callable[[Tensor], None]
 
 
 @torch.no_grad()
-def denoise(sampling: Sampling, rows: Rows, unit: Tensor, noise: Noise, fusion: Fusion | None = None,
+def denoise(sampling: Sampling, rows: Rows, unit: Tensor, noise: Noise | None, fusion: Fusion | None = None,
             on_step: OnStep | None = None, watch: Watch | None = None) -> Tensor:
-    """Latents (images, c, h, w) from unit noise, float32; noise: what samplers add.
+    """Latents (images, c, h, w) from unit noise, float32; noise: what samplers add, None for one that
+    adds none.
 
     on_step(done, steps): progress, whose exceptions end the work; watch(latents): at the start and after each step.
     """

@@ -45,9 +45,15 @@ class Model:
         power = {"linear": 1, "scaled_linear": 2}.get(config.beta_schedule)
         alphas = pipe.scheduler.alphas_cumprod
         if power and config.trained_betas is None and not config.get("rescale_betas_zero_snr"):
-            ends = (end ** (1 / power) for end in (config.beta_start, config.beta_end))
-            alphas = (1 - torch.linspace(*ends, len(alphas), dtype=torch.float64) ** power).cumprod(0)
+            alphas = trained_alphas(config.beta_start, config.beta_end, power, len(alphas))
         return cls(alphas, config.prediction_type, getattr(pipe, "text_encoder_2", None) is not None)
+
+
+def trained_alphas(start: float = 0.00085, end: float = 0.012, power: int = 2, times: int = TRAINED_TIMES) -> Tensor:
+    """Cumulative ᾱ = Π (1 − β) of each time (times,), float64: β even in its root of this power; by default Stable
+    Diffusion's."""
+    roots = torch.linspace(start ** (1 / power), end ** (1 / power), times, dtype=torch.float64)
+    return (1 - roots**power).cumprod(0)
 
 
 class Levels(Protocol):

@@ -40,14 +40,14 @@ class Sampling:
     """A sampler that is ready to begin.
 
     schedule: the schedule type that is meant, as `names.find` has it; steps: those that are run; begin: its generator,
-    of unit noise (images, c, h, w) and the pictures' `Noise`.
+    of unit noise (images, c, h, w) and the pictures' `Noise`, None for a sampler that adds none.
     """
 
     sampler: Sampler
     schedule: str
     steps: int
     levels: Levels
-    begin: Callable[[Tensor, Noise], Evaluations]
+    begin: Callable[[Tensor, Noise | None], Evaluations]
     cfg_factor: float = 1.0
     """of the CFG scale"""
     notes: tuple[str, ...] = ()
@@ -92,14 +92,14 @@ def make_sampling(sampler: str, schedule: str, steps: int, model: Model) -> Samp
                     notes=notes)
 
 
-def _by_time(name: str, steps: int, model: Model, unit: Tensor, noise: Noise) -> Evaluations:
+def _by_time(name: str, steps: int, model: Model, unit: Tensor, noise: Noise | None) -> Evaluations:
     x = unit.clone()  # which guidance may change
     if name == "UniPC":
         return unipc.unipc(x, len(evenly_spaced(steps)), model.alphas)
     return BY_TIME[name](x, evenly_spaced(steps), model.alphas)
 
 
-def _by_sigma(name: str, sigmas: Sequence[float], steps: int, levels: Exploding, unit: Tensor, noise: Noise,
+def _by_sigma(name: str, sigmas: Sequence[float], steps: int, levels: Exploding, unit: Tensor, noise: Noise | None,
               ) -> Evaluations:
     x = unit * sigmas[0]
     if name in BY_SIGMA:
