@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
+from diffusers import EulerDiscreteScheduler
 from random_model import write_random_model
 
 from sciart_ext.cli import main
@@ -30,7 +31,6 @@ from sciart_ext.recipe import parse_recipe
 from sciart_ext.recipe.combining import METHODS
 from sciart_ext.standalone.generate import Settings, generate, load_loras
 from sciart_ext.standalone.models import load_pipeline
-from sciart_ext.standalone.samplers import make_scheduler
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -74,7 +74,7 @@ def recipe(method, **more):
 def by_diffusers(pipe, file=None):
     """diffusers' own picture with its own loading of the file."""
     scheduler = pipe.scheduler
-    pipe.scheduler = make_scheduler("Euler", "Automatic", scheduler.config, 5)
+    pipe.scheduler = EulerDiscreteScheduler.from_config(scheduler.config, timestep_spacing="linspace")
     try:
         if file is not None:
             pipe.load_lora_weights(file.parent, weight_name=file.name)

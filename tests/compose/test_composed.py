@@ -13,6 +13,7 @@ import torch.nn.functional as F
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
+from diffusers import EulerDiscreteScheduler
 from pngs import as_data_url, halves
 from random_model import write_random_model
 from safetensors.torch import load_file
@@ -23,11 +24,10 @@ from sciart_ext.standalone.counterfactuals import run_sets
 from sciart_ext.standalone.generate import Settings, generate, load_loras
 from sciart_ext.standalone.infotext import parse_infotext
 from sciart_ext.standalone.models import load_pipeline
-from sciart_ext.standalone.samplers import make_scheduler
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SETTINGS = Settings("a rocket and a robot", "noise", steps=4, seed=5, cfg_scale=3, width=96, height=64, sampler="DDIM")
+SETTINGS = Settings("a rocket and a robot", "noise", steps=4, seed=5, cfg_scale=3, width=96, height=64, sampler="Euler")
 WEIGHTS = {"child": 0.6, "watercolor": 0.5, "science": 0.7}
 LORAS = [{"name": name, "weight": weight} for name, weight in WEIGHTS.items()]
 HALVES = [{**LORAS[0], "region": [0, 0, 0.5, 1]}, {**LORAS[1], "region": [0.5, 0, 1, 1]}, LORAS[2]]
@@ -107,14 +107,14 @@ class Loop:
 
     @torch.no_grad()
     def picture(self, predict):
-        """predict(step, latents, time) → the predictions with and without the prompt."""
+        """predict(step, the model's input, time) → the predictions with and without the prompt."""
         pipe = self.tiny[0]
-        scheduler = make_scheduler("DDIM", "Automatic", pipe.scheduler.config, 0)
+        scheduler = EulerDiscreteScheduler.from_config(pipe.scheduler.config, timestep_spacing="linspace")
         scheduler.set_timesteps(self.settings.steps)
         latents = torch.randn(1, 4, SETTINGS.height // 8, SETTINGS.width // 8,
-                              generator=torch.Generator().manual_seed(SETTINGS.seed))
+                              generator=torch.Generator().manual_seed(SETTINGS.seed)) * scheduler.init_noise_sigma
         for step, time in enumerate(scheduler.timesteps):
-            cond, uncond = predict(step, latents, time)
+            cond, uncond = predict(step, scheduler.scale_model_input(latents, time), time)
             latents = scheduler.step(uncond + SETTINGS.cfg_scale * (cond - uncond), time, latents).prev_sample
         decoded = pipe.vae.decode(latents / pipe.vae.config.scaling_factor).sample
         return np.asarray(pipe.image_processor.postprocess(decoded, output_type="pil")[0]).astype(int)
@@ -152,7 +152,7 @@ def test_spatial_is_a_loop_that_weighs_every_patch_by_its_distance_from_the_base
 
     def predict(step, latents, time):
         each = [loop.both(latents, time, [name] if name else [], texts[name]) for name in (None, *WEIGHTS)]
-        noise = [alphas[time]**0.5 * cond + (1 - alphas[time])**0.5 * latents for cond, _ in each]  # of v
+        noise = [alphas[int(time)]**0.5 * cond + (1 - alphas[int(time)])**0.5 * latents for cond, _ in each]  # of v
         height, width = latents.shape[-2:]
         shares = torch.zeros(len(WEIGHTS), height, width)
         for y in range(0, height, 2):

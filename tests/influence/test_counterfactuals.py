@@ -22,7 +22,7 @@ from sciart_ext.recipe import parse_recipe
 from sciart_ext.standalone.counterfactuals import run_sets
 from sciart_ext.standalone.generate import Settings, generate, load_loras
 from sciart_ext.standalone.models import load_pipeline
-from sciart_ext.standalone.samplers import SAMPLERS
+from sciart_ext.standalone.samplers.names import SAMPLERS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -12,7 +12,7 @@ from sciart_ext.recipe import parse_recipe
 from sciart_ext.standalone.counterfactuals import run_sets
 from sciart_ext.standalone.generate import load_loras
 from sciart_ext.standalone.models import load_pipeline
-from sciart_ext.standalone.samplers import SAMPLERS
+from sciart_ext.standalone.samplers.names import SAMPLERS
 from sciart_ext.world import MODEL
 
 from . import PretendedGpu

@@ -18,7 +18,6 @@ from sciart_ext.cli import main
 from sciart_ext.recipe import parse_recipe
 from sciart_ext.standalone.generate import Settings, generate, load_loras, model_layers
 from sciart_ext.standalone.models import load_pipeline
-from sciart_ext.standalone.samplers import make_scheduler
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -83,11 +82,11 @@ def pixels(pipe, folder, recipe):
 
 def test_the_base_picture_is_diffusers_own(pipe, folder):
     scheduler = pipe.scheduler
-    pipe.scheduler = make_scheduler("Euler", "Automatic", scheduler.config, 5)
+    pipe.scheduler = EulerDiscreteScheduler.from_config(scheduler.config, timestep_spacing="linspace")
     own = pipe("a rocket", negative_prompt="noise", num_inference_steps=2, guidance_scale=3, width=64, height=64,
                generator=torch.Generator().manual_seed(5)).images[0]
     pipe.scheduler = scheduler
-    assert np.array_equal(pixels(pipe, folder, OFF), np.asarray(own))
+    assert np.abs(pixels(pipe, folder, OFF) - np.asarray(own)).max() <= 1
 
 
 def test_all_layers_match_and_both_executions_agree(pipe, folder):
@@ -124,7 +123,7 @@ def test_diffusers_loads_a_combined_file_of_all_three_models(pipe, folder, tmp_p
                  "--precision", "fp32", "--quiet", "--out", str(tmp_path / "new" / "combined.safetensors")]) == 0
     other = load_pipeline(folder, device="cpu")
     other.load_lora_weights(tmp_path / "new", weight_name="combined.safetensors")
-    other.scheduler = make_scheduler("Euler", "Automatic", other.scheduler.config, 5)
+    other.scheduler = EulerDiscreteScheduler.from_config(other.scheduler.config, timestep_spacing="linspace")
     loaded = other("a rocket", negative_prompt="noise", num_inference_steps=2, guidance_scale=3, width=64, height=64,
                    generator=torch.Generator().manual_seed(5)).images[0]
     own = pixels(pipe, tmp_path, recipe)
