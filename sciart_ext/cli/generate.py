@@ -51,7 +51,7 @@ def generate(**options: Any) -> None:
     places = places_of(given.out, seeds)
     for place in places:
         check_file(place, ENDINGS)
-    check_loras(recipe, folder)
+    check_loras(recipe, folder, settings["prompt"])
     standalone.prepare()
     check_device(given.device)
     with working("Loading", given.quiet):
@@ -59,7 +59,7 @@ def generate(**options: Any) -> None:
         from ..standalone.generate import Settings, generate_batch, load_loras
         from ..standalone.models import load_pipeline
 
-        loras = load_loras(recipe, folder)
+        loras = load_loras(recipe, folder, settings["prompt"])
         check_families(loras, facts.family, name_of(given))
     with working(f"Loading {name_of(given)}", given.quiet):
         pipe = load_pipeline(given.model, given.config, given.device)

@@ -56,7 +56,7 @@ def influence(**options: Any) -> None:
     settings, notes = settings_of(given, preset, facts)
     words = None if given.words is None else [] if given.words == "-" else _words(given.words)
     check_folder(given.out)
-    check_loras(recipe, folder)
+    check_loras(recipe, folder, settings["prompt"])
     question = ask(len(recipe.loras), given.subsets, given.orders)
     standalone.prepare()
     check_device(given.device)
@@ -68,7 +68,7 @@ def influence(**options: Any) -> None:
         from ..standalone.generate import Settings, load_loras
         from ..standalone.models import load_pipeline
 
-        loras = load_loras(recipe, folder)
+        loras = load_loras(recipe, folder, settings["prompt"])
         check_families(loras, facts.family, name_of(given))
     with working(f"Loading {name_of(given)}", given.quiet):
         pipe = load_pipeline(given.model, given.config, given.device)

@@ -18,6 +18,7 @@ from ..presets import PresetStore, resolve
 from ..recipe import Recipe, parse_recipe
 from ..recipe.schedule import check_points
 from ..recipe.schedule_text import named_value
+from ..standalone.prompt_loras import prompt_loras
 from ..world import MODEL
 from .command import MIXTURE, Decorator, options
 from .values import Word
@@ -33,7 +34,8 @@ class LoraName(click.ParamType):
         return value
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        folder = lora_folder(SimpleNamespace(model=ctx.params.get("model") or MODEL, lora_dir=ctx.params.get("lora_dir")))
+        given = {"model": ctx.params.get("model") or MODEL, "lora_dir": ctx.params.get("lora_dir")}
+        folder = lora_folder(SimpleNamespace(**given))
         names = [path.stem for path in lora_files(folder)] if folder is not None and folder.is_dir() else []
         found = [CompletionItem(f"{name}{self.ending}") for name in names if name.startswith(incomplete)]
         return found or [CompletionItem(incomplete, type="file")]
@@ -128,9 +130,16 @@ def resolved_recipe(data: dict, store: PresetStore, folder: Path | None = None) 
         raise SciArtError(error.field, f"{shown(role)} is not bound to a LoRA; give --role {role}=NAME") from None
 
 
-def check_loras(recipe: Recipe, folder: Path | None) -> list[Path]:
-    """The files of a recipe's LoRAs; raises where there is none of a name. Reads none of them."""
-    return [find_lora(lora.name, folder) for lora in (recipe.loras if recipe.enabled else [])]
+def check_loras(recipe: Recipe, folder: Path | None, prompt: str = "") -> list[Path]:
+    """The files of a recipe's LoRAs, then of those that the prompt names; raises where there is none of a name. Reads
+    none of them."""
+    files = [find_lora(lora.name, folder) for lora in (recipe.loras if recipe.enabled else [])]
+    for one in prompt_loras(prompt)[1]:
+        try:
+            files.append(find_lora(one.name, folder))
+        except SciArtError as error:
+            raise SciArtError("prompt", f"{shown(one.tag)}: {error.message}") from None
+    return files
 
 
 def self_bound(data: dict, store: PresetStore) -> dict:

