@@ -1,10 +1,12 @@
-"""How long SciArt's import takes, in the WebUI's start and on the command line, beside another checkout's.
+"""How long SciArt's import takes, in the WebUI's start and on the command line, and how soon commands answer, beside
+another checkout's.
 
     python -m benchmarks.start [--before FOLDER] [--rounds 5] [--quick]
 
-Seconds as `python -X importtime` tells them: all modules of SciArt, and what they are the first to import. Both
-checkouts take turns; medians. The WebUI is the one that SCIART_WEBUI names; without one its part is null. Last line:
-one JSON object.
+`webui`, `command_line`: seconds as `python -X importtime` tells them, of all modules of SciArt and what they are the
+first to import. `answers`: from the start of the process to its end, by the clock and of the processor, of commands
+that read no model. Both checkouts take turns; medians. The WebUI is the one that SCIART_WEBUI names; without one its
+part is null. Last line: one JSON object.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +31,9 @@ LINE = re.compile(r"^import time:\s+(\d+) \|\s+(\d+) \|( +)([\w.]+)$", re.M)
 ENV = {"PYTHONPROFILEIMPORTTIME": "1", "PYTHONDONTWRITEBYTECODE": ""}
 """as users start it: what was compiled at one start is there at the next"""
 COMMAND = ("-m", "sciart_ext", "plan", "--help")
+ANSWERS = {"help": ["--help"], "version": ["--version"], "plan": ["plan", "--lora", "child=0.2@0, 0.65@0.5"],
+           "presets": ["presets", "list"], "generate_help": ["generate", "--help"],
+           "misspelt_lora": ["generate", "--prompt", "a rocket", "--lora", "chld=0.8"]}
 
 
 def main() -> None:
@@ -37,6 +44,7 @@ def main() -> None:
         in_webui(folder)
         on_command_line(folder)
     taken = {name: {"webui": [], "command_line": []} for name in ("now", "before")}
+    answered = {name: {command: [] for command in ANSWERS} for name in ("now", "before")}
     for number in range(rounds):
         for name in list(folders)[::1 if number % 2 else -1]:
             found = {"webui": in_webui(folders[name]), "command_line": on_command_line(folders[name])}
@@ -44,9 +52,14 @@ def main() -> None:
             for part, one in found.items():
                 if one is not None:
                     taken[name][part].append(one)
+            for command, words in ANSWERS.items():
+                answered[name][command].append(answer(folders[name], words))
     result = {"machine": record.machine(), "commit": record.commit(), "rounds": rounds, **{
         part: {name: {"seconds": middle(taken[name][part], "seconds"), "modules": middle(taken[name][part], "modules")}
-               for name in taken} for part in ("webui", "command_line")}}
+               for name in taken} for part in ("webui", "command_line")}, "answers": {
+        command: {name: {"seconds": middle(answered[name][command], "seconds"),
+                         "processor_seconds": middle(answered[name][command], "processor_seconds")}
+                  for name in taken} for command in ANSWERS}}
     if not options.quick:
         print("kept in", record.write("start", result))
     print(json.dumps(result))
@@ -78,6 +91,17 @@ def on_command_line(folder: Path) -> dict:
     done = subprocess.run([sys.executable, *COMMAND], cwd=folder, env={**os.environ, **ENV}, check=True,
                           capture_output=True, text=True)
     return imports(done.stderr)
+
+
+def answer(folder: Path, words: list[str]) -> dict:
+    """Seconds of a command from its start to its end."""
+    before, started = os.times(), time.perf_counter()
+    with tempfile.TemporaryDirectory() as place:
+        subprocess.run([sys.executable, "-m", "sciart_ext", *words], cwd=place, check=False, capture_output=True,
+                       env={**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": ""})
+    seconds, after = time.perf_counter() - started, os.times()
+    of_processor = after.children_user + after.children_system - before.children_user - before.children_system
+    return {"seconds": seconds, "processor_seconds": of_processor}
 
 
 def imports(told: str) -> dict:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.start import imports, on_command_line
+from benchmarks.start import ANSWERS, answer, imports, on_command_line
 from tests.host.server import SCIART
 
 TOLD = """\
@@ -22,3 +22,8 @@ def test_what_is_imported_by_ours_counts_once():
 def test_the_command_line_is_measured():
     found = on_command_line(SCIART)
     assert found["modules"] > 20 and 0 < found["seconds"] < 100
+
+
+def test_an_answer_is_measured():
+    found = answer(SCIART, ANSWERS["plan"])
+    assert 0 < found["processor_seconds"] < 100 and 0 < found["seconds"] < 100
