@@ -3,12 +3,23 @@
 PYTHON ?= python3
 # of several Pythons kept by pyenv only one is on the path
 PYTHON310 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python3.10) python3.10)
-# Another torch than the one from PyPI, for example one for CUDA 12.8:
+# PyTorch. PyPI's for Linux brings CUDA, some gigabytes: where there is no NVIDIA GPU its CPU build is taken, from
+# PyTorch's own index, and PyPI's if that cannot be had. Another, for example one for CUDA 12.8:
 #   make demo SCIART_TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cu128"
-SCIART_TORCH ?= torch==2.13.0
+TORCH := torch==2.13.0
+KIND := $(shell if [ "$$(uname -s)" != Linux ]; then echo plain; elif command -v nvidia-smi >/dev/null; then echo cuda; \
+	else echo cpu; fi)
+TORCH_cpu := $(TORCH)+cpu --extra-index-url https://download.pytorch.org/whl/cpu
+SCIART_TORCH ?= $(or $(TORCH_$(KIND)),$(TORCH))
+DOWNLOAD_cpu := 320 MB to download, 1.2 GB on disk
+DOWNLOAD_plain := some 250 MB to download, 1.2 GB on disk
+DOWNLOAD_cuda := with CUDA some gigabytes to download
+install_torch = $(1) $(SCIART_TORCH)$(if $(filter $(TORCH_cpu),$(SCIART_TORCH)), || { echo \
+	"The CPU build cannot be had: PyPI's is taken. It has CUDA and is some gigabytes."; $(1) $(TORCH); })
 
 VENV := .venv
 BIN := $(VENV)/bin
+STAMPDEMO := $(VENV)/.demo
 STAMP := $(VENV)/.installed
 VENV310 := .venv310
 STAMP310 := $(VENV310)/.installed
@@ -21,11 +32,19 @@ STAMPPAGE := $(VENVPAGE)/.installed
 help: ## this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /\1|/' | awk -F'|' '{printf "%-10s %s\n", $$1, $$2}'
 
-# torch first and alone, so that nothing after it chooses another build
-$(STAMP): pyproject.toml
+# torch first and alone, so that nothing after it chooses another build; modules are compiled when they are imported
+PIP_INSTALL := $(BIN)/pip install --disable-pip-version-check --no-compile
+$(STAMPDEMO): pyproject.toml
+	@echo "PyTorch, diffusers and what they need are installed into $(VENV), once: $(DOWNLOAD_$(KIND))."
+	@echo "With a fast line that takes one to three minutes."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check $(SCIART_TORCH)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[standalone,dev]"
+	$(call install_torch,$(PIP_INSTALL))
+	$(PIP_INSTALL) -e ".[standalone]"
+	touch $@
+
+# and what tests need
+$(STAMP): $(STAMPDEMO)
+	$(PIP_INSTALL) --quiet -e ".[standalone,dev]"
 	touch $@
 
 # what the WebUI v1.10.1 installs on Python 3.10, and the newest libraries that still run on it
@@ -40,7 +59,7 @@ $(STAMP310): pyproject.toml
 # the page that the browser tests open, with the WebUI's gradio
 $(STAMPPAGE): tests/browser/requirements.txt
 	$(PYTHON) -m venv $(VENVPAGE)
-	$(VENVPAGE)/bin/pip install --quiet --disable-pip-version-check $(SCIART_TORCH)
+	$(call install_torch,$(VENVPAGE)/bin/pip install --quiet --disable-pip-version-check)
 	$(VENVPAGE)/bin/pip install --quiet --disable-pip-version-check -r tests/browser/requirements.txt
 	touch $@
 
@@ -58,7 +77,7 @@ $(VENV)/.host: $(STAMP)
 # files of tests are shared out between processes, each with one thread
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-demo: $(STAMP) ## pictures of the tiny model, without and with LoRAs, in out/demo/index.html
+demo: $(STAMPDEMO) ## a page of pictures of the tiny model, mixed, steered and explained: out/demo/index.html
 	$(BIN)/python -m sciart_ext.standalone.demo --out out/demo
 
 test: $(STAMP) $(STAMPPAGE) $(VENV)/.browser ## all tests that need no WebUI

@@ -40,12 +40,12 @@ pre { background: #8882; padding: 1rem; overflow: auto }
 """
 
 
-def page(title: str, body: str) -> str:
-    """The whole document."""
+def page(title: str, body: str, style: str = "") -> str:
+    """The whole document; style: CSS beside the one of all pages."""
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{html.escape(title)}</title>
-<style>{_STYLE}</style>
+<style>{_STYLE}{style}</style>
 {body}
 <p>SciArt {__version__}</p>
 </html>
