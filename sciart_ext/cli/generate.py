@@ -15,7 +15,7 @@ from ..presets import PresetStore
 from ..standalone.model_facts import model_facts
 from .command import PICTURES, RESULT, Command
 from .mixture import RECIPE_OPTIONS, check_loras, lora_dir_option, lora_folder, recipe_data, resolved_recipe, tell
-from .model import MODEL_OPTIONS, check_device, name_of
+from .model import MODEL_OPTIONS, check_device, loaded, name_of
 from .outputs import PICTURES as ENDINGS
 from .outputs import check_file, keep
 from .progress import progress, working
@@ -57,12 +57,10 @@ def generate(**options: Any) -> None:
     with working("Loading", given.quiet):
         from ..mixer.fit import check_families
         from ..standalone.generate import Settings, generate_batch, load_loras
-        from ..standalone.models import load_pipeline
 
         loras = load_loras(recipe, folder, settings["prompt"])
         check_families(loras, facts.family, name_of(given))
-    with working(f"Loading {name_of(given)}", given.quiet):
-        pipe = load_pipeline(given.model, given.config, given.device)
+    pipe = loaded(given, given.quiet)
     made = 0
     try:
         for batch in _batches(seeds, given.batch):

@@ -16,7 +16,7 @@ from ..recipe import dump_recipe
 from ..standalone.model_facts import model_facts
 from .command import PICTURES, RESULT, Command
 from .mixture import RECIPE_OPTIONS, check_loras, lora_dir_option, lora_folder, recipe_data, resolved_recipe, tell
-from .model import MODEL_OPTIONS, check_device, name_of
+from .model import MODEL_OPTIONS, check_device, loaded, name_of
 from .outputs import check_folder, keep
 from .progress import progress, working
 from .settings import PICTURE_OPTIONS, preset_settings, settings_of
@@ -66,12 +66,10 @@ def influence(**options: Any) -> None:
         from ..mixer.fit import check_families
         from ..standalone.explain import explain
         from ..standalone.generate import Settings, load_loras
-        from ..standalone.models import load_pipeline
 
         loras = load_loras(recipe, folder, settings["prompt"])
         check_families(loras, facts.family, name_of(given))
-    with working(f"Loading {name_of(given)}", given.quiet):
-        pipe = load_pipeline(given.model, given.config, given.device)
+    pipe = loaded(given, given.quiet)
     files = [(str(lora.path.resolve()), lora.path.stat().st_size, lora.path.stat().st_mtime) for lora in loras]
     runs = KeptRuns(given.out / "unfinished", [settings, dump_recipe(recipe), files, words, str(given.model)])
     try:

@@ -11,9 +11,12 @@ import rich_click as click
 from ..errors import SciArtError, did_you_mean, shown
 from ..world import MODEL as TINY
 from .command import MODEL, Decorator, options
+from .progress import working
 from .values import Word
 
 DEVICES = ("cpu", "cuda", "mps")
+SMALL = 30_000_000
+"""weights of a UNet; SD 1's has 860 million"""
 _DEVICE = re.compile(r"(cpu|cuda|mps|xpu)(?::(\d{1,3}))?")
 
 
@@ -50,6 +53,20 @@ def check_device(name: str | None) -> None:
     if match[2] is not None and int(match[2]) >= count:
         raise SciArtError("device", f"there is no {name} here; accepted: {match[1]}:0"
                                     + (f" to {match[1]}:{count - 1}" if count > 1 else ""))
+
+
+def loaded(given: Any, quiet: bool) -> Any:
+    """The pipeline. On a CPU a small model, such as the tiny one, gets one thread: its layers are too small to share,
+    and threads that wait for each other take longer."""
+    import torch
+
+    from ..standalone.models import load_pipeline
+
+    with working(f"Loading {name_of(given)}", quiet):
+        pipe = load_pipeline(given.model, given.config, given.device)
+    if pipe.device.type == "cpu" and sum(weight.numel() for weight in pipe.unet.parameters()) < SMALL:
+        torch.set_num_threads(1)
+    return pipe
 
 
 def name_of(given: Any) -> str:
