@@ -42,7 +42,7 @@ def geometry(**options: Any) -> None:
         check_file(given.out, (".html", ".htm"))
     missing = [path for _, path in found if isinstance(path, SciArtError)]
     if len(found) < 2 or len(found) - len(missing) < 2:
-        raise missing[0] if missing else SciArtError("loras", "geometry compares LoRAs; give two or more")
+        raise missing[0] if missing else SciArtError("loras", "geometry compares LoRAs: give two or more")
     with working("Reading", given.quiet):
         from ..geometry.comparison import compare
         from ..geometry.page import geometry_page

@@ -223,7 +223,7 @@ OTHERS = [
     (["loras", "--lora-dir", "{nowhere}"], "lora-dir: "),
     (["loras", "child", "--model", "{nowhere}"], "model: "),
     (["geometry"], "missing"),
-    (["geometry", "child"], "loras: geometry compares LoRAs; give two or more"),
+    (["geometry", "child"], "loras: geometry compares LoRAs: give two or more"),
     (["geometry", "child", "chld"], "loras: no LoRA 'chld'; did you mean 'child'?"),
     (["geometry", "child", "watercolor", "--weights", "1"], "weights: 1 weights for 2 LoRAs; give one for each"),
     (["geometry", "child", "watercolor", "--weights", "1,x"], "weights: cannot read 'x'"),

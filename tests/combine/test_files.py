@@ -225,13 +225,13 @@ def test_progress_is_told_layer_by_layer(tiny):
     (["chld=1"], [], "loras: no LoRA 'chld'; did you mean 'child'?"),
     (["child"], [], "lora: cannot read 'child'"),
     (["child=1", "child=2"], [], "loras[1].name: 'child' is listed twice"),
-    (LORAS, ["--method", "sum"], "method: unknown value; accepted: 'linear', 'orthogonal', 'ties'"),
+    (LORAS, ["--method", "sum"], "method: 'sum' is not known; accepted: linear, orthogonal, ties"),
     (LORAS, ["--density", "2"], "density: 2.0 is out of range"),
-    (LORAS, ["--majority", "all"], "majority: unknown value; accepted: 'total', 'frequency'"),
-    (LORAS, ["--seed", "-1"], "seed: expected a whole number from 0"),
-    (LORAS, ["--directions", "0"], "directions: expected a whole number from 1"),
+    (LORAS, ["--majority", "all"], "majority: 'all' is not known; accepted: total, frequency"),
+    (LORAS, ["--seed", "-1"], "seed: -1 is out of range; accepted: 0 to 4294967295"),
+    (LORAS, ["--directions", "0"], "directions: 0 is out of range; accepted: 1 to 4096"),
     (LORAS, ["--rank", "0"], "rank: 0 is out of range; accepted: 1 to 4096"),
-    (LORAS, ["--svd", "fast"], "svd: 'fast' is not known; accepted: auto, exact, randomised"),
+    (LORAS, ["--svd", "fast"], "svd: 'fast' is not known; accepted: exact, randomised, auto"),
     (LORAS, ["--precision", "fp8"], "precision: 'fp8' is not known; accepted: fp16, fp32"),
 ])
 def test_what_cannot_be_combined_is_refused(tiny, tmp_path, capsys, loras, options, message):
