@@ -16,16 +16,16 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from sciart_ext.recipe import parse_recipe
 from sciart_ext.standalone.export import export_webui
-from sciart_ext.standalone.generate import Settings, generate_batch, load_loras
+from sciart_ext.standalone.generate import Picture, Settings, generate_batch, load_loras
 from sciart_ext.standalone.models import load_pipeline
 from sciart_ext.standalone.samplers.names import AUTOMATIC, SAMPLERS, SCHEDULES
 from sciart_ext.world import MODEL
@@ -34,7 +34,7 @@ from . import record
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "host"))  # as pytest has it
 
-from server import ONE_THREAD, HostServer, is_installed, webui_folder
+from server import ONE_THREAD, HostServer, Reply, is_installed, webui_folder
 
 SAME = 2
 """largest difference of a pixel, of 255, of pictures that are the same"""
@@ -53,11 +53,14 @@ class Case:
     """whether LoRAs act whose weights change"""
     cfg: float = 5.0
     images: int = 1
+    seed: int = 11
 
     def __str__(self) -> str:
         kind = "" if self.schedule == AUTOMATIC else f" {self.schedule}"
         more = f"{', LoRAs' if self.recipe else ''}{'' if self.cfg == 5 else f', CFG {self.cfg:g}'}"
-        return f"{self.sampler}{kind}, {self.steps} steps{more}{f', {self.images} images' if self.images > 1 else ''}"
+        more += f", {self.images} images" if self.images > 1 else ""
+        more += f", seed {self.seed}" if self.seed != 11 else ""
+        return f"{self.sampler}{kind}, {self.steps} steps{more}"
 
 
 def cases(quick: bool) -> list[Case]:
@@ -73,11 +76,12 @@ def cases(quick: bool) -> list[Case]:
     found += [Case(sampler, schedule) for sampler, schedule in (
         ("DPM2", "KL Optimal"), ("Heun", "Beta"), ("DPM++ 3M SDE", "SGM Uniform"), ("Restart", "Align Your Steps"),
         ("LCM", "Karras"), ("LCM", "SGM Uniform"), ("LCM", "Simple"), ("DPM fast", "DDIM"), ("DPM++ SDE", "Simple"),
-        ("Euler a", "Karras"), ("DPM adaptive", "Karras"), ("DDIM", "Karras"), ("DPM++ 2S a", "DDIM"))]
+        ("Euler a", "Karras"), ("DDIM", "Karras"), ("DPM++ 2S a", "DDIM"))]
     found += [Case(sampler, steps=steps) for sampler, steps in (
         ("DDIM", 7), ("DDIM", 30), ("PLMS", 7), ("UniPC", 3), ("UniPC", 25), ("DDIM CFG++", 9), ("DPM fast", 7),
         ("DPM fast", 3), ("LMS", 3), ("Euler", 1), ("DPM++ 2M", 1), ("Heun", 2), ("Restart", 36), ("DPM++ 3M SDE", 4),
         ("DPM++ SDE", 1), ("Euler", 40))]
+    found += [Case("DPM adaptive", seed=seed) for seed in range(12, 17)]
     found += [Case("Euler", cfg=cfg) for cfg in (0, 0.5, 1)] + [Case("DDIM CFG++", cfg=1), Case("DDIM CFG++", cfg=12.5)]
     found += [Case(sampler, steps=8, recipe=True, images=3) for sampler in (
         "Euler a", "DPM++ SDE", "DPM++ 2M SDE", "Restart", "LCM", "DPM++ 2M")]
@@ -85,46 +89,54 @@ def cases(quick: bool) -> list[Case]:
 
 
 class Both:
-    """Pictures of the tiny model by a running WebUI and by the standalone engine."""
+    """Pictures of the tiny model by a running WebUI and by the standalone engine, of so many pixels a side."""
 
-    def __init__(self, host: HostServer):
-        self.host = host
+    def __init__(self, host: HostServer, side: int):
+        self.host, self.side = host, side
         self.pipe = load_pipeline(MODEL, device="cpu")
 
-    def difference(self, case: Case, **changed: object) -> tuple[int, float]:
-        """Largest and mean difference of pixels, of 255; changed: of `Settings`."""
-        settings = replace(Settings("a rocket and a robot in space", "planet", case.steps, 11, case.sampler,
-                                    case.schedule, case.cfg), **changed)
-        gaps = [np.abs(a.astype(int) - b.astype(int)) for a, b in zip(
-            self.hosted(settings, case), self.alone(settings, case), strict=True)]
-        return max(int(gap.max()) for gap in gaps), max(float(gap.mean()) for gap in gaps)
+    def difference(self, case: Case) -> tuple[int, float]:
+        """Largest and mean difference of pixels, of 255, in any of its pictures."""
+        settings, recipe = self.settings(case), CHANGING if case.recipe else None
+        return apart(self.hosted(settings, recipe, case.images), self.alone(settings, recipe, case.images))
 
-    def hosted(self, settings: Settings, case: Case) -> list[np.ndarray]:
-        loras = [{**lora, "name": f"sciart-tiny-{lora['name']}"} for lora in CHANGING["loras"]]
-        asked = {"alwayson_scripts": {"SciArt": {"args": [{"loras": loras}]}}} if case.recipe else {}
+    def settings(self, case: Case) -> Settings:
+        return Settings("a rocket and a robot in space", "planet", case.steps, case.seed, case.sampler, case.schedule,
+                        case.cfg, self.side, self.side)
+
+    def hosted(self, settings: Settings, recipe: dict | None = None, images: int = 1) -> Reply:
+        """recipe: with the LoRAs' names as the tiny model has them."""
+        loras = [{**lora, "name": f"sciart-tiny-{lora['name']}"} for lora in (recipe or {}).get("loras", ())]
+        asked = {"alwayson_scripts": {"SciArt": {"args": [{**recipe, "loras": loras}]}}} if recipe else {}
         answer = self.host.txt2img(
             prompt=settings.prompt, negative_prompt=settings.negative_prompt, steps=settings.steps, seed=settings.seed,
-            sampler_name=settings.sampler, scheduler=settings.scheduler, cfg_scale=settings.cfg_scale, width=128,
-            height=128, batch_size=case.images, override_settings={"return_grid": False}, **asked)
+            sampler_name=settings.sampler, scheduler=settings.scheduler, cfg_scale=settings.cfg_scale, width=self.side,
+            height=self.side, batch_size=images, override_settings={"return_grid": False}, **asked)
         if answer.status != 200:
-            raise RuntimeError(f"{case}: {answer.status} {answer.text[:500]}")
-        return answer.pictures[-case.images:]
+            raise RuntimeError(f"{settings}: {answer.status} {answer.text[:500]}")
+        return answer
 
-    def alone(self, settings: Settings, case: Case) -> list[np.ndarray]:
-        recipe = parse_recipe(CHANGING if case.recipe else {"enabled": False})
-        loras = load_loras(recipe, MODEL / "loras")
-        seeds = range(settings.seed, settings.seed + case.images)
-        return [np.asarray(one.image) for one in generate_batch(self.pipe, recipe, settings, loras, seeds)]
+    def alone(self, settings: Settings, recipe: dict | None = None, images: int = 1) -> list[Picture]:
+        recipe = parse_recipe(recipe or {"enabled": False})
+        seeds = range(settings.seed, settings.seed + images)
+        return generate_batch(self.pipe, recipe, settings, load_loras(recipe, MODEL / "loras"), seeds)
+
+
+def apart(hosted: Reply, alone: Sequence[Picture]) -> tuple[int, float]:
+    """Largest and mean difference of pixels, of 255, in any of the pictures."""
+    gaps = [np.abs(np.asarray(ours.image).astype(int) - theirs.astype(int))
+            for ours, theirs in zip(alone, hosted.pictures[-len(alone):], strict=True)]
+    return max(int(gap.max()) for gap in gaps), max(float(gap.mean()) for gap in gaps)
 
 
 @contextmanager
-def both() -> Iterator[Both]:
+def both(side: int = 128) -> Iterator[Both]:
     """With a WebUI that is started for it, and stopped."""
     with tempfile.TemporaryDirectory() as folder:
         models = Path(folder)
         export_webui(MODEL, models, "sciart-tiny")
         with HostServer(models=models, checkpoint="sciart-tiny.safetensors", env=ONE_THREAD) as host:
-            yield Both(host)
+            yield Both(host, side)
 
 
 def main() -> None:

@@ -77,8 +77,9 @@ def waits_of_a_step(gpu, pipe, recipe, settings=STEPS):
     return after - before
 
 
-@pytest.mark.parametrize("sampler", ["Euler", "DPM++ 2M", "Heun", "DDIM"])
-def test_no_step_of_a_sampler_without_noise_waits(gpu, pipe, sampler):
+@pytest.mark.parametrize("sampler", ["Euler", "Euler a", "DPM++ 2M", "DPM++ 3M SDE", "Heun", "DPM2 a", "LMS", "LCM",
+                                     "DDIM", "PLMS", "UniPC"])
+def test_no_step_of_a_sampler_waits(gpu, pipe, sampler):
     assert not waits_of_a_step(gpu, pipe, RECIPES["merged"], replace(STEPS, sampler=sampler))
 
 
