@@ -13,8 +13,8 @@ from ..lora.file import LoraFile
 from ..recipe import Recipe, dump_recipe
 from .counterfactuals import AT_ONCE, run_sets
 from .generate import Settings
-from .prompt_rows import told_prompt
-from .prompt_syntax import is_edited, parts_of, plain_text
+from .prompt_rows import evaluations_of, told_prompt
+from .prompt_syntax import parts_of, plain_text, texts_of
 
 
 def explain(pipe, recipe: Recipe, settings: Settings, loras: Sequence[LoraFile], question: Question,
@@ -37,5 +37,6 @@ def explain(pipe, recipe: Recipe, settings: Settings, loras: Sequence[LoraFile],
 def words_told(settings: Settings) -> list[str]:
     """The words of the prompt that tell something; none where they have no one place, because AND joins its parts or
     it changes by step."""
-    prompt = told_prompt(settings)
-    return [] if is_edited(prompt) or len(parts_of(prompt)) > 1 else telling_words(plain_text(prompt))
+    steps = evaluations_of(settings)
+    (_, text), *more = (one for part in parts_of(told_prompt(settings)) for one in texts_of(part.text, steps))
+    return [] if more else telling_words(plain_text(text))

@@ -109,15 +109,9 @@ def pieces_of(text: str) -> list[Piece]:
                    for (said, is_break), weight in zip(pieces, weights.tolist()))
 
 
-def is_edited(prompt: str) -> bool:
-    """Whether the prompt is another one in later steps."""
-    return any(any(_nodes(parsed)) for part in parts_of(prompt) if (parsed := _parsed(part.text)) is not None)
-
-
-def plain_text(prompt: str) -> str:
-    """The words of the prompt's first step, without what is no word."""
-    texts = (texts_of(part.text, 1)[0][1] for part in parts_of(prompt))
-    return " ".join(" " if piece.is_break else piece.text for text in texts for piece in pieces_of(text))
+def plain_text(text: str) -> str:
+    """The text's words, without brackets and escapes."""
+    return "".join(" " if piece.is_break else piece.text for piece in pieces_of(text))
 
 
 _MARKS = re.compile(r"""

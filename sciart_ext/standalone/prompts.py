@@ -13,6 +13,10 @@ from ..errors import SciArtError
 from .embeddings import CHUNK, NO_WORDS, Words, standing_for
 from .prompt_chunks import Chunk, chunks_of
 
+NO_MEAN = 1e-5
+"""Times their size: a mean of hidden states that is no more than rounding, as where the last norm has no bias. There is
+none to give back then; the host would multiply by chance."""
+
 
 class Embeddings(NamedTuple):
     """`tokens`: (1, chunks x 77, width), what cross-attention reads; `pooled`: (1, width) for SDXL, else None."""
@@ -101,7 +105,9 @@ def _emphasised(hidden: list[Tensor], chunks: Sequence[Chunk], counts: Sequence[
     for one, chunk in zip(hidden, chunks):
         weights = [1.0, *chunk.weights, *[1.0] * (CHUNK + 1 - len(chunk.weights))]
         weighted.append(one.float() * torch.tensor(weights, device=one.device).view(1, -1, 1))
-    factor = _mean(hidden, counts) / _mean(weighted, counts)
+    before, after = _mean(hidden, counts), _mean(weighted, counts)
+    size = _mean([one.abs() for one in hidden], counts)
+    factor = torch.where(before.abs() > NO_MEAN * size, before / after, 1.0)
     found = [(one * factor).to(hidden[0].dtype) for one in weighted]
     if not all(one.isfinite().all() for one in found):
         raise SciArtError("prompt", "the weights of its brackets are too large for the text encoder")
