@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,14 +20,25 @@ IN_HOST = {"torch", "numpy", "safetensors", "pydantic", "PIL", "skimage", "scipy
 
 def imported(path: Path, at_module_level: bool = False) -> set[str]:
     """Top-level names of the packages that a file imports (relative imports aside)."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
     names = set()
-    for node in _module_level(tree) if at_module_level else ast.walk(tree):
+    for node in imports(path, at_module_level):
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and not node.level:
+        elif not node.level:
             names.add(node.module.split(".")[0])
     return names
+
+
+@cache
+def imports(path: Path, at_module_level: bool = False) -> tuple[ast.Import | ast.ImportFrom, ...]:
+    """The imports in a file, wherever in it or where it is imported alone."""
+    nodes = _module_level(parsed(path)) if at_module_level else ast.walk(parsed(path))
+    return tuple(node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom)))
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def _module_level(node: ast.AST):
@@ -43,7 +55,7 @@ def _module_level(node: ast.AST):
 def imported_files(path: Path) -> set[Path]:
     """Files and folders of the package that a file imports, or names from, wherever in it."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in imports(path):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
             named = [base / alias.name for alias in node.names]
@@ -62,6 +74,7 @@ def room(path: Path) -> str:
     return (inner if loose or path.is_dir() else inner.parent).as_posix()
 
 
+@cache
 def rooms() -> dict[str, set[str]]:
     """Which rooms each room imports from."""
     arrows: dict[str, set[str]] = {}
@@ -100,12 +113,12 @@ class TestImportsOf:
         if any(inside(path, folder) for folder in ("host", "ui", "standalone")):
             return
         above = ("host", "ui") if inside(path, "cli") else ("host", "ui", "standalone")  # whose front end it is
-        for node in _module_level(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in imports(path, at_module_level=True):
             if isinstance(node, ast.ImportFrom) and node.level:
                 assert (node.module or "").split(".")[0] not in above
 
     def test_the_file_says_what_it_is_for(self, path):
-        assert path.stat().st_size == 0 or ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+        assert path.stat().st_size == 0 or ast.get_docstring(parsed(path))
 
 
 def reached(arrows: dict[str, set[str]], start: str) -> set[str]:
