@@ -17,12 +17,12 @@ from sciart_ext.recipe import parse_recipe
 from sciart_ext.standalone import prepare
 from sciart_ext.world import MODEL
 
-PROMPT = "a rocket and a planet in space"
-SUBJECTS = "a rocket and a robot in space"
-PORTRAIT = "a robot in space"
+PROMPT = "a submarine in the sea"
+SUBJECTS = "a rocket and a robot in the sky"
+PORTRAIT = "a robot in the sky"
 PLAYED_BY = {"rocket": "red-striped-rocket", "robot": "yellow-visor-robot"}
 TRIGGERS = {"rocket": "red striped", "robot": "yellow visor"}
-SEEDS = {"two-subjects": 3, "two-subjects-science-imagination": 3}
+SEEDS = {"two-subjects": 4, "two-subjects-science-imagination": 4}
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
-"""The README's five minutes to the first picture, step by step on the real page, with the tiny model.
+"""The README's five minutes to the first picture, step by step on the real page, with the tiny model: in English, and
+in Korean by the Korean README.
 
-With SCIART_SCREENSHOTS naming a folder (`docs`), what is seen on the way is written there: the README's pictures.
+With SCIART_SCREENSHOTS naming a folder (`docs`), what is seen on the way is written there: the READMEs' pictures.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -23,14 +26,43 @@ pytestmark = pytest.mark.browser
 SCHEDULE = "0.2@0, 0.65@0.5"
 
 
+@dataclass(frozen=True)
+class Readme:
+    """A README and what it calls things; ending: of its pictures' names."""
+
+    page: str
+    preset: str
+    apply: str
+    more: str
+    schedule: str
+    presets: str
+    ending: str = ""
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        return ("**SciArt**", f"*{self.preset}*", f"**{self.apply}**", "**Generate**", f"*{self.more}*",
+                f"*{self.schedule}*", f"`{SCHEDULE}`")
+
+
+ENGLISH = Readme("README.md", "Science imagination", "Prompt & settings too", "More", "Schedule", "Preset")
+KOREAN = Readme("README.ko.md", "과학상상화", "프롬프트와 설정까지 적용", "더 보기", "스케줄", "프리셋", "-korean")
+
+
 @pytest.fixture(scope="module")
 def server(browser, tiny_world_models: Path) -> Iterator[HostServer]:
-    with HostServer(models=tiny_world_models, checkpoint="sciart-tiny.safetensors", env=ONE_THREAD, ui=True) as server:
+    with started(tiny_world_models) as server:
         yield server
 
 
-@pytest.fixture
-def tab(browser, server) -> Iterator[Tab]:
+@contextmanager
+def started(models: Path, **settings: object) -> Iterator[HostServer]:
+    with HostServer(models=models, checkpoint="sciart-tiny.safetensors", env=ONE_THREAD, ui=True,
+                    settings=settings) as server:
+        yield server
+
+
+@contextmanager
+def opened(browser, server: HostServer) -> Iterator[Tab]:
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     page = context.new_page()
     page.goto(f"http://127.0.0.1:{server.port}/")
@@ -39,25 +71,36 @@ def tab(browser, server) -> Iterator[Tab]:
     context.close()
 
 
-def test_the_readmes_five_minutes(tab: Tab, server: HostServer) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for word in ("**SciArt**", "*Science imagination*", "**Prompt & settings too**", "**Generate**", f"`{SCHEDULE}`"):
-        assert word in readme
-    tab.open()
-    tab.preset("Science imagination").check()
+def test_the_readmes_five_minutes(browser, server: HostServer) -> None:
+    with opened(browser, server) as tab:
+        takes_the_steps(tab, server, ENGLISH)
+
+
+def test_the_korean_readmes_five_minutes(browser, tiny_world_models: Path) -> None:
+    with started(tiny_world_models, localization="ko_KR") as server, opened(browser, server) as tab:
+        takes_the_steps(tab, server, KOREAN)
+
+
+def takes_the_steps(tab: Tab, server: HostServer, readme: Readme) -> None:
+    text = (ROOT / readme.page).read_text(encoding="utf-8")
+    for words in readme.told:
+        assert words in text, words
+    tab.page.locator("#sciart_txt2img .label-wrap .icon").first.click()
+    expect(tab.panel.get_by_role("radiogroup", name=readme.presets, exact=True)).to_be_visible()
+    tab.preset(readme.preset).check()
     for role, lora in ROLES.items():
         expect(tab.panel.locator(f".sciart-presets [data-role={role}][data-suggested]")).to_have_value(lora)
     assert server.get("/sciart/v1/roles").json == {}, "bound by looking at the preset"
-    tab.button("Prompt & settings too").click()
+    tab.button(readme.apply).click()
     expect(tab.lines).to_have_count(3)
     assert server.get("/sciart/v1/roles").json == ROLES
     given = server.get("/sciart/v1/presets/science-imagination").json["txt2img"]
     expect(tab.prompt).to_have_value(given["prompt"])
     for name in ("steps", "seed", "cfg_scale", "width", "height"):
         expect(tab.number(name)).to_have_value(str(given[name]))
-    shot(tab.page, tab.panel, "first-preset.webp")
+    shot(tab.page, tab.panel, f"first-preset{readme.ending}.webp")
 
-    tab.prompt.fill("a rocket and a planet in space")  # the tiny model knows few words, and is small
+    tab.prompt.fill("a submarine in the sea")  # the tiny model knows few words, and is small
     for name in ("width", "height"):
         tab.number(name).fill("128")
     first = tab.generate()
@@ -65,14 +108,17 @@ def test_the_readmes_five_minutes(tab: Tab, server: HostServer) -> None:
         ("child", 0.65), ("watercolor", 0.55), ("science", 0.5)]
     assert "Seed: 777," in first and "Steps: 35," in first
 
-    tab.field(0, "schedule").fill(SCHEDULE)
+    expect(tab.rows.first.locator("summary").first).to_have_text(readme.more)
+    field = tab.field(0, "schedule")
+    expect(tab.panel.locator(f"label[for='{field.get_attribute('id')}']")).to_contain_text(readme.schedule)
+    field.fill(SCHEDULE)
     expect(tab.lines).to_have_count(3)
     shown = tab.page.locator("#html_info_txt2img p").first
     tab.find("generate").click()
     expect(shown).to_contain_text("0.2", timeout=60_000)
     assert parse_recipe(recipe_in(shown.inner_text())).loras[0].schedule == [[0.0, 0.2], [0.5, 0.65]]
     expect(tab.find("gallery img").first).to_be_visible()
-    shot(tab.page, tab.page, "txt2img.webp", full_page=True)
+    shot(tab.page, tab.page, f"txt2img{readme.ending}.webp", full_page=True)
 
 
 def shot(page: sync_api.Page, what: sync_api.Page | sync_api.Locator, name: str, **options) -> None:
