@@ -1,7 +1,9 @@
 """A tiny Stable Diffusion with random weights, SD 1's four levels, and three LoRAs for it.
 
 Nothing is trained: pictures are patterns, but they depend on prompt, seed and LoRAs as a real model's do. Fixed seeds
-make it the same each time. The trained model (`sciart_ext.world.MODEL`) has two levels only.
+make it the same each time. The trained model (`sciart_ext.world.MODEL`) has two levels only. So has this one if asked,
+with 8 residual and 7 transformer blocks in place of SD 1's 22 and 16: for tests that compare many pictures, to which it
+does not matter how many layers made them.
 """
 
 from __future__ import annotations
@@ -41,13 +43,13 @@ LORAS = {
 }
 
 
-def write_random_model(folder: Path, lora_folder: Path | None = None) -> tuple[Path, Path]:
+def write_random_model(folder: Path, lora_folder: Path | None = None, levels: int = 4) -> tuple[Path, Path]:
     """Writes the model (a diffusers folder) and its LoRAs (by default into `loras` inside it). Returns both paths."""
     quiet()
     folder = Path(folder)
     lora_folder = Path(lora_folder) if lora_folder else folder / "loras"
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        pipe = random_pipeline(folder / "tokenizer")
+        pipe = random_pipeline(folder / "tokenizer", levels)
         pipe.save_pretrained(folder)
         _write_vocabulary(folder / "tokenizer")  # transformers 5 writes tokenizer.json only, 4 reads these two
         lora_folder.mkdir(parents=True, exist_ok=True)
@@ -57,23 +59,29 @@ def write_random_model(folder: Path, lora_folder: Path | None = None) -> tuple[P
     return folder, lora_folder
 
 
-def random_pipeline(vocabulary: Path) -> StableDiffusionPipeline:
+def random_pipeline(vocabulary: Path, levels: int = 4) -> StableDiffusionPipeline:
     """The model in memory; its tokenizer's vocabulary is written to the folder `vocabulary`."""
     return StableDiffusionPipeline(
-        vae=random_vae(), text_encoder=random_text_encoder(), tokenizer=byte_tokenizer(vocabulary), unet=random_unet(),
+        vae=random_vae(), text_encoder=random_text_encoder(), tokenizer=byte_tokenizer(vocabulary),
+        unet=random_unet(levels),
         scheduler=EulerAncestralDiscreteScheduler(
             beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1,
             prediction_type="v_prediction"),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False)
 
 
-def random_unet() -> UNet2DConditionModel:
-    """SD 1's UNet, narrow. Its output is brought to unit scale, and the prompt's share in it is made visible."""
+def random_unet(levels: int = 4) -> UNet2DConditionModel:
+    """SD 1's UNet, narrow. Its output is brought to unit scale, and the prompt's share in it is made visible.
+
+    levels: 4 as SD 1's, or 2, of which each has one layer where SD 1's have two.
+    """
+    attending = {4: 3, 2: 2}[levels]
     torch.manual_seed(11)
     unet = UNet2DConditionModel(
-        sample_size=LATENT_SIZE, block_out_channels=(32, 64, 64, 64), layers_per_block=2, norm_num_groups=8,
-        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+        sample_size=LATENT_SIZE, block_out_channels=(32, 64, 64, 64)[:levels], layers_per_block=levels // 2,
+        norm_num_groups=8,
+        down_block_types=("CrossAttnDownBlock2D",) * attending + ("DownBlock2D",) * (levels - attending),
+        up_block_types=("UpBlock2D",) * (levels - attending) + ("CrossAttnUpBlock2D",) * attending,
         cross_attention_dim=TEXT_WIDTH, attention_head_dim=4).eval()
     for name, module in unet.named_modules():
         if name.endswith("attn2.to_out.0"):

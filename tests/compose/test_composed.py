@@ -37,7 +37,7 @@ SAMPLED = [("switch", "Euler"), ("switch", "Heun"), ("composite", "DPM++ 2M"), (
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    folder, loras = write_random_model(tmp_path_factory.mktemp("tiny"))
+    folder, loras = write_random_model(tmp_path_factory.mktemp("tiny"), levels=2)
     return load_pipeline(folder, device="cpu"), loras
 
 

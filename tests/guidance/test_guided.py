@@ -17,6 +17,7 @@ from sciart_ext.errors import SciArtError
 from sciart_ext.recipe import parse_recipe
 from sciart_ext.standalone.generate import Settings, generate, load_loras
 from sciart_ext.standalone.models import load_pipeline
+from sciart_ext.world import MODEL
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -28,8 +29,14 @@ STYLE = {"name": "watercolor", "weight": 0.5}
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    folder, loras = write_random_model(tmp_path_factory.mktemp("tiny"))
+    folder, loras = write_random_model(tmp_path_factory.mktemp("tiny"), levels=2)
     return load_pipeline(folder, device="cpu"), loras
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A model whose attention tells words apart."""
+    return load_pipeline(MODEL, device="cpu"), MODEL / "loras"
 
 
 def guided(tiny, loras=SUBJECTS, settings=SETTINGS, **guidance):
@@ -109,13 +116,13 @@ def test_the_subjects_sheet_is_made_when_asked_for_and_changes_nothing(tiny):
     assert shown.subjects.height > 2 * 100 and np.array_equal(np.asarray(plain.image), np.asarray(shown.image))
 
 
-def test_a_region_says_where_a_subject_is(tiny):
+def test_a_region_says_where_a_subject_is(trained):
     halves = [{**SUBJECTS[0], "region": [0, 0, 0.5, 1]}, {**SUBJECTS[1], "region": [0.5, 0, 1, 1]}]
-    found, boxed = guided(tiny, strength=0), guided(tiny, halves, strength=0)
+    found, boxed = guided(trained, strength=0), guided(trained, halves, strength=0)
     assert np.abs(found - boxed).mean() > 0.5
     turned = [{**SUBJECTS[0], "region": [0.5, 0, 1, 1]}, {**SUBJECTS[1], "region": [0, 0, 0.5, 1]}]
-    assert np.abs(boxed - guided(tiny, turned, strength=0)).mean() > 0.5
-    inside = guided(tiny, halves, strength=0, regions="attention")
+    assert np.abs(boxed - guided(trained, turned, strength=0)).mean() > 0.5
+    inside = guided(trained, halves, strength=0, regions="attention")
     assert np.abs(inside - boxed).mean() > 0.5 and np.abs(inside - found).mean() > 0.5
 
 

@@ -33,7 +33,7 @@ LORAS = [{"name": "child", "schedule": [[0, 0.2], [0.5, 0.8]]}, {"name": "waterc
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    folder, loras = write_random_model(tmp_path_factory.mktemp("tiny"))
+    folder, loras = write_random_model(tmp_path_factory.mktemp("tiny"), levels=2)
     return load_pipeline(folder, device="cpu"), loras
 
 
