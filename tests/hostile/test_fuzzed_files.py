@@ -10,7 +10,7 @@ from strangers import PICKLES, safetensors
 
 LONGEST = 5.0
 """seconds of processor time on any machine; benchmarks measure it closer"""
-OFTEN = settings(max_examples=1500, deadline=None, derandomize=True, database=None,
+OFTEN = settings(max_examples=300, deadline=None, derandomize=True, database=None,
                  suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow,
                                         HealthCheck.data_too_large])
 

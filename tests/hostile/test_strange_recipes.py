@@ -13,10 +13,10 @@ from sciart_ext.recipe import parse_recipe
 
 STEPS = st.one_of(st.integers(1, 40), st.integers(1, 40), st.sampled_from([1, 2, 1000, 10_000]))
 SOMETIMES = st.integers(0, 19).map(lambda number: number == 7)
-OFTEN = settings(max_examples=1000, deadline=None, derandomize=True, database=None,
+OFTEN = settings(max_examples=250, deadline=None, derandomize=True, database=None,
                  suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large,
                                         HealthCheck.large_base_example])
-SELDOM = settings(OFTEN, max_examples=200)
+SELDOM = settings(OFTEN, max_examples=60)
 
 
 @SELDOM
@@ -31,7 +31,7 @@ def test_a_recipe_with_strange_values(value, steps, png):
     check_recipe(value, steps, png)
 
 
-@settings(OFTEN, max_examples=800)
+@OFTEN
 @given(text=recipe_texts(), steps=STEPS)
 def test_a_text_that_was_spoiled(text, steps):
     check_recipe(text, steps)

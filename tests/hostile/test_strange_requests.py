@@ -20,7 +20,7 @@ def test_what_the_strange_ones_are_made_of_is_accepted(served, route):
     assert answer.status_code == 200, answer.text
 
 
-@settings(max_examples=1500, deadline=None, derandomize=True, database=None,
+@settings(max_examples=300, deadline=None, derandomize=True, database=None,
           suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow,
                                  HealthCheck.data_too_large])
 @given(request=requests())
