@@ -47,21 +47,20 @@ def test_the_picture_and_what_is_told_of_it_are_the_webuis(pair, case):
         assert float(own["CFG scale"]) == float(told["CFG scale"])
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ["Euler a", "DPM++ 2M SDE", "UniPC"])
 def test_weights_that_change_matter(pair, sampler):
     settings = pair.settings(Case(sampler, steps=6))
     plain, mixed = (pair.hosted(settings, recipe).pictures[-1] for recipe in (None, CHANGING))
     assert difference(plain, mixed)[1] > 2
 
 
-@pytest.mark.parametrize("recipe", [None, CHANGING], ids=["plain", "LoRAs"])
-def test_with_steps_of_its_own_choice_most_pictures_are_the_webuis(pair, recipe):
+def test_with_steps_of_its_own_choice_most_pictures_are_the_webuis(pair):
     """Each step's length follows from the one before by an error that rounding moves: there are pictures that change
     where the noise that they begin with changes by 1 part in 50,000, which another version of torch changes it by."""
     largest = []
-    for seed in range(11, 18):
+    for seed in range(11, 16):
         settings = pair.settings(Case(ADAPTIVE, seed=seed))
-        largest.append(apart(pair.hosted(settings, recipe), pair.alone(settings, recipe))[0])
+        largest.append(apart(pair.hosted(settings, CHANGING), pair.alone(settings, CHANGING))[0])
     assert median(largest) <= SAME, largest
 
 
@@ -73,6 +72,5 @@ def test_steered_pictures_are_the_webuis(pair, sampler):
     assert largest <= 6 and mean <= 0.7, f"largest {largest}, mean {mean:.3f}"
 
 
-@pytest.mark.parametrize("given", [{"sampler_name": "Eular"}, {"sampler_name": "UniPC", "steps": 2}], ids=str)
-def test_what_is_refused_the_webui_refuses_too(pair, given):
-    assert pair.host.txt2img(**given).status in (404, 500)
+def test_too_few_steps_for_unipc_fail_in_the_webui_too(pair):
+    assert pair.host.txt2img(sampler_name="UniPC", steps=2).status == 500

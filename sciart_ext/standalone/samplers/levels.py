@@ -80,6 +80,7 @@ class Exploding:
         self.sigmas = ((1 - model.alphas) / model.alphas).sqrt()
         self.first, self.apart = 0, 1
         """the time of the first, and how far apart in time they are"""
+        self._logs = self.sigmas.log()
 
     @property
     def least(self) -> float:
@@ -91,16 +92,15 @@ class Exploding:
 
     def time(self, level: float) -> float:
         """Linear in log σ between times."""
-        logs, log = self.sigmas.log(), float(torch.tensor(level).log())
-        below = min(max(int(torch.searchsorted(logs, log, right=True)) - 1, 0), len(logs) - 2)
-        low, high = logs[below:below + 2].tolist()
+        log = float(torch.tensor(level).log())
+        below = min(max(int(torch.searchsorted(self._logs, log, right=True)) - 1, 0), len(self._logs) - 2)
+        low, high = self._logs[below:below + 2].tolist()
         return self.first + self.apart * (below + min(max((log - low) / (high - low), 0.0), 1.0))
 
     def sigmas_at(self, times: Tensor) -> Tensor:
         """The inverse of `time` (n,)."""
         places = ((times - self.first) / self.apart).clamp(0, len(self.sigmas) - 1)
-        logs = self.sigmas.log()
-        return logs[places.floor().long()].lerp(logs[places.ceil().long()], places.frac()).exp()
+        return self._logs[places.floor().long()].lerp(self._logs[places.ceil().long()], places.frac()).exp()
 
     def trained(self, level: float) -> int:
         return int((self.sigmas - level).abs().argmin())
@@ -123,10 +123,11 @@ class Consistency(Exploding):
         super().__init__(model)
         self.first, self.apart = self.SKIPPED - 1, self.SKIPPED
         self.sigmas = self.sigmas[self.first::self.apart]
+        self._logs = self.sigmas.log()
 
     def time(self, level: float) -> float:
         """The nearest by log σ: between two it was not distilled."""
-        return float(self.first + self.apart * int((self.sigmas.log() - torch.tensor(level).log()).abs().argmin()))
+        return float(self.first + self.apart * int((self._logs - torch.tensor(level).log()).abs().argmin()))
 
     def trained(self, level: float) -> int:
         return int(self.time(level))
