@@ -30,6 +30,7 @@ from .denoising import denoise
 from .embeddings import Words, usable_words
 from .guided import enter_guide
 from .infotext import infotext
+from .prompt_check import check_parts
 from .prompt_chunks import words_in
 from .prompt_loras import strip_comments
 from .prompt_rows import encode_part, notes_on, of_one_length, texts_in_row
@@ -191,8 +192,7 @@ def encode_rows(pipe, settings: Settings, plan: PassPlan, mixture: Mixture) -> l
     joins prompts, a row is there for each. Raises `SciArtError`."""
     words, _ = embedded_words(pipe, mixture)
     texts = {row: texts_in_row(plan, row, settings) for row in plan.encoded_rows()}
-    if plan.own and any(len(parts) > 1 for parts in texts.values()):
-        raise SciArtError("compose", f"{plan.compose} does not work with AND in the prompt; accepted: merge, switch")
+    check_parts(plan, max(len(parts) for parts in texts.values()))
     if plan.subjects and any(words_in(encoders(pipe)[0][0], text, words)
                              for parts in texts.values() for part in parts for _, text in part.texts):
         raise SciArtError("compose", "contrastive cannot place the word of an embedding that comes with a LoRA here; "

@@ -15,6 +15,7 @@ from ..lora.low_rank import LowRank, Tucker
 from ..lora.relative import Decomposed
 from ..recipe import PassPlan, Recipe, compile_plan
 from ..recipe.recipe import LoraEntry
+from .prompt_check import check_joining
 from .prompt_loras import PromptLora, prompt_loras
 
 
@@ -52,9 +53,7 @@ def plan_with_prompt(recipe: Recipe, prompt: str, steps: int) -> PassPlan:
     prompted = prompt_loras(prompt)[1]
     if not prompted:
         return plan
-    if mixed and recipe.combine != "linear":
-        raise SciArtError("prompt", f"{shown(prompted[0].tag)} cannot be joined by combine {recipe.combine}; accepted: "
-                                    "the LoRA in the recipe, or combine linear")
+    check_joining(recipe, prompted)
     entries = tuple(LoraEntry(name=one.name, weight=one.weight, te_weight=one.te_weight) for one in prompted)
     te_weights = tuple(one.te_weight for one in prompted)
     return PromptedPlan(**{**{field.name: getattr(plan, field.name) for field in fields(plan)},

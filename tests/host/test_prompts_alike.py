@@ -172,10 +172,9 @@ def wild(dice: random.Random) -> str:
     return "".join(dice.choice(marks) for _ in range(dice.randint(1, 14)))
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_every_text_is_what_the_host_makes_of_the_prompt(seed):
-    dice = random.Random(seed)
-    asked = [(well_formed(dice, 3) if dice.random() < 0.6 else wild(dice), dice.choice([1, 4, 10])) for _ in range(1500)]
+def test_every_text_is_what_the_host_makes_of_the_prompt():
+    dice = random.Random(1)
+    asked = [(well_formed(dice, 3) if dice.random() < 0.6 else wild(dice), dice.choice([1, 4, 10])) for _ in range(1000)]
     webui = webui_folder()
     done = subprocess.run([str(webui_python(webui)), "-c", ORACLE, str(webui)], input=json.dumps(asked), text=True,
                           capture_output=True, env=clean_environment(), check=True)
@@ -187,4 +186,4 @@ def test_every_text_is_what_the_host_makes_of_the_prompt(seed):
             ours = [["BREAK", -1] if one.is_break else [one.text, one.weight] for one in pieces_of(prompt)]
             assert ours == theirs["pieces"], prompt
         edited += len(theirs["texts"]) > 1
-    assert edited > 300
+    assert edited > 200

@@ -22,6 +22,7 @@ from sciart_ext.standalone.embeddings import usable_words
 from sciart_ext.standalone.explain import words_told
 from sciart_ext.standalone.generate import Settings, encode_rows, generate, load_loras, mixture_of
 from sciart_ext.standalone.models import load_pipeline
+from sciart_ext.standalone.prompt_check import check_prompts
 from sciart_ext.standalone.prompt_chunks import COMMA_BACKTRACK, chunks_of, token_chunks, token_ids
 from sciart_ext.standalone.prompt_rows import evaluations_of
 from sciart_ext.standalone.prompt_syntax import pieces_of
@@ -266,6 +267,19 @@ def test_what_cannot_be_carried_out_is_refused(pipe, tiny, prompt, recipe, messa
     with pytest.raises(SciArtError) as raised:
         paint(pipe, tiny, prompt, parse_recipe(recipe or {"enabled": False}))
     assert str(raised.value).startswith(message)
+
+
+@pytest.mark.parametrize(("prompt", "negative", "recipe", "message"), [
+    ("a <lora:child:x>", "", {}, "prompt: '<lora:child:x>': 'x' is no number"),
+    ("a <lora:child:1>", "", {**SUBJECTS, "combine": "ties"}, "prompt: '<lora:child:1>' cannot be joined by combine"),
+    ("a rocket AND a robot", "", {**SUBJECTS, "compose": "composite"}, "compose: composite does not work with AND"),
+    ("a [rocket:(robot:1..3):2]", "", {}, "prompt: '1..3' is not a number"),
+    ("a", "(b:1.2.3)", {}, "prompt: '1.2.3' is not a number")])
+def test_prompts_are_checked_before_a_model_is_read(prompt, negative, recipe, message):
+    with pytest.raises(SciArtError) as raised:
+        check_prompts(parse_recipe(recipe or {"enabled": False}), prompt, negative, 4)
+    assert str(raised.value).startswith(message)
+    check_prompts(parse_recipe(SUBJECTS), "a (b:1.2) AND [c|d] <lora:x> # (e:1.2.3)", "f AND g", 4)
 
 
 def test_files_that_were_not_loaded_are_asked_for(pipe, tiny):
