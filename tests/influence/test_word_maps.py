@@ -26,7 +26,7 @@ SETTINGS = Settings("a rocket and a robot", "noise", steps=3, seed=5, cfg_scale=
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    folder, loras = write_random_model(tmp_path_factory.mktemp("tiny"))
+    folder, loras = write_random_model(tmp_path_factory.mktemp("tiny"), levels=2)
     return load_pipeline(folder, device="cpu"), loras
 
 
