@@ -40,9 +40,9 @@ class Scene:
 
 SCENES = {"sd15": Scene(SD15, 512), "sdxl": Scene(SDXL, 1024)}
 """by the names that options and results use"""
-SMALL = {"sd15": Scene(replace(SD15.narrowed(32, 32), depths=(0, 0, 1, 0)), 128),
-         "sdxl": Scene(replace(SDXL.narrowed(32, 32), depths=(0, 0, 1), middle_depth=1), 128)}
-"""the same with few and narrow layers, for a short look"""
+SMALL = {"sd15": Scene(replace(SD15.narrowed(32, 32), multipliers=(1, 2), depths=(0, 1)), 128),
+         "sdxl": Scene(replace(SDXL.narrowed(32, 32), multipliers=(1, 2), depths=(0, 1), middle_depth=1), 128)}
+"""the same with few and narrow layers at two levels, for a short look"""
 
 
 @dataclass(frozen=True)
