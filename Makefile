@@ -38,7 +38,7 @@ $(STAMPDEMO): pyproject.toml
 	@echo "PyTorch, diffusers and what they need are installed into $(VENV), once: $(DOWNLOAD_$(KIND))."
 	@echo "With a fast line that takes one to three minutes."
 	$(PYTHON) -m venv $(VENV)
-	$(call install_torch,$(PIP_INSTALL))
+	@$(call install_torch,$(PIP_INSTALL))
 	$(PIP_INSTALL) -e ".[standalone]"
 	touch $@
 
