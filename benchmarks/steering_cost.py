@@ -24,7 +24,7 @@ from sciart_ext.recipe import PassPlan, compile_plan, parse_recipe
 from sciart_ext.recipe.guidance import GuidanceSettings
 from sciart_ext.standalone.denoising import denoise
 from sciart_ext.standalone.generate import workload
-from sciart_ext.standalone.prompts import Embeddings
+from sciart_ext.standalone.prompts.encoding import Embeddings
 from sciart_ext.standalone.samplers.levels import Model, trained_alphas
 from sciart_ext.standalone.samplers.making import Sampling, make_sampling
 from sciart_ext.standalone.sampling import PromptRow, Rows, Time

@@ -19,7 +19,7 @@ from sciart_ext.recipe import compile_plan, parse_recipe
 from sciart_ext.standalone.counterfactuals import SetRows
 from sciart_ext.standalone.denoising import denoise
 from sciart_ext.standalone.generate import workload
-from sciart_ext.standalone.prompts import Embeddings
+from sciart_ext.standalone.prompts.encoding import Embeddings
 from sciart_ext.standalone.samplers.levels import Model, trained_alphas
 from sciart_ext.standalone.samplers.making import make_sampling
 from sciart_ext.standalone.samplers.noise import Noise, quiet_sampling

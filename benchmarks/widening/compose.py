@@ -28,7 +28,7 @@ from sciart_ext.recipe import compile_plan, parse_recipe
 from sciart_ext.standalone.denoising import denoise
 from sciart_ext.standalone.generate import Settings, generate, load_loras, workload
 from sciart_ext.standalone.models import load_pipeline
-from sciart_ext.standalone.prompts import Embeddings
+from sciart_ext.standalone.prompts.encoding import Embeddings
 from sciart_ext.standalone.samplers.levels import Model, trained_alphas
 from sciart_ext.standalone.samplers.making import make_sampling
 from sciart_ext.standalone.sampling import PromptRow, Rows

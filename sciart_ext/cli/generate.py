@@ -13,6 +13,7 @@ from .. import standalone
 from ..errors import SciArtError
 from ..presets import PresetStore
 from ..standalone.model_facts import model_facts
+from ..standalone.prompts.check import check_prompts
 from .command import PICTURES, RESULT, Command
 from .mixture import RECIPE_OPTIONS, check_loras, lora_dir_option, lora_folder, recipe_data, resolved_recipe, tell
 from .model import MODEL_OPTIONS, check_device, loaded, name_of
@@ -52,6 +53,7 @@ def generate(**options: Any) -> None:
     for place in places:
         check_file(place, ENDINGS)
     check_loras(recipe, folder, settings["prompt"])
+    check_prompts(recipe, settings["prompt"], settings["negative_prompt"], settings["steps"])
     standalone.prepare()
     check_device(given.device)
     with working("Loading", given.quiet):

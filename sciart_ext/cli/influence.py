@@ -14,6 +14,7 @@ from ..influence.subsets import MAX_ORDERS, ORDERS, SUBSETS, ask
 from ..presets import PresetStore
 from ..recipe import dump_recipe
 from ..standalone.model_facts import model_facts
+from ..standalone.prompts.check import check_prompts
 from .command import PICTURES, RESULT, Command
 from .mixture import RECIPE_OPTIONS, check_loras, lora_dir_option, lora_folder, recipe_data, resolved_recipe, tell
 from .model import MODEL_OPTIONS, check_device, loaded, name_of
@@ -57,6 +58,7 @@ def influence(**options: Any) -> None:
     words = None if given.words is None else [] if given.words == "-" else _words(given.words)
     check_folder(given.out)
     check_loras(recipe, folder, settings["prompt"])
+    check_prompts(recipe, settings["prompt"], settings["negative_prompt"], settings["steps"])
     question = ask(len(recipe.loras), given.subsets, given.orders)
     standalone.prepare()
     check_device(given.device)

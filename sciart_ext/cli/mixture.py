@@ -18,7 +18,7 @@ from ..presets import PresetStore, resolve
 from ..recipe import Recipe, parse_recipe
 from ..recipe.schedule import check_points
 from ..recipe.schedule_text import named_value
-from ..standalone.prompt_loras import prompt_loras
+from ..standalone.prompts.loras import prompt_loras
 from ..world import MODEL
 from .command import MIXTURE, Decorator, options
 from .values import Word

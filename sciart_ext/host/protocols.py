@@ -67,7 +67,7 @@ class Encoding(Protocol):
 
     def __call__(self, row: Row, /) -> Any:
         """What the UNet's cross-attention reads in a row: its text (`guidance.words.row_prompt`), encoded within
-        `Mixture.encoding` of the row's gates (`PassPlan.te_gates`); all rows to the same length."""
+        `Mixture.encoding` of the row's gates (`PassPlan.te_gates`); all rows with the prompt to one length."""
 
 
 class Progress(Protocol):

@@ -23,11 +23,11 @@ from ..mixer.targets import diffusers_unet_layers
 from ..recipe import PassPlan, Recipe, Row
 from ..recipe.plan import Plan
 from .generate import Settings, check_settings, embedded_words, encode_rows, mixture_of, sample, sampling_of
-from .prompt_chunks import token_chunks, token_ids, words_in
 from .prompt_rows import texts_in_row, told_prompt
-from .prompt_syntax import plain_text
-from .prompted import plan_with_prompt
-from .prompts import Embeddings, encoders
+from .prompts.chunks import token_chunks, token_ids, words_in
+from .prompts.encoding import Embeddings, encoders
+from .prompts.plan import plan_with_prompt
+from .prompts.syntax import plain_text
 from .samplers.levels import Predicted
 from .samplers.making import Sampling
 from .sampling import PromptRow, Rows, Time, decode

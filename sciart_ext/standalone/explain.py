@@ -14,7 +14,7 @@ from ..recipe import Recipe, dump_recipe
 from .counterfactuals import AT_ONCE, run_sets
 from .generate import Settings
 from .prompt_rows import evaluations_of, told_prompt
-from .prompt_syntax import parts_of, plain_text, texts_of
+from .prompts.syntax import parts_of, plain_text, texts_of
 
 
 def explain(pipe, recipe: Recipe, settings: Settings, loras: Sequence[LoraFile], question: Question,

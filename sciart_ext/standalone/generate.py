@@ -27,15 +27,15 @@ from ..mixer.targets import Target, clip_layers, diffusers_unet_layers
 from ..recipe import INFOTEXT_KEY, NOTES_KEY, VERSION_KEY, PassPlan, Recipe, Row, recipe_to_text
 from ..recipe.doubtful import in_plan, without_guidance
 from .denoising import denoise
-from .embeddings import Words, usable_words
 from .guided import enter_guide
 from .infotext import infotext
-from .prompt_check import check_parts
-from .prompt_chunks import words_in
-from .prompt_loras import strip_comments
 from .prompt_rows import encode_part, notes_on, of_one_length, texts_in_row
-from .prompted import check_loaded, load_prompt_loras, notes_on_both, plan_with_prompt
-from .prompts import encoders
+from .prompts.check import check_parts
+from .prompts.chunks import words_in
+from .prompts.embeddings import Words, usable_words
+from .prompts.encoding import encoders
+from .prompts.loras import strip_comments
+from .prompts.plan import check_loaded, load_prompt_loras, notes_on_both, plan_with_prompt
 from .samplers.levels import Model
 from .samplers.making import Sampling, make_sampling
 from .samplers.names import find, steps_run

@@ -13,10 +13,10 @@ from ..guidance.words import Words, subjects_in, words_of
 from ..mixer.targets import diffusers_unet_layers
 from ..recipe import PassPlan, Row
 from ..recipe.guidance import GuidanceSettings
-from .prompt_chunks import token_chunks, token_ids
 from .prompt_rows import texts_in_row
-from .prompt_syntax import held_at
-from .prompts import encoders
+from .prompts.chunks import token_chunks, token_ids
+from .prompts.encoding import encoders
+from .prompts.syntax import held_at
 
 if TYPE_CHECKING:
     from .generate import Settings

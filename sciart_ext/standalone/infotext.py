@@ -46,8 +46,8 @@ def parse_infotext(text: str) -> dict[str, str]:
 
 
 def save_picture(image: Image.Image, path: Path, text: str) -> Path:
-    """Saves a picture with its infotext, as PNG, JPEG or WebP by the name's ending. Raises `SciArtError`, also where the
-    infotext is too long for a JPEG."""
+    """Saves a picture with its infotext, as PNG, JPEG or WebP by the name's ending. Raises `SciArtError`, also where
+    the infotext is too long for a JPEG."""
     kind = FORMATS.get(Path(path).suffix.lower())
     if kind is None:
         raise SciArtError("out", f"{Path(path).name}; accepted: a name that ends in {', '.join(FORMATS)}")

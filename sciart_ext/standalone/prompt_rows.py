@@ -10,10 +10,10 @@ import torch
 
 from ..guidance.words import row_prompt
 from ..recipe import PassPlan, Row
-from .embeddings import Words
-from .prompt_loras import notes_on_negative, prompt_loras, strip_comments
-from .prompt_syntax import Part, parts_of, texts_of
-from .prompts import Embeddings, encode, encode_texts, is_xl, no_words
+from .prompts.embeddings import Words
+from .prompts.encoding import Embeddings, encode, encode_texts, is_xl, no_words
+from .prompts.loras import notes_on_negative, prompt_loras, strip_comments
+from .prompts.syntax import Part, parts_of, texts_of
 from .samplers.names import find
 from .sampling import PromptRow
 

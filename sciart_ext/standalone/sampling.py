@@ -18,13 +18,13 @@ from ..memory import rows_that_fit, too_many_rows, unless_too_large
 from ..mixer.mixer import Mixer
 from ..mixer.refusal import too_large
 from ..recipe import PassPlan, Row
-from .prompt_syntax import held_at
+from .prompts.syntax import held_at
 from .samplers.levels import Predicted
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from .prompts import Embeddings
+    from .prompts.encoding import Embeddings
 
 
 @dataclass(frozen=True)

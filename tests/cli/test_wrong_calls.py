@@ -143,6 +143,11 @@ GENERATE = [
     (["--prompt", "a <lor:child:1>"], "prompt: '<lor:child:1>': unknown 'lor'; did you mean 'lora'?"),
     (["--prompt", "a <hypernet:x:1>"], "hypernetworks act in the WebUI alone"),
     (["--prompt", "a <lora:child:1> <lora:child:1>"], "this LoRA is there twice"),
+    (["--prompt", "a (rocket:1.2.3)"], "prompt: "),
+    (["--prompt", "a AND b", "--lora", "child=1", "--lora", "science=1", "--recipe", '{"compose": "composite"}'],
+     "compose: composite does not work with AND in the prompt"),
+    (["--prompt", "a <lora:child:1>", "--recipe", '{"combine": "ties", "loras": [{"name": "science", "weight": 1}]}'],
+     "cannot be joined by combine ties"),
     # models
     (["--model", "{nowhere}"], "model: "),
     (["--model", "{folder}"], "not a diffusers model; there is no model_index.json in it"),

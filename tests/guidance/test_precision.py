@@ -15,7 +15,7 @@ from sciart_ext.recipe import compile_plan, parse_recipe
 from sciart_ext.standalone.generate import Settings
 from sciart_ext.standalone.guided import enter_guide
 from sciart_ext.standalone.models import load_pipeline
-from sciart_ext.standalone.prompts import encode
+from sciart_ext.standalone.prompts.encoding import encode
 from sciart_ext.world import MODEL
 
 pytestmark = pytest.mark.usefixtures("one_thread")

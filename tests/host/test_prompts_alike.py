@@ -19,7 +19,7 @@ from sciart_ext.recipe import parse_recipe
 from sciart_ext.standalone.generate import Settings, generate, load_loras
 from sciart_ext.standalone.infotext import parse_infotext
 from sciart_ext.standalone.models import load_pipeline
-from sciart_ext.standalone.prompt_syntax import parts_of, pieces_of, texts_of
+from sciart_ext.standalone.prompts.syntax import parts_of, pieces_of, texts_of
 from sciart_ext.world import MODEL
 
 STEPS, SEED, CFG = 6, 11, 5.0

@@ -18,16 +18,16 @@ from random_model import write_random_model
 from sciart_ext.errors import SciArtError
 from sciart_ext.recipe import Row, parse_recipe
 from sciart_ext.standalone.counterfactuals import word_columns
-from sciart_ext.standalone.embeddings import usable_words
 from sciart_ext.standalone.explain import words_told
 from sciart_ext.standalone.generate import Settings, encode_rows, generate, load_loras, mixture_of
 from sciart_ext.standalone.models import load_pipeline
-from sciart_ext.standalone.prompt_check import check_prompts
-from sciart_ext.standalone.prompt_chunks import COMMA_BACKTRACK, chunks_of, token_chunks, token_ids
 from sciart_ext.standalone.prompt_rows import evaluations_of
-from sciart_ext.standalone.prompt_syntax import pieces_of
-from sciart_ext.standalone.prompted import PromptedPlan, load_prompt_loras, plan_with_prompt
-from sciart_ext.standalone.prompts import encode, encode_texts
+from sciart_ext.standalone.prompts.check import check_prompts
+from sciart_ext.standalone.prompts.chunks import COMMA_BACKTRACK, chunks_of, token_chunks, token_ids
+from sciart_ext.standalone.prompts.embeddings import usable_words
+from sciart_ext.standalone.prompts.encoding import encode, encode_texts
+from sciart_ext.standalone.prompts.plan import PromptedPlan, load_prompt_loras, plan_with_prompt
+from sciart_ext.standalone.prompts.syntax import pieces_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

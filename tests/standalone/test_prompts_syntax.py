@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sciart_ext.errors import SciArtError
-from sciart_ext.standalone.prompt_loras import PromptLora, notes_on_negative, prompt_loras, strip_comments
-from sciart_ext.standalone.prompt_syntax import (
+from sciart_ext.standalone.prompts.loras import PromptLora, notes_on_negative, prompt_loras, strip_comments
+from sciart_ext.standalone.prompts.syntax import (
     MAX_NESTED_EDITS,
     Part,
     held_at,
@@ -203,6 +203,6 @@ def test_a_lora_in_the_negative_prompt_is_told_to_be_words():
 
 
 def test_no_torch_is_needed():
-    code = ("import sys; import sciart_ext.standalone.prompt_check; "
+    code = ("import sys; import sciart_ext.standalone.prompts.check; "
             "assert not {'torch', 'diffusers', 'transformers'} & set(sys.modules)")
     subprocess.run([sys.executable, "-c", code], check=True)

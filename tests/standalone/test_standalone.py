@@ -31,7 +31,7 @@ from sciart_ext.standalone.export import export_webui
 from sciart_ext.standalone.generate import Settings, find_lora, generate, load_loras
 from sciart_ext.standalone.infotext import infotext, parse_infotext, read_picture, save_picture
 from sciart_ext.standalone.models import load_pipeline
-from sciart_ext.standalone.prompts import count_chunks, encode
+from sciart_ext.standalone.prompts.encoding import count_chunks, encode
 from sciart_ext.standalone.samplers.names import SAMPLERS, steps_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -15,11 +15,11 @@ from random_model import write_random_model
 from sciart_ext.errors import SciArtError
 from sciart_ext.recipe import parse_recipe
 from sciart_ext.standalone.counterfactuals import run_sets
-from sciart_ext.standalone.embeddings import Words, usable_words
 from sciart_ext.standalone.generate import Settings, generate, load_loras
 from sciart_ext.standalone.models import load_pipeline
-from sciart_ext.standalone.prompt_chunks import token_chunks, words_in
-from sciart_ext.standalone.prompts import encode
+from sciart_ext.standalone.prompts.chunks import token_chunks, words_in
+from sciart_ext.standalone.prompts.embeddings import Words, usable_words
+from sciart_ext.standalone.prompts.encoding import encode
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

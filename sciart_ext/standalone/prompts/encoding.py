@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import SciArtError
+from ...errors import SciArtError
+from .chunks import Chunk, chunks_of
 from .embeddings import CHUNK, NO_WORDS, Words, standing_for
-from .prompt_chunks import Chunk, chunks_of
 
 NO_MEAN = 1e-5
 """Times their size: a mean of hidden states that is no more than rounding, as where the last norm has no bias. There is

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..errors import SciArtError, shown
-from ..recipe import PassPlan, Recipe, compile_plan
-from .prompt_loras import PromptLora, prompt_loras, strip_comments
-from .prompt_syntax import parts_of, pieces_of, texts_of
+from ...errors import SciArtError, shown
+from ...recipe import PassPlan, Recipe, compile_plan
+from .loras import PromptLora, prompt_loras, strip_comments
+from .syntax import parts_of, pieces_of, texts_of
 
 
 def check_prompts(recipe: Recipe, prompt: str, negative_prompt: str, steps: int) -> None:

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from ..errors import SciArtError, shown
-from ..lora.file import LoraFile, load_lora
-from ..lora.folder import find_lora
-from ..lora.kinds import Delta
-from ..lora.low_rank import LowRank, Tucker
-from ..lora.relative import Decomposed
-from ..recipe import PassPlan, Recipe, compile_plan
-from ..recipe.recipe import LoraEntry
-from .prompt_check import check_joining
-from .prompt_loras import PromptLora, prompt_loras
+from ...errors import SciArtError, shown
+from ...lora.file import LoraFile, load_lora
+from ...lora.folder import find_lora
+from ...lora.kinds import Delta
+from ...lora.low_rank import LowRank, Tucker
+from ...lora.relative import Decomposed
+from ...recipe import PassPlan, Recipe, compile_plan
+from ...recipe.recipe import LoraEntry
+from .check import check_joining
+from .loras import PromptLora, prompt_loras
 
 
 @dataclass(frozen=True)

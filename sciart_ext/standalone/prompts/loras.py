@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from ..errors import SciArtError, did_you_mean, shown
-from ..recipe.recipe import MAX_LORAS
-from ..recipe.schedule import MAX_WEIGHT, check_number
+from ...errors import SciArtError, did_you_mean, shown
+from ...recipe.recipe import MAX_LORAS
+from ...recipe.schedule import MAX_WEIGHT, check_number
 
 KINDS = ("lora", "lyco")
 """names of the same thing"""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from .embeddings import CHUNK, NO_WORDS, Words, with_vectors
-from .prompt_syntax import pieces_of
+from .syntax import pieces_of
 
 COMMA_BACKTRACK = 20
 """tokens after a chunk's last comma that move on with the word that finds the chunk full; the host's default"""

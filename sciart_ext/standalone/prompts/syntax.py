@@ -12,9 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-import numpy as np
-
-from ..errors import SciArtError, shown
+from ...errors import SciArtError, shown
 
 STRONGER, WEAKER = 1.1, 1 / 1.1
 """what round and square brackets without a number multiply a weight by"""
@@ -73,6 +71,8 @@ def pieces_of(text: str) -> list[Piece]:
     `(x)` multiplies by 1.1, `(x:1.3)` by 1.3, `[x]` divides by 1.1; a bracket that is left open holds to the end, one
     that closes nothing is text. A backslash makes the bracket after it text. BREAK in brackets is a word.
     """
+    import numpy as np  # of thousands of brackets
+
     pieces: list[list] = []  # [text, whether it is BREAK]
     opened: dict[str, list[int]] = {"(": [], "[": []}
     factors: list[tuple[int, int | None, float]] = []  # of pieces from, to
