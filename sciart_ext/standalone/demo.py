@@ -42,7 +42,7 @@ SUBJECTS = {
 
 STYLE_SEED = 2
 STYLE_PROMPTS = ("a submarine in the sea", "a robot in the city", "a planet in space")
-BOTH = {"child": 0.7, "watercolor": 0.9}
+BOTH = {"child": 0.8, "watercolor": 1}
 CONSTANT, THEN_CHILD, THEN_WATERCOLOR = "child + watercolor", "watercolor, then child", "child, then watercolor"
 STYLES = {"no LoRA": {}, "child": {"child": 1}, "watercolor": {"watercolor": 1}, "science": {"science": 1},
           CONSTANT: BOTH}

@@ -98,9 +98,9 @@ def _objects(reading: Reading) -> str:
 
 def _styles(demo: Demo) -> str:
     return f"""<h2>Three styles, each alone, and two at once</h2>
-<p>The LoRAs of three hands: a child's crayons, watercolour, and science with its blueprints and machinery. Alone they
-have the weight 1; mixed, the child's has {BOTH["child"]:g} and the watercolour's {BOTH["watercolor"]:g}. Everything
-else stays, the seed too.</p>
+<p>The LoRAs of three hands: a child's crayons, watercolour, and science with its blueprints and machinery. Alone each
+has the weight 1; together the child's has {BOTH["child"]:g} and the watercolour's {BOTH["watercolor"]:g}. All else
+stays, the seed too.</p>
 {_rows(demo.styles)}
 <h3>How strong the oracle finds each style</h3>
 {_strengths(mean_strengths(demo.styles))}
