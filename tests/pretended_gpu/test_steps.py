@@ -9,11 +9,9 @@ import pytest
 
 from sciart_ext.recipe import parse_recipe
 from sciart_ext.standalone.counterfactuals import run_sets
-from sciart_ext.standalone.generate import load_loras
-from sciart_ext.world import MODEL
 
 from .marks import needs_pretended_gpu
-from .painting import SETTINGS, moved_pipeline, painted
+from .painting import SETTINGS, loras_of, moved_pipeline, painted
 
 pytestmark = [needs_pretended_gpu, pytest.mark.usefixtures("one_thread")]
 
@@ -21,8 +19,8 @@ STEPS = replace(SETTINGS, steps=4, sampler="Euler")
 ALIKE = [{"name": "child", "weight": 0.6}]
 DIFFER = [*ALIKE, {"name": "watercolor", "weight": 0.6, "apply_to": "cond"}]
 HALVES = [{**ALIKE[0], "region": [0, 0, 0.5, 1]}, {"name": "science", "weight": 0.6, "region": [0.5, 0, 1, 1]}]
-SUBJECTS = [{"name": "red-striped-rocket", "weight": 0.8, "subject": "rocket"},
-            {"name": "yellow-visor-robot", "weight": 0.8, "subject": "robot"}, {"name": "science", "weight": 0.5}]
+SUBJECTS = [{"name": "child", "weight": 0.8, "subject": "rocket"},
+            {"name": "watercolor", "weight": 0.8, "subject": "robot"}, {"name": "science", "weight": 0.5}]
 
 RECIPES = {
     "merged": {"loras": ALIKE, "execution": "merge"}, "branched": {"loras": ALIKE, "execution": "branch"},
@@ -128,6 +126,6 @@ def test_what_a_gradient_needs_later_is_not_on_the_device_meanwhile(gpu, pipe):
 def test_no_step_of_a_batch_of_sets_waits_though_its_words_and_latents_are_watched(gpu, pipe):
     recipe = parse_recipe({"loras": DIFFER})
     _, before, after = waits_after_steps(gpu, 3, lambda on_step: run_sets(
-        pipe, recipe, STEPS, load_loras(recipe, MODEL / "loras"), range(4), {}, words=["rocket", "robot"],
+        pipe, recipe, STEPS, loras_of(recipe), range(4), {}, words=["rocket", "robot"],
         on_step=on_step))
     assert not after - before
