@@ -74,8 +74,8 @@ $(VENV)/.host: $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[host]"
 	touch $@
 
-# files of tests are shared out between processes, each with one thread
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+# tests are shared out between processes, each with one thread; one that is done takes half of what another has left
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 demo: $(STAMPDEMO) ## a page of pictures of the tiny model, mixed, steered and explained: out/demo/index.html
 	$(BIN)/python -m sciart_ext.standalone.demo --out out/demo
