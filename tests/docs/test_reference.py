@@ -63,7 +63,8 @@ def test_the_readmes_say_the_same():
         return [re.sub(r"#.*", "", block.text) for block in blocks() if block.page == page]
 
     def other(target: str) -> str:
-        return {"README.md": "README.ko.md"}.get(target, target)
+        """Of each language's own page and pictures the English one."""
+        return {"README.ko.md": "README.md"}.get(target, target.replace("-korean.webp", ".webp"))
 
     def numbers(page: Path) -> list[str]:
         return sorted(re.findall(r"\d[\d.]*\d|\d", without_code(page)))

@@ -36,16 +36,17 @@ class Readme:
     more: str
     schedule: str
     presets: str
+    generate: str
     ending: str = ""
 
     @property
     def told(self) -> tuple[str, ...]:
-        return ("**SciArt**", f"*{self.preset}*", f"**{self.apply}**", "**Generate**", f"*{self.more}*",
+        return ("**SciArt**", f"*{self.preset}*", f"**{self.apply}**", f"**{self.generate}**", f"*{self.more}*",
                 f"*{self.schedule}*", f"`{SCHEDULE}`")
 
 
-ENGLISH = Readme("README.md", "Science imagination", "Prompt & settings too", "More", "Schedule", "Preset")
-KOREAN = Readme("README.ko.md", "과학상상화", "프롬프트와 설정까지 적용", "더 보기", "스케줄", "프리셋", "-korean")
+ENGLISH = Readme("README.md", "Science imagination", "Prompt & settings too", "More", "Schedule", "Preset", "Generate")
+KOREAN = Readme("README.ko.md", "과학상상화", "프롬프트와 설정까지 적용", "더 보기", "스케줄", "프리셋", "생성", "-korean")
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +86,7 @@ def takes_the_steps(tab: Tab, server: HostServer, readme: Readme) -> None:
     text = (ROOT / readme.page).read_text(encoding="utf-8")
     for words in readme.told:
         assert words in text, words
+    expect(tab.page.locator("#txt2img_generate")).to_have_text(readme.generate)
     tab.page.locator("#sciart_txt2img .label-wrap .icon").first.click()
     expect(tab.panel.get_by_role("radiogroup", name=readme.presets, exact=True)).to_be_visible()
     tab.preset(readme.preset).check()
