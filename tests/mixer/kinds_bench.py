@@ -30,7 +30,7 @@ LAYERS = {
     "linear": "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q",
     "feed-forward": "mid_block.attentions.0.transformer_blocks.0.ff.net.0.proj",
     "3 × 3": "down_blocks.1.resnets.0.conv1",
-    "1 × 1": "down_blocks.0.attentions.1.proj_in",
+    "1 × 1": "down_blocks.0.attentions.0.proj_in",
     "strided": "down_blocks.0.downsamplers.0.conv",
     "circular": "up_blocks.1.upsamplers.0.conv",
 }
@@ -40,7 +40,7 @@ VECTORS = {
     "bias where there is none": "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q",
     "bias of a group norm": "up_blocks.1.resnets.0.norm1",
     "bias of a layer norm": "mid_block.attentions.0.transformer_blocks.0.norm2",
-    "weight of a group norm": "down_blocks.0.resnets.1.norm2",
+    "weight of a group norm": "down_blocks.0.resnets.0.norm2",
     "weight of a layer norm": "up_blocks.2.attentions.0.transformer_blocks.0.norm3",
 }
 

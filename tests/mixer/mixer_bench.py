@@ -48,10 +48,11 @@ TEXT = 3
 
 
 class Bench:
-    """A UNet, inputs for it, and LoRAs that reach its layers."""
+    """A UNet, inputs for it, and LoRAs that reach its layers. It has every kind of layer that the layout's real UNet
+    has, at every level one block in place of two."""
 
     def __init__(self, layout="sd1", dtype=torch.float32, device="cpu", **changes):
-        self.unet = tiny_unet(layout, **changes).to(device, dtype)
+        self.unet = tiny_unet(layout, **{"layers_per_block": 1, **changes}).to(device, dtype)
         self.modules = matrices(self.unet)
         self.layers = diffusers_unet_layers(self.unet)
         self.dtype, self.device, self.added = dtype, device, layout == "sdxl"
