@@ -13,8 +13,9 @@ from ....errors import SciArtError
 
 
 @contextmanager
-def nothing_swallowed(field: str) -> Iterator[None]:
-    """While it lasts such an error stops what is being made, and is raised in the end, as of this field."""
+def nothing_swallowed(field: str, accepted: str = "") -> Iterator[None]:
+    """While it lasts such an error stops what is being made, and is raised in the end, as of this field, with what is
+    accepted instead."""
     reported, told = errors.report, []
 
     def report(message: str, *, exc_info: bool = False) -> None:
@@ -23,17 +24,20 @@ def nothing_swallowed(field: str) -> Iterator[None]:
         shared.state.interrupt()
         reported(message, exc_info=exc_info)
 
+    def refused() -> SciArtError:
+        return SciArtError(field, f"failed: {told[0]}" + (f"; {accepted}" if accepted else ""))
+
     errors.report = report
     try:
         yield
     except Exception as error:
         if told:  # what came of going on
-            raise SciArtError(field, f"failed: {told[0]}") from error
+            raise refused() from error
         raise
     finally:
         errors.report = reported
     if told:
-        raise SciArtError(field, f"failed: {told[0]}")
+        raise refused()
 
 
 def _named(message: str) -> str:

@@ -1,4 +1,8 @@
-"""LoRAs with rows of their own in the host: AND parts of its own batch, which become one where the host joins them."""
+"""LoRAs with rows of their own in the host: AND parts of its own batch, which become one before the host joins them.
+
+The fused prediction is put in place of every row that it was made of. So the host joins it as it would a prompt's
+without AND, and so does whatever another extension has put in the place of that.
+"""
 
 from __future__ import annotations
 
@@ -80,18 +84,18 @@ class FusedPass:
         """What the evaluation is to be called with: where other rows do not count, the first alone."""
         return self.encoded.joined if self.fusion.is_fusing(self.progress) else self.encoded.mixture
 
-    def combine(self, original: Callable, x_out: Tensor, conds_list, uncond, cond_scale: float) -> Tensor:
-        """In place of the host's own joining of AND parts: the rows by their weights, then CFG."""
+    def fuse(self, predictions: Tensor) -> None:
+        """predictions: of all rows, those of the negative prompts last; each becomes the fused one of its image."""
         self.fusion.evaluated()
         if not self.fusion.is_fusing(self.progress):
-            return original(x_out, conds_list, uncond, cond_scale)
-        images = len(conds_list)
-        found = torch.cat([x_out[:-images].unflatten(0, (images, -1)), x_out[-images:].unsqueeze(1)], 1)
+            return
+        images = len(self.encoded.prompts)
+        with_prompt, last = predictions[:-images].unflatten(0, (images, -1)), predictions[-images:]
+        found = torch.cat([with_prompt, last.unsqueeze(1)], 1)
         told, without = (found[:, numbers] for numbers in self._rows_on(found.device))
         cond, without = fused(told, without, self.fusion.weights(told, self.progress, self._noise))
-        if self.denoiser.need_last_noise_uncond:  # CFG++ goes on from this one
-            self.denoiser.last_noise_uncond = without
-        return without + (cond - without) * cond_scale
+        with_prompt.copy_(cond.unsqueeze(1).expand_as(with_prompt))
+        last.copy_(without)
 
     def _row_numbers(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Of each pair, the number of its row with the prompt, and of the one without."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
-from modules import sd_samplers_timesteps, shared
+from modules import sd_samplers_cfg_denoiser, sd_samplers_timesteps, shared
 from modules.processing import StableDiffusionProcessing
 
 from ....compose.ways import fusion_of
@@ -29,11 +29,14 @@ from ...webui.watched import Asked, Watched
 from ..model.parts import model_parts
 from ..model.session import loaded_model
 from ..neighbours.controlnet import check_rows_are_whole, told_apart
+from ..neighbours.swallowed import nothing_swallowed
 from ..prompts.embeddings import known_words
 from ..prompts.encoding import EncodedRows
 from ..prompts.tokens import Tokens
 from .fused import Evaluation, FusedPass, calls_with
 from .guided import GuidedPass
+
+WAYS_OUT = "accepted: merge, switch, with apply_to both and one weight for both prompts"
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,11 @@ class Pass:
             self._stack.close()
 
     @property
+    def _rows_have_their_own(self) -> bool:
+        """Whether some rows have other weights than others: what then goes wrong elsewhere may have to do with us."""
+        return self._mixer is not None and (self.plan.rows_differ or self._sets_differ or self._fused is not None)
+
+    @property
     def _sets_differ(self) -> bool:
         """Whether other LoRAs act in some images of the batch than in others."""
         return len({plan.silent for plan in self.plans}) > 1
@@ -111,12 +119,12 @@ class Pass:
     def sample(self, sampling: Callable[[], torch.Tensor]) -> torch.Tensor:
         """The sampler's run, which gives latents; where it does not fit in memory, a refusal that says what would."""
         try:
-            latents = unless_too_large(sampling, self._too_large)
+            with nothing_swallowed("compose", WAYS_OUT) if self._rows_have_their_own else nullcontext():
+                latents = unless_too_large(sampling, self._too_large)
         except SciArtError as error:
             raise self.context.refused(error) from error
         except UnknownRowsError as error:
-            known = SciArtError("compose", f"{error}; accepted: merge, switch, with apply_to both and one weight for "
-                                           "both prompts")
+            known = SciArtError("compose", f"{error}; {WAYS_OUT}")
             raise self.context.refused(known) from None
         if self._watched is not None:
             self._watched.see(latents)
@@ -185,7 +193,13 @@ class Pass:
                 self._fused = FusedPass(self.sampler, plan, encoded, fusion_of(plan, context.recipe.composition))
         except SciArtError as error:
             raise context.refused(error) from None
-        self._mixing.enter_context(_replaced(self.denoiser, "combine_denoised", self._fused.combine))
+        self._mixing.enter_context(_replaced(sd_samplers_cfg_denoiser, "cfg_denoised_callback", self._predicted))
+
+    def _predicted(self, original: Callable, params) -> None:
+        """All rows of an evaluation have their predictions: they are fused before anyone else looks at them."""
+        if params.inner_model is self.denoiser.inner_model:
+            self._fused.fuse(params.x)
+        original(params)
 
     def _watch_words(self, words: Sequence[str]) -> None:
         model = loaded_model()
@@ -297,10 +311,14 @@ def _is_edit(denoiser) -> bool:
 
 @contextmanager
 def _replaced(owner: object, name: str, replacement: Callable):
-    """Calls of `owner.name` go to `replacement(original, …)` while it lasts; set on the instance, not the class."""
-    original = getattr(owner, name)
+    """Calls of `owner.name` go to `replacement(original, …)` while it lasts; of an object it is set on the instance,
+    not the class."""
+    is_own, original = name in vars(owner), getattr(owner, name)
     setattr(owner, name, functools.partial(replacement, original))
     try:
         yield
     finally:
-        delattr(owner, name)
+        if is_own:
+            setattr(owner, name, original)
+        else:
+            delattr(owner, name)

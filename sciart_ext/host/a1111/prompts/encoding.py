@@ -34,12 +34,16 @@ class EncodedRows:
     @property
     def mixture(self) -> Conditioning:
         """The first part alone."""
-        return Conditioning(self.joined.shape, [image[:1] for image in self.joined.batch])
+        return self._alone(0)
 
     @property
     def negative(self) -> Conditioning:
         """The negative prompt of the own rows and of the plain one."""
-        return Conditioning(self.joined.shape, [image[-1:] for image in self.joined.batch])
+        return self._alone(-1)
+
+    def _alone(self, part: int) -> Conditioning:
+        """One part of each image, which counts whole."""
+        return Conditioning(self.joined.shape, [[weighted(image[part], 1.0)] for image in self.joined.batch])
 
 
 class Prompts:
@@ -137,14 +141,20 @@ def _side_by_side(images: Sequence):
 
 
 def _joined(parts: Sequence[Conditioning], negatives: Sequence[Sequence[Sequence]], compose: str) -> Conditioning:
-    """AND parts of one, per image; negatives: what the host makes of the negative prompt in some rows, per image its
-    schedule."""
+    """AND parts of one, per image, whose weights sum to 1; negatives: what the host makes of the negative prompt in
+    some rows, per image its schedule."""
     if any(len(image) > 1 for part in parts for image in part.batch):
         raise SciArtError("compose", f"{compose} does not work with AND in the prompt; accepted: merge, switch")
     scheduled = prompt_parser.ComposableScheduledPromptConditioning
     batch = [[*(part.batch[i][0] for part in parts), *(scheduled(negative[i]) for negative in negatives)]
              for i in range(len(parts[0].batch))]
-    return Conditioning(parts[0].shape, [_of_one_length(image) for image in batch])
+    return Conditioning(parts[0].shape, [[weighted(part, 1 / len(image)) for part in _of_one_length(image)]
+                                         for image in batch])
+
+
+def weighted(part, weight: float):
+    """An AND part that counts so much."""
+    return prompt_parser.ComposableScheduledPromptConditioning(part.schedules, weight)
 
 
 def _of_one_length(parts: Sequence) -> list:
