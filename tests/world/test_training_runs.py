@@ -38,11 +38,11 @@ def trained(tmp_path_factory):
             patch.setattr(module, "MODEL", place / "model")
         patch.setattr(training.oracle, "WEIGHTS", place / "oracle.safetensors")
         patch.setattr(training.loop, "RUNS", place / "runs")
-        few = {"steps": 2, "scenes": 12, "batch": 4}
+        few = {"steps": 2, "scenes": 12, "batch": 2}
         training.oracle.train(place / "work", **few)
         training.autoencoder.train(place / "work", **few)
         stages = [Stage("base", 2, 1e-3, 12, 1), Stage("base-more", 2, 1e-3, 12, 2)]
-        training.base.train(place / "work", stages, batch=4)
+        training.base.train(place / "work", stages, batch=2)
         training.loras.train(place / "work", **few, names=("child", "golden rocket"))
     torch.set_num_threads(threads)
     return place
@@ -87,7 +87,7 @@ def test_runs_are_written_down(trained):
 
 
 def test_the_benchmarks_compositions_run_and_are_the_same_for_one_lora(trained):
-    pictures = Pictures(trained / "model", steps=4)
+    pictures = Pictures(trained / "model", steps=2)
     both = {"child": 1.0, "golden rocket": 1.0}
     made = {compose: pictures.make("a golden rocket", [1, 2], both, compose) for compose in COMPOSITIONS}
     plain = pictures.make("a golden rocket", [1, 2])
