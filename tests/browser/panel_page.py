@@ -27,11 +27,17 @@ class Page:
         self.plot = self.panel.locator("svg.sciart-plot")
         self.presets = self.panel.get_by_role("radiogroup", name="Preset")
         self.handles = self.plot.locator(".sciart-handle")
+        self.listeners = []
 
     def open(self):
         self.page.locator(f"#sciart_{self.tab} .icon").click()
         expect(self.presets.get_by_role("radio")).not_to_have_count(0)
         return self
+
+    def on(self, event, listener):
+        """Hears of the page's events until the test ends."""
+        self.page.on(event, listener)
+        self.listeners.append((event, listener))
 
     def preset(self, title):
         return self.presets.get_by_role("radio", name=title, exact=True)
@@ -101,17 +107,42 @@ def window(browser, permissions=(), **options):
     return browser.new_context(permissions=list(permissions), **options)
 
 
+@functools.cache
+def idle_tabs(context):
+    """Empty tabs of a window: to make one takes as long as to show a page in it."""
+    return []
+
+
+@contextmanager
+def new_tab(browser, width, height, **options):
+    """An empty tab, which other tests have had and will have."""
+    context = window(browser, **options)
+    idle = idle_tabs(context)
+    tab = idle.pop() if idle else context.new_page()
+    tab.bring_to_front()
+    tab.set_viewport_size({"width": width, "height": height})
+    yield tab
+    tab.unroute_all()
+    tab.goto("about:blank")
+    idle.append(tab)
+
+
 @contextmanager
 def opened(address, browser, width=1280, height=1200, dark=False, **options):
     """A fresh page; it fails the test when the page reports an error."""
-    tab = window(browser, **options).new_page()
-    tab.set_viewport_size({"width": width, "height": height})
     errors = []
-    tab.on("pageerror", lambda error: errors.append(str(error)))
-    tab.on("console", lambda message: errors.append(message.text)
-           if message.type == "error" and not any(known in message.text for known in OFFLINE) else None)
-    tab.goto(address + ("?__theme=dark" if dark else "?__theme=light"))
-    tab.wait_for_selector("#sciart_txt2img_enabled", state="attached")
-    yield Page(tab)
-    tab.close()
+
+    def on_console(message):
+        if message.type == "error" and not any(known in message.text for known in OFFLINE):
+            errors.append(message.text)
+
+    with new_tab(browser, width, height, **options) as tab:
+        page = Page(tab)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", on_console)
+        tab.goto(address + ("?__theme=dark" if dark else "?__theme=light"))
+        tab.wait_for_selector("#sciart_txt2img_enabled", state="attached")
+        yield page
+        for event, listener in page.listeners:
+            tab.remove_listener(event, listener)
     assert errors == []

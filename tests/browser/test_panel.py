@@ -225,7 +225,7 @@ def test_presets_are_saved_used_and_deleted(page):
     page.button("Remove LoRA 1").click()
     page.button("Use preset").click()
     expect(page.field(0, "name")).to_have_value("child_style")
-    page.page.on("dialog", lambda dialog: dialog.accept())
+    page.on("dialog", lambda dialog: dialog.accept())
     page.button("Delete the chosen preset").click()
     expect(page.panel.locator(".sciart-note")).to_contain_text("Deleted")
     expect(page.preset("My own")).to_have_count(0)

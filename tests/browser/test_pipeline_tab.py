@@ -7,7 +7,7 @@ import json
 import re
 
 import pytest
-from panel_page import window
+from panel_page import new_tab
 from PIL import Image
 from test_tab import field, open_tab, option
 
@@ -19,13 +19,11 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(params=[1280, 390], ids=["wide", "phone"])
 def page(request, address, browser):
-    page = window(browser).new_page()
-    page.set_viewport_size({"width": request.param, "height": 900})
-    page.goto(address)
-    open_tab(page, "SciArt")
-    page.locator("#sciart_tabs .tab-nav button", has_text="Pipeline").click()
-    yield page
-    page.close()
+    with new_tab(browser, request.param, 900) as page:
+        page.goto(address)
+        open_tab(page, "SciArt")
+        page.locator("#sciart_tabs .tab-nav button", has_text="Pipeline").click()
+        yield page
 
 
 def status(page):

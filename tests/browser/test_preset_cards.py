@@ -166,7 +166,7 @@ def test_roles_tell_what_is_bound_and_what_does_not_fit(page):
 
 def test_a_saved_preset_keeps_the_last_picture_or_is_drawn_by_its_curves(page):
     page.show({"name": "child_style", "schedule": "0.2@0, 0.6@0.5"})
-    page.page.on("dialog", lambda dialog: dialog.accept())
+    page.on("dialog", lambda dialog: dialog.accept())
     page.panel.get_by_text("Save as preset").click()
     page.panel.get_by_label("Name", exact=True).fill("drawn")
     page.button("Save preset").click()

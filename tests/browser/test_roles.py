@@ -43,7 +43,7 @@ def marked(page, mark, name=None):
 def asked(page, action):
     """Collects the questions of one kind that the page asks from now on."""
     questions = []
-    page.page.on("request", lambda request: questions.append(request.post_data)
+    page.on("request", lambda request: questions.append(request.post_data)
                  if f'\\"action\\":\\"{action}\\"' in (request.post_data or "") else None)
     return questions
 
@@ -57,7 +57,7 @@ def save_preset(page, name, *roles):
 
 
 def delete_preset(page):
-    page.page.on("dialog", lambda dialog: dialog.accept())
+    page.on("dialog", lambda dialog: dialog.accept())
     page.button("Delete the chosen preset").click()
     expect(page.panel.locator(".sciart-note")).to_contain_text("Deleted")
 

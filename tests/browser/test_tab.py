@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from panel_page import window
+from panel_page import new_tab
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = sync_api.expect
@@ -18,12 +18,10 @@ RECIPE = '{"loras": [{"name": "child", "weight": 1}]}'
 
 @pytest.fixture(params=[1280, 390], ids=["wide", "phone"])
 def page(request, address, browser):
-    page = window(browser).new_page()
-    page.set_viewport_size({"width": request.param, "height": 900})
-    page.goto(address)
-    open_tab(page, "SciArt")
-    yield page
-    page.close()
+    with new_tab(browser, request.param, 900) as page:
+        page.goto(address)
+        open_tab(page, "SciArt")
+        yield page
 
 
 def open_tab(page, name):
