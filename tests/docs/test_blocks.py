@@ -17,6 +17,7 @@ from pathlib import Path
 import make_gallery
 import numpy as np
 import pytest
+import torch
 from pages import ROOT, Block, blocks, blocks_of, split_commands
 from PIL import Image
 
@@ -29,6 +30,7 @@ from sciart_ext.world import MODEL
 
 pytest.importorskip("diffusers")
 
+from sciart_ext.standalone import models
 from sciart_ext.standalone.infotext import read_picture
 
 # What cannot be run where tests run, by page and first line. It is to stay short.
@@ -102,6 +104,28 @@ def empty_folder(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setattr(store, "USER_DIR", tmp_path / "user")
     return tmp_path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def read_once():
+    """A model that commands name alike is read once for all of them; they leave it as it was."""
+    read, kept = models.load_pipeline, {}
+
+    def known(*given):
+        if given not in kept:
+            kept[given] = read(*given)
+        return kept[given]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "load_pipeline", known)
+        yield
+    for given, used in kept.items():
+        fresh = read(*given)
+        for name in ("unet", "vae", "text_encoder"):
+            now, own = getattr(used, name).state_dict(), getattr(fresh, name).state_dict()
+            assert now.keys() == own.keys()
+            assert all(torch.equal(tensor, own[key]) for key, tensor in now.items()), name
+        assert not any(module._forward_hooks or module._forward_pre_hooks for module in used.unet.modules())
 
 
 def printed(words: list[str], status: int) -> str:
