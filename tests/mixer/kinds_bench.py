@@ -17,6 +17,7 @@ from mixer_bench import (
     EXECUTIONS,
     Snapshot,
     assert_near,
+    at_layer,
     run,
     wide_copy,
 )
@@ -90,13 +91,9 @@ def output_of(bench, x, text, loras, gates):
 
 def layer_outputs(bench, name, loras, rows, execution):
     """What the layer is given and gives."""
-    seen = []
     with bench.mixer(loras, execution) as mixer:
         mixer.set_gates(rows)
-        module = bench.unet.get_submodule(name)
-        with module.register_forward_hook(lambda module, args, y: seen.append((args[0], y.clone()))):
-            bench(*bench.inputs())
-    return seen[0]
+        return at_layer(bench, bench.unet.get_submodule(name))
 
 
 def expected_output(bench, name, x, loras, rows):

@@ -19,6 +19,7 @@ from mixer_bench import (
     Bench,
     Snapshot,
     assert_near,
+    at_layer,
     dense,
     dense_unet,
     dense_weight,
@@ -73,13 +74,11 @@ def test_a_layer_gives_what_the_dense_weight_gives_under_both_executions(kind, d
     assert canonical in loras[0].layers
     module, outputs = bench.modules[name], {}
     for execution in EXECUTIONS:
-        mixer, seen = bench.mixer(loras, execution), []
+        mixer = bench.mixer(loras, execution)
         assert (mixer.merged_names == set(mixer.layer_names)) == (execution == "merge")
         with mixer:
             mixer.set_gates([gates])
-            with module.register_forward_hook(lambda module, args, y, seen=seen: seen.append((args[0], y))):
-                bench(*bench.inputs())
-        x, outputs[execution] = seen[0]
+            x, outputs[execution] = at_layer(bench, module)
         wide = wide_copy(module)
         with torch.no_grad():
             plain = wide(x.double().cpu())
