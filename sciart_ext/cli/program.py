@@ -64,12 +64,12 @@ def run(arguments: Sequence[str], name: str) -> int:
     except MemoryError:
         return _told("memory: there is not enough of it", NO_ROOM)
     except BrokenPipeError:  # who read the output has gone, as head does
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # or Python tries once more, and fails, when it ends
+        sys.stdout = None  # or Python tries once more, and fails, when it ends
         return NO_ROOM
     except OSError as error:
         told = error.strerror or str(error)
         if is_full(error) and error.filename is None:
-            sys.stdout = open(os.devnull, "w", encoding="utf-8")
+            sys.stdout = None
             return _told(f"standard output cannot be written: {told}", NO_ROOM)
         return _told(f"{error.filename}: {told}" if error.filename else told, NO_ROOM if is_full(error) else WRONG)
     return 0

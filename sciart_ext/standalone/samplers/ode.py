@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from itertools import pairwise
 
-import numpy as np
 from torch import Tensor
 
 from .noise import Draw
@@ -133,6 +132,8 @@ def lms(x: Tensor, sigmas: Sequence[float]) -> Steps:
 
 def _lagrange_integrals(places: Sequence[float], start: float, end: float) -> list[float]:
     """∫ from start to end of each polynomial that is 1 at one of the places and 0 at the others."""
+    import numpy as np  # here: what runs with torch alone takes the loop and the other samplers
+
     found = []
     for own in places:
         others = [place for place in places if place != own]

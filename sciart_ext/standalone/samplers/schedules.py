@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -71,6 +70,8 @@ def kl_optimal(steps: int, levels: Exploding) -> list[float]:
 def aligned(steps: int, found: tuple[float, ...]) -> list[float]:
     """σ found for ten steps, log-linear between them (Sabour et al., arXiv 2404.14507). From its end, as the host
     interpolates: a single step has the least σ."""
+    import numpy as np  # here: what runs with torch alone takes the loop and the other samplers
+
     ascending = np.log(found[::-1])
     places = np.interp(np.linspace(0, 1, steps), np.linspace(0, 1, len(found)), ascending)
     return _then_0(torch.from_numpy(np.exp(places)[::-1].copy()))
@@ -89,6 +90,7 @@ def ddim(steps: int, levels: Exploding) -> list[float]:
 
 def beta(steps: int, levels: Exploding) -> list[float]:
     """Quantiles of a Beta distribution (Lee et al., arXiv 2407.12173), as the host takes them: of σ, not of time."""
+    import numpy as np
     from scipy import stats
 
     places = stats.beta.ppf(1 - np.linspace(0, 1, steps), *BETA)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 from torch import Tensor
 
 from .times import Steps
@@ -50,6 +49,8 @@ def unipc(x: Tensor, steps: int, alphas: Sequence[float]) -> Steps:
 
 def moments_of(steps: int, alphas: Sequence[float]) -> list[Moment]:
     """Even in time, from the last to the first; between times linear in log α."""
+    import numpy as np  # here: what runs with torch alone takes the loop and the other samplers
+
     halves, times = np.log(np.asarray(alphas)) / 2, np.arange(len(alphas))
 
     def at(time: float) -> Moment:
@@ -73,6 +74,8 @@ def _weights(ratios: Sequence[float], length: float) -> list[float]:
     """Of each difference: the solution of the order conditions (theorem 3.1), of one alone the paper's ½."""
     if len(ratios) < 2:
         return [0.5] * len(ratios)
+    import numpy as np
+
     conditions = np.vander(ratios, increasing=True).T
     phi, factorial, wanted = math.expm1(-length) / -length - 1, 1, []
     for k in range(1, len(ratios) + 1):
