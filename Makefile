@@ -4,12 +4,12 @@ PYTHON ?= python3
 # of several Pythons kept by pyenv only one is on the path
 PYTHON310 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python3.10) python3.10)
 # PyTorch. PyPI's for Linux brings CUDA, some gigabytes: where there is no NVIDIA GPU its CPU build is taken, from
-# PyTorch's own index, and PyPI's if that cannot be had. Another, for example one for CUDA 12.8:
+# PyTorch's own index, and PyPI's if that cannot be had; what torch needs comes from PyPI. Another, for example one for CUDA 12.8:
 #   make demo SCIART_TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cu128"
 TORCH := torch==2.13.0
 KIND := $(shell if [ "$$(uname -s)" != Linux ]; then echo plain; elif command -v nvidia-smi >/dev/null; then echo cuda; \
 	else echo cpu; fi)
-TORCH_cpu := $(TORCH)+cpu --extra-index-url https://download.pytorch.org/whl/cpu
+TORCH_cpu := $(TORCH)+cpu --no-deps --extra-index-url https://download.pytorch.org/whl/cpu
 SCIART_TORCH ?= $(or $(TORCH_$(KIND)),$(TORCH))
 DOWNLOAD_cpu := 320 MB to download, 1.2 GB on disk
 DOWNLOAD_plain := some 250 MB to download, 1.2 GB on disk
@@ -60,7 +60,7 @@ $(STAMP310): pyproject.toml
 $(STAMPPAGE): tests/browser/requirements.txt
 	$(PYTHON) -m venv $(VENVPAGE)
 	$(call install_torch,$(VENVPAGE)/bin/pip install --quiet --disable-pip-version-check)
-	$(VENVPAGE)/bin/pip install --quiet --disable-pip-version-check -r tests/browser/requirements.txt
+	$(VENVPAGE)/bin/pip install --quiet --disable-pip-version-check torch -r tests/browser/requirements.txt
 	touch $@
 
 # a browser to open it: the system's, or Playwright's own; without one those tests are skipped, and say so
