@@ -8,16 +8,15 @@ from typing import Any
 
 import rich_click as click
 
+from ..combine.choices import PRECISIONS, SVD
 from ..errors import SciArtError
+from ..lora.limits import MAX_RANK
 from .command import FILES, RESULT, Command
 from .joining import JOINING, JOINING_OPTIONS, recipe_of
 from .mixture import check_loras, lora_folder
-from .outputs import check_file, keep
+from .outputs import check_file, free, keep
 from .progress import progress, working
 from .values import Number, OneOf
-
-MOST_RANK = 4096
-"""`lora.kinds.MAX_RANK`, which is imported with torch"""
 
 
 def _bases() -> tuple[str, ...]:
@@ -28,20 +27,21 @@ def _bases() -> tuple[str, ...]:
 
 @click.command(cls=Command, panel=FILES, examples=("child=0.65 watercolor=0.55 --method ties",))
 @JOINING_OPTIONS
-@click.option("--rank", type=Number(1, MOST_RANK), panel=JOINING,
+@click.option("--rank", type=Number(1, MAX_RANK), panel=JOINING,
               help="Of the result; default: the sum of the LoRAs' ranks, which loses nothing of linear and orthogonal.")
-@click.option("--svd", type=OneOf("SVD", lambda: ("exact", "randomised", "auto"), listed=True), default="auto",
+@click.option("--svd", type=OneOf("SVD", lambda: SVD, listed=True), default="auto",
               panel=JOINING, help="Of dense results; default: auto, by the rank.")
 @click.option("--base", type=OneOf("BASE", _bases, listed=True), panel=RESULT,
               help="Which base model it is for, where the files do not tell.")
-@click.option("--precision", type=OneOf("PRECISION", lambda: ("fp16", "fp32"), listed=True), default="fp16",
+@click.option("--precision", type=OneOf("PRECISION", lambda: PRECISIONS, listed=True), default="fp16",
               panel=RESULT, help="Default: fp16.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("combined.safetensors"), metavar="FILE",
-              panel=RESULT, help="Default: combined.safetensors.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="FILE", panel=RESULT,
+              help="Default: combined.safetensors, or the next name that is free.")
 @click.option("--quiet", is_flag=True, panel=RESULT, help="No progress bar.")
 def combine(**options: Any) -> None:
     """Join several LoRA files into one."""
     given = SimpleNamespace(**options)
+    given.out = given.out or free(Path("combined.safetensors"))
     recipe = recipe_of(given)
     paths = check_loras(recipe, lora_folder(given))
     if not paths:

@@ -18,7 +18,7 @@ from ..presets import PresetStore, resolve
 from ..recipe import Recipe, parse_recipe
 from ..recipe.schedule import check_points
 from ..recipe.schedule_text import named_value
-from ..standalone.prompts.loras import prompt_loras
+from ..standalone.prompts.loras import find_prompt_loras
 from ..world import MODEL
 from .command import MIXTURE, Decorator, options
 from .values import Word
@@ -133,13 +133,9 @@ def resolved_recipe(data: dict, store: PresetStore, folder: Path | None = None) 
 def check_loras(recipe: Recipe, folder: Path | None, prompt: str = "") -> list[Path]:
     """The files of a recipe's LoRAs, then of those that the prompt names; raises where there is none of a name. Reads
     none of them."""
-    files = [find_lora(lora.name, folder) for lora in (recipe.loras if recipe.enabled else [])]
-    for one in prompt_loras(prompt)[1]:
-        try:
-            files.append(find_lora(one.name, folder))
-        except SciArtError as error:
-            raise SciArtError("prompt", f"{shown(one.tag)}: {error.message}") from None
-    return files
+    loras = recipe.loras if recipe.enabled else []
+    return [*(find_lora(lora.name, folder) for lora in loras),
+            *(path for _, path in find_prompt_loras(prompt, folder))]
 
 
 def self_bound(data: dict, store: PresetStore) -> dict:

@@ -10,13 +10,14 @@ from ..errors import SciArtError, shown
 from ..lora.base_model import BASES, UNKNOWN, base_of_layers, common_base, told_bases
 from ..lora.exact_factors import exact_factors, has_directions, needs_model
 from ..lora.file import LoraFile
-from ..lora.kinds import MAX_RANK
+from ..lora.limits import MAX_RANK
 from ..lora.low_rank import LowRank
 from ..recipe import Recipe
 from ..recipe.combining import CombiningSettings
+from .choices import SVD
 from .constants import ConstantWeights, constant_weights
 from .orthogonal import Product, order_of, orthogonal
-from .reduction import SVD, Reduced, reduce_dense, reduce_products, relative_error
+from .reduction import Reduced, reduce_dense, reduce_products, relative_error
 from .sparse import SparseCombination, dense
 
 PRODUCTS = ("linear", "orthogonal")

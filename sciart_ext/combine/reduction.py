@@ -9,9 +9,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .choices import SVD
 from .orthogonal import Product
 
-SVD = ("auto", "exact", "randomised")
 OVERSAMPLING = 16
 POWER_ITERATIONS = 4
 # A randomised SVD of so small a share of a matrix' dimensions is quicker than the exact one (2 CPU cores, float32).

@@ -12,10 +12,11 @@ from safetensors.torch import save_file
 from ..errors import SciArtError, shown
 from ..lora.kohya_names import kohya_name
 from ..whole_file import check_case, check_name, written_whole
+from .choices import PRECISIONS
 from .files import Combined
 from .metadata import metadata_of
 
-PRECISIONS = {"fp16": torch.float16, "fp32": torch.float32}
+_DTYPES = dict(zip(PRECISIONS, (torch.float16, torch.float32)))
 
 
 def check_target(path: Path, sources: Sequence[Path]) -> None:
@@ -39,7 +40,7 @@ def write_combined(combined: Combined, path: Path, precision: str = "fp16") -> N
     tensors, rank = {}, max(layer.rank for layer in combined.layers.values())
     for name, layer in combined.layers.items():
         stem = kohya_name(name, combined.base == "SDXL")
-        up, down = (part.to(PRECISIONS[precision]) for part in (layer.reduced.up, layer.reduced.down))
+        up, down = (part.to(_DTYPES[precision]) for part in (layer.reduced.up, layer.reduced.down))
         if not (torch.isfinite(up).all() and torch.isfinite(down).all()):
             raise SciArtError("precision", f"{name} holds numbers too large for {precision}; accepted: fp32")
         zeros = rank - layer.rank
@@ -47,7 +48,7 @@ def write_combined(combined: Combined, path: Path, precision: str = "fp16") -> N
         if layer.kernel:
             up, down = up[:, :, None, None], down.view(rank, -1, *layer.kernel)
         tensors[f"{stem}.lora_up.weight"], tensors[f"{stem}.lora_down.weight"] = up.contiguous(), down.contiguous()
-        tensors[f"{stem}.alpha"] = torch.tensor(float(rank), dtype=PRECISIONS[precision])
+        tensors[f"{stem}.alpha"] = torch.tensor(float(rank), dtype=_DTYPES[precision])
     metadata = metadata_of(tensors, combined.base, path.stem, rank, combined.as_data(), combined.names)
     with written_whole(path) as temporary:
         save_file(tensors, temporary, metadata)

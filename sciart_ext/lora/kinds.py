@@ -15,12 +15,12 @@ from torch import Tensor
 from ..errors import SciArtError
 from .dense import BiasDifference, Dense, Difference, Hadamard, Kronecker, NormDifference
 from .finite import is_finite
+from .limits import MAX_RANK
 from .low_rank import LowRank, Tucker
 from .relative import Butterfly, Decomposed, Generalized, Rotation, Scaling
 
-__all__ = ["BIAS", "MAX_RANK", "Delta", "LowRank", "kind_of", "read_layer"]
+__all__ = ["BIAS", "Delta", "LowRank", "kind_of", "read_layer"]
 
-MAX_RANK = 4096
 MAX_ENTRIES = 2**27
 """of a layer's delta; the largest layer of SDXL has 29,491,200"""
 MAX_SCALE = 1e6

@@ -72,5 +72,5 @@ def test_errors_of_several_matrices_are_one():
 
 
 def test_an_unknown_svd_is_refused():
-    with pytest.raises(ValueError, match="accepted: auto, exact, randomised"):
+    with pytest.raises(ValueError, match="accepted: exact, randomised, auto"):
         reduce_dense(decaying(), 3, "quick")

@@ -52,7 +52,7 @@ def encode_texts(pipe, texts: Sequence[str], clip_skip: int = 1, words: Words = 
                  chunks: int = 1) -> dict[str, Embeddings]:
     """The embeddings of what a prompt is at each step, all of one length, of so many chunks or more.
 
-    Brackets in the texts are read (`prompt_syntax.pieces_of`). clip_skip: the host's; 2 takes the layer before the
+    Brackets in the texts are read (`syntax.pieces_of`). clip_skip: the host's; 2 takes the layer before the
     last. SDXL takes that one always, without final norm. words: that stand for vectors. Raises `SciArtError` ("prompt")
     for weights that cannot be carried out.
     """

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 from ...errors import SciArtError, did_you_mean, shown
+from ...lora.folder import find_lora
 from ...recipe.recipe import MAX_LORAS
 from ...recipe.schedule import MAX_WEIGHT, check_number
 
@@ -46,6 +48,11 @@ def prompt_loras(prompt: str) -> tuple[str, list[PromptLora]]:
     return text, found
 
 
+def find_prompt_loras(prompt: str, folder: Path | None) -> list[tuple[PromptLora, Path]]:
+    """The LoRAs that a prompt names, with their files, which are not read. Raises `SciArtError`."""
+    return [(one, _file(one, folder)) for one in prompt_loras(prompt)[1]]
+
+
 def strip_comments(text: str) -> str:
     """The text without `#` and what follows on the same line."""
     return re.sub(r"#[^\n]*(\n|$)", "\n", re.sub(r"(^|\n)#[^\n]*(\n|$)", "\n", text))
@@ -58,6 +65,13 @@ def notes_on_negative(negative_prompt: str) -> list[str]:
 
 
 _TAG = re.compile(r"<(\w+):([^>]+)>")
+
+
+def _file(one: PromptLora, folder: Path | None) -> Path:
+    try:
+        return find_lora(one.name, folder)
+    except SciArtError as error:
+        raise SciArtError("prompt", f"{shown(one.tag)}: {error.message}") from None
 
 
 def _read(tag: str, kind: str, items: list[str]) -> PromptLora:

@@ -7,16 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from ...errors import SciArtError, shown
+from ...errors import SciArtError
 from ...lora.file import LoraFile, load_lora
-from ...lora.folder import find_lora
 from ...lora.kinds import Delta
 from ...lora.low_rank import LowRank, Tucker
 from ...lora.relative import Decomposed
 from ...recipe import PassPlan, Recipe, compile_plan
 from ...recipe.recipe import LoraEntry
 from .check import check_joining
-from .loras import PromptLora, prompt_loras
+from .loras import find_prompt_loras, prompt_loras
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class PromptedPlan(PassPlan):
 
 def load_prompt_loras(prompt: str, folder: Path | None) -> list[LoraFile]:
     """The files of the LoRAs that a prompt names. Raises `SciArtError`."""
-    return [_cut(_file(one, folder), one.rank) for one in prompt_loras(prompt)[1]]
+    return [_cut(load_lora(path, one.name), one.rank) for one, path in find_prompt_loras(prompt, folder)]
 
 
 def plan_with_prompt(recipe: Recipe, prompt: str, steps: int) -> PassPlan:
@@ -75,14 +74,6 @@ def check_loaded(plan: PassPlan, loras: Sequence[LoraFile]) -> None:
     if len(plan.loras) != len(loras):
         raise SciArtError("loras", f"{len(loras)} files for {len(plan.loras)} LoRAs; accepted: one for each of the "
                                    "recipe, then one for each of the prompt")
-
-
-def _file(one: PromptLora, folder: Path | None) -> LoraFile:
-    try:
-        path = find_lora(one.name, folder)
-    except SciArtError as error:
-        raise SciArtError("prompt", f"{shown(one.tag)}: {error.message}") from None
-    return load_lora(path, one.name)
 
 
 def _cut(lora: LoraFile, rank: int | None) -> LoraFile:
