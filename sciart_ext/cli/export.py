@@ -9,10 +9,9 @@ import rich_click as click
 from .. import standalone
 from ..errors import SciArtError, shown
 from ..standalone.model_facts import model_facts
-from ..whole_file import check_name
+from ..whole_file import check_folder_place, check_name
 from ..world import MODEL as TINY
 from .command import FILES, Command
-from .outputs import check_folder
 from .progress import working
 
 
@@ -29,7 +28,7 @@ def export_webui(models_dir: Path, model: Path, name: str) -> None:
     check_name(name, "name")
     if not model.is_dir() or model_facts(model).family != "SD1":
         raise SciArtError("model", f"{model}; accepted: a diffusers folder of SD 1's kind")
-    check_folder(models_dir, "folder", sum(path.stat().st_size for path in model.rglob("*") if path.is_file()))
+    check_folder_place(models_dir, sum(path.stat().st_size for path in model.rglob("*") if path.is_file()))
     standalone.prepare()
     with working("Writing"):
         from ..standalone.export import export_webui as exported

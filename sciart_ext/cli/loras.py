@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
@@ -19,6 +19,10 @@ from .lora_arguments import files_of
 from .mixture import LoraName, lora_dir_option
 from .model import CONFIG_OPTION, model_option
 from .progress import working
+
+if TYPE_CHECKING:
+    from ..lora.file import LoraFile
+    from ..mixer.targets import Target
 
 
 @click.command(cls=Command, panel=FILES, examples=("child watercolor", "--lora-dir models/Lora"))
@@ -38,49 +42,52 @@ def loras(**options: Any) -> None:
     if given.model is not None:
         model_facts(given.model, given.config)
         standalone.prepare()
-    if len(found) == 1 and isinstance(found[0][1], SciArtError):
-        raise found[0][1]
     with working("Reading"):
-        reports = [_report(word, path) for word, path in found]
-    if given.model is not None:
-        _add_fit(reports, given)
-    shown = [{key: value for key, value in report.items() if key != "lora"} for report in reports]
+        loaded = [_loaded(word, path) for word, path in found]
+    wrong = [lora for _, lora in loaded if isinstance(lora, SciArtError)]
+    if len(wrong) == len(loaded) == 1:
+        raise wrong[0]
+    layers = _layers(given) if given.model is not None and len(wrong) < len(loaded) else None
+    reports = [_report(name, lora, layers, given) for name, lora in loaded]
     if given.as_json:
-        click.echo(json.dumps(shown, ensure_ascii=False, indent=2))
-    elif len(reports) > 1 or "error" not in reports[0]:
-        _print(shown)
-    wrong = [report for report in reports if "error" in report]
-    if wrong and len(reports) == 1 and not given.as_json:
-        raise SciArtError(wrong[0]["file"], wrong[0]["error"])
+        click.echo(json.dumps(reports, ensure_ascii=False, indent=2))
+    else:
+        _print(reports)
     if wrong:
-        raise SciArtError("loras", f"{len(wrong)} of {len(reports)} cannot be used")
+        raise SciArtError("loras", f"{len(wrong)} of {len(loaded)} cannot be used")
 
 
-def _report(word: str, path: Path | SciArtError) -> dict:
+def _loaded(word: str, path: Path | SciArtError) -> tuple[str, LoraFile | SciArtError]:
+    """What it is called, and the LoRA or why there is none."""
+    if isinstance(path, SciArtError):
+        return word, path
     from ..lora.file import load_lora
 
-    if isinstance(path, SciArtError):
-        return {"file": word, "error": path.message}
     try:
-        lora = load_lora(path)
+        return path.name, load_lora(path)
     except SciArtError as error:
-        return {"file": path.name, "error": error.message}
-    return {**lora.report(), "lora": lora}
+        return path.name, error
 
 
-def _add_fit(reports: Sequence[dict], given: Any) -> None:
-    from ..mixer.fit import check_fit
+def _layers(given: Any) -> dict[str, Target]:
     from ..standalone.generate import model_layers
     from ..standalone.models import load_pipeline
 
     with working(f"Loading {given.model.name}"):
-        layers = model_layers(load_pipeline(given.model, given.config, "cpu"))
-    for report in reports:
-        if "lora" in report:
-            try:
-                report["fit"] = check_fit([report["lora"]], layers, given.model.stem) or ["fits"]
-            except SciArtError as error:
-                report["fit"] = [str(error)]
+        return model_layers(load_pipeline(given.model, given.config, "cpu"))
+
+
+def _report(name: str, lora: LoraFile | SciArtError, layers: dict[str, Target] | None, given: Any) -> dict:
+    if isinstance(lora, SciArtError):
+        return {"file": name, "error": lora.message}
+    if layers is None:
+        return lora.report()
+    from ..mixer.fit import check_fit
+
+    try:
+        return {**lora.report(), "fit": check_fit([lora], layers, given.model.stem) or ["fits"]}
+    except SciArtError as error:
+        return {**lora.report(), "fit": [str(error)]}
 
 
 def _print(reports: Sequence[dict]) -> None:

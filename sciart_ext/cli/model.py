@@ -55,14 +55,14 @@ def check_device(name: str | None) -> None:
                                     + (f" to {match[1]}:{count - 1}" if count > 1 else ""))
 
 
-def loaded(given: Any, quiet: bool) -> Any:
+def loaded(given: Any) -> Any:
     """The pipeline. On a CPU a small model, such as the tiny one, gets one thread: its layers are too small to share,
     and threads that wait for each other take longer."""
     import torch
 
     from ..standalone.models import load_pipeline
 
-    with working(f"Loading {name_of(given)}", quiet):
+    with working(f"Loading {name_of(given)}", given.quiet):
         pipe = load_pipeline(given.model, given.config, given.device)
     if pipe.device.type == "cpu" and sum(weight.numel() for weight in pipe.unet.parameters()) < SMALL:
         torch.set_num_threads(1)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from ..errors import SciArtError, shown
-from ..whole_file import check_file_place, check_folder_place
+from ..whole_file import check_file_place
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -26,11 +26,14 @@ def check_file(path: Path, endings: Sequence[str], field: str = "out", size: int
     check_file_place(path, size)
 
 
-def check_folder(path: Path, field: str = "out", size: int = 2**20) -> None:
-    """Refuses a folder that could not be written into."""
-    if os.path.lexists(path) and not os.path.isdir(path):
-        raise SciArtError(field, f"{path} is a file; accepted: a folder")
-    check_folder_place(path, size)
+def free(path: Path, named: Callable[[Path], Sequence[Path]] = lambda path: [path]) -> Path:
+    """The path, or with -2, -3 and so on after its name the first of which nothing is there. named: the files that are
+    called after it."""
+    number, found = 1, path
+    while any(map(os.path.lexists, named(found))):
+        number += 1
+        found = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return found
 
 
 def keep(path: Path, save: Callable[[Path], object]) -> None:
@@ -53,13 +56,4 @@ def keep(path: Path, save: Callable[[Path], object]) -> None:
 def _elsewhere(path: Path) -> Iterator[Path]:
     for folder in (path.parent, Path.cwd(), Path(tempfile.gettempdir())):
         for ending in dict.fromkeys((path.suffix, ".png") if path.suffix.lower() in PICTURES else (path.suffix,)):
-            yield _free(folder / f"{path.stem}{ending}")
-
-
-def _free(path: Path) -> Path:
-    """A name of which nothing is there: with -2, -3 and so on after it."""
-    number, found = 1, path
-    while found.exists() or found.is_symlink():
-        number += 1
-        found = path.with_name(f"{path.stem}-{number}{path.suffix}")
-    return found
+            yield free(folder / f"{path.stem}{ending}")

@@ -10,7 +10,7 @@ import rich_click as click
 from ..errors import SciArtError
 from ..presets import PresetStore
 from ..standalone.model_facts import ModelFacts
-from ..standalone.samplers.names import AUTOMATIC, SAMPLERS, SCHEDULES, find
+from ..standalone.samplers.names import AUTOMATIC, SAMPLERS, SCHEDULES, find, steps_run
 from .command import PICTURE, options
 from .values import HIGHEST_SEED, Number, Word
 
@@ -54,7 +54,7 @@ def settings_of(given: Any, preset: dict, model: ModelFacts) -> tuple[dict[str, 
               for name, (field, default) in SETTINGS.items()}
     if values["seed"] == -1:
         values["seed"] = random.randrange(2**32)
-    find(values["sampler"], values["scheduler"])
+    steps_run(find(values["sampler"], values["scheduler"])[0], values["steps"])
     override = preset.get("override_settings", {}).get("CLIP_stop_at_last_layers")
     clip_skip = _first(given.clip_skip, override, 1)
     if not values["prompt"].strip():
