@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -96,9 +97,38 @@ def test_the_program_is_called_what_it_was_called_by(tmp_path):
         assert f"Usage: {name} plan" in done.stdout and f"{name} plan --lora child=" in done.stdout
 
 
-def test_there_is_colour_where_there_is_a_terminal_and_nowhere_else(capsys, monkeypatch):
+def test_there_is_no_colour_where_there_is_no_terminal(capsys):
     assert "\x1b[" not in told(capsys, "plan", "--help")
     assert main(["plan"]) == 2 and "\x1b[" not in capsys.readouterr().err
+
+
+def on_a_terminal(folder: Path, *words: str) -> str:
+    """What a command shows on a terminal."""
+    import pty
+
+    own, terminal = pty.openpty()
+    started = subprocess.Popen([sys.executable, "-m", "sciart_ext", *words], cwd=folder, stdin=terminal,
+                               stdout=terminal, stderr=terminal, env={
+                                   **os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "100"})
+    os.close(terminal)
+    shown = b""
+    with contextlib.suppress(OSError):  # so Linux tells that the other end is closed
+        while more := os.read(own, 65536):
+            shown += more
+    os.close(own)
+    started.wait()
+    return shown.decode("utf-8", "replace")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="terminals of POSIX")
+def test_on_a_terminal_there_are_colour_a_word_while_it_loads_and_a_bar_with_the_time_left(tmp_path):
+    pytest.importorskip("diffusers")
+    assert "\x1b[31m" in on_a_terminal(tmp_path, "plan") and "\x1b[" in on_a_terminal(tmp_path, "plan", "--help")
+    shown = on_a_terminal(tmp_path, "generate", "--prompt", "a rocket", "--lora", "child=0.5", "--steps", "4")
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)
+    assert "Loading sciart-tiny" in plain and "Seed 777" in plain and "4/4" in plain and " left" in plain
+    quiet = on_a_terminal(tmp_path, "generate", "--prompt", "a rocket", "--steps", "2", "--quiet")
+    assert "Loading" not in quiet and "Seed" not in quiet and "sciart-2.png" in quiet
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

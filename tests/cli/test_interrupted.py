@@ -32,6 +32,7 @@ COMMANDS = {
     "geometry": ["geometry", CHILD, WATERCOLOR, "--out", "out/geometry.html", "--quiet"],
     "combine": ["combine", "child=0.6", "watercolor=0.5", "--method", "ties", "--out", "out/both.safetensors",
                 "--quiet"],
+    "bake": ["bake", "child=0.6", "--out", "out/storybook", "--quiet"],
     "presets": ["presets", "show", "science-imagination"],
     "export-webui": ["export-webui", "out/models"],
 }
@@ -74,6 +75,7 @@ def run_here(arguments, folder, begun):
         try:
             begun.set()
             status = main(arguments)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         except KeyboardInterrupt:  # before it began, or after its end
             status = 0
     os._exit(status)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from PIL import Image
 from sciart_ext.cli import main, outputs
 from sciart_ext.errors import SciArtError
 from sciart_ext.standalone.infotext import infotext, parse_infotext, read_picture, save_picture
-from sciart_ext.whole_file import write_text
+from sciart_ext.whole_file import check_folder_place, write_text
 
 SMALL = ["--steps", "2", "--width", "64", "--height", "64", "--device", "cpu", "--quiet"]
 TEXT = infotext("a rocket, 로켓 🚀", "blurry", {"Steps": 2, "SciArt": '{"loras":[{"name":"별","weight":0.5}]}'})
@@ -92,7 +93,7 @@ def test_a_folder_that_may_not_be_written_into_is_refused(tmp_path):
 
 def test_more_than_there_is_room_for_is_refused(tmp_path):
     for check in (lambda: outputs.check_file(tmp_path / "x.png", (".png",), size=2**60),
-                  lambda: outputs.check_folder(tmp_path / "x", size=2**60)):
+                  lambda: check_folder_place(tmp_path / "x", size=2**60)):
         with pytest.raises(SciArtError, match="cannot be written: No space left on device; accepted: more room"):
             check()
     assert not list(tmp_path.iterdir())
@@ -130,3 +131,37 @@ def test_an_interrupt_between_pictures_keeps_those_that_are_made(tmp_path, monke
     assert main(["generate", "--prompt", "a rocket", *SMALL, "--seeds", "1-3"]) == 130
     assert capsys.readouterr().err == "sciart: interrupted: 1 of 3 pictures are made\n"
     assert [path.name for path in tmp_path.iterdir()] == ["sciart-1.png"]
+
+
+def in_the_way(place: Path):
+    """A progress during which a folder comes into the place of the result."""
+    def progress(what: str, quiet: bool = False):
+        return contextlib.nullcontext(lambda done, of: place.mkdir(parents=True, exist_ok=True))
+    return progress
+
+
+@pytest.mark.parametrize(("words", "name"), [
+    (["generate", "--prompt", "a rocket", *SMALL], "x.jpg"),
+    (["combine", "child=0.5", "watercolor=0.5"], "x.safetensors"), (["geometry", "child", "watercolor"], "x.html"),
+], ids=lambda given: given[0] if isinstance(given, list) else "")
+def test_a_command_keeps_what_it_finished_and_tells_where(tmp_path, monkeypatch, capsys, one_thread, words, name):
+    pytest.importorskip("diffusers")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(f"sciart_ext.cli.{words[0]}.progress", in_the_way(tmp_path / name))
+    assert main([*words, "--out", name]) == 2
+    told = capsys.readouterr().err
+    kept = Path(f"{Path(name).stem}-2{Path(name).suffix}")
+    assert told.startswith(f"sciart: {name}: cannot be written: ") and told.endswith(f"; it is kept as {kept}\n")
+    assert kept.stat().st_size > 500 and (tmp_path / name).is_dir()
+
+
+def test_without_a_name_nothing_that_is_there_is_replaced(tmp_path, monkeypatch, capsys, one_thread):
+    pytest.importorskip("diffusers")
+    monkeypatch.chdir(tmp_path)
+    for words in ([], [], ["--seeds", "2,3"], ["--seeds", "3,4"]):
+        assert main(["generate", "--prompt", "a rocket", *SMALL, *words]) == 0
+    for _ in range(2):
+        assert main(["combine", "child=0.5", "--quiet"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "combined-2.safetensors", "combined.safetensors", "sciart-2-2.png", "sciart-2-3.png", "sciart-2.png",
+        "sciart-3.png", "sciart-4.png", "sciart.png"]
