@@ -104,30 +104,19 @@ def alone_model():
     return load_pipeline(MODEL, device="cpu")
 
 
-def alone(recipe, sampler, steps=STEPS):
-    settings = Settings(PROMPT, negative_prompt="planet", steps=steps, seed=11, sampler=sampler, cfg_scale=5.0)
+def alone(recipe, sampler):
+    settings = Settings(PROMPT, negative_prompt="planet", steps=STEPS, seed=11, sampler=sampler, cfg_scale=5.0)
     recipe = parse_recipe(recipe)
     return np.asarray(generate(alone_model(), recipe, settings,
                                load_loras(recipe, MODEL / "loras")).image)
 
 
-@pytest.mark.parametrize("sampler", ["Euler", "Heun"])
+@pytest.mark.parametrize("sampler", ["Euler", "Heun", "DPM++ 2M", "DDIM"])
 @pytest.mark.parametrize("given", RECIPES)
 def test_host_and_standalone_compose_to_the_same_picture(tiny, given, sampler):
     given = RECIPES[given]
     largest, mean = difference(alone(given, sampler), hosted(tiny, given, sampler_name=sampler).pictures[0])
     assert largest <= 3 and mean <= 0.6, f"largest {largest}, mean {mean:.3f}"  # the host cuts values off: 0.5
-
-
-# diffusers rounds the timesteps of the one to whole numbers, and spaces those of the other as the host does only where
-# the steps divide 1000
-@pytest.mark.parametrize("sampler", [{"sampler_name": "DPM++ 2M", "scheduler": "Karras"}, {"sampler_name": "DDIM"}],
-                         ids=["DPM++ 2M Karras", "DDIM"])
-@pytest.mark.parametrize("given", ["switch", "composite", "spatial", "regions"])
-def test_where_the_samplers_are_not_quite_the_same_the_pictures_are_near(tiny, given, sampler):
-    picture = hosted(tiny, RECIPES[given], steps=10, **sampler).pictures[0]
-    assert difference(alone(RECIPES[given], sampler["sampler_name"], 10), picture)[1] <= 0.8
-    assert difference(hosted(tiny, MERGED, steps=10, **sampler).pictures[0], picture)[1] > 2
 
 
 @pytest.mark.parametrize("sampler", ["Euler a", "DPM++ 2M SDE", "DPM++ SDE", "Heun", "DDIM", "DDIM CFG++", "UniPC",
