@@ -4,7 +4,8 @@ PYTHON ?= python3
 # of several Pythons kept by pyenv only one is on the path
 PYTHON310 ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python3.10) python3.10)
 # PyTorch. PyPI's for Linux brings CUDA, some gigabytes: where there is no NVIDIA GPU its CPU build is taken, from
-# PyTorch's own index, and PyPI's if that cannot be had; what torch needs comes from PyPI. Another, for example one for CUDA 12.8:
+# PyTorch's own index, and PyPI's if that cannot be had; what torch needs comes from PyPI. Another, for example one for
+# CUDA 12.8:
 #   make demo SCIART_TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cu128"
 TORCH := torch==2.13.0
 KIND := $(shell if [ "$$(uname -s)" != Linux ]; then echo plain; elif command -v nvidia-smi >/dev/null; then echo cuda; \
@@ -36,7 +37,7 @@ help: ## this list
 PIP_INSTALL := $(BIN)/pip install --disable-pip-version-check --no-compile
 $(STAMPDEMO): pyproject.toml
 	@echo "PyTorch, diffusers and what they need are installed into $(VENV), once: $(DOWNLOAD_$(KIND))."
-	@echo "With a fast line that takes one to three minutes."
+	@echo "On a fast connection this takes one to three minutes."
 	$(PYTHON) -m venv $(VENV)
 	@$(call install_torch,$(PIP_INSTALL))
 	$(PIP_INSTALL) -e ".[standalone]"
@@ -74,8 +75,10 @@ $(VENV)/.host: $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[host]"
 	touch $@
 
-# tests are shared out between processes, each with one thread; one that is done takes half of what another has left
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+# tests are shared out between processes, each with one thread; one that is done takes half of what another has left;
+# one more than there are cores, for some wait for a browser
+WORKERS := $(shell $(PYTHON) -c "import os; print(min((os.cpu_count() or 1) + 1, 5))")
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 demo: $(STAMPDEMO) ## a page of pictures of the tiny model, mixed, steered and explained: out/demo/index.html
 	$(BIN)/python -m sciart_ext.standalone.demo --out out/demo
@@ -84,7 +87,7 @@ test: $(STAMP) $(STAMPPAGE) $(VENV)/.browser ## all tests that need no WebUI
 	SCIART_GRADIO_PYTHON=$(VENVPAGE)/bin/python $(PYTEST) --ignore tests/host
 
 test-310: $(STAMP310) ## the same on Python 3.10, torch 2.1.2 and pydantic 1.10, what the WebUI runs on
-	OMP_NUM_THREADS=1 $(VENV310)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
+	OMP_NUM_THREADS=1 $(VENV310)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile \
 		--ignore tests/host --ignore tests/browser
 
 test-host: $(VENV)/.browser $(VENV)/.host ## tests in a real WebUI v1.10.1: SCIART_WEBUI=its folder
