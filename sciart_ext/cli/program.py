@@ -20,6 +20,7 @@ from .export import export_webui
 from .generate import generate
 from .geometry import geometry
 from .influence import influence
+from .interrupts import known_interrupts
 from .loras import loras
 from .plan import plan
 from .presets import presets
@@ -45,7 +46,7 @@ def run(arguments: Sequence[str], name: str) -> int:
     if instruction := os.environ.get(VARIABLE):
         return shell_complete(program, {}, "sciart", VARIABLE, instruction)
     try:
-        with program.make_context(name, list(map(str, arguments))) as context:
+        with known_interrupts(), program.make_context(name, list(map(str, arguments))) as context:
             program.invoke(context)
         sys.stdout.flush()
     except click.exceptions.Exit as end:

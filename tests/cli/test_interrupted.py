@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,9 @@ def run_here(arguments, folder, begun):
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         except KeyboardInterrupt:  # before it began, or after its end
             status = 0
+        except BaseException:
+            traceback.print_exc()
+            status = 1
     os._exit(status)
 
 
@@ -106,3 +110,17 @@ def test_a_command_that_is_interrupted_in_its_midst_says_so_in_one_line(tmp_path
         folder = tmp_path / str(number)
         status, told, _ = interrupted(COMMANDS[name], folder, share * seconds)
         assert_told(status, told, folder)
+
+
+def test_an_interrupt_that_compiled_code_makes_another_error_of_is_one(tmp_path, monkeypatch, capsys):
+    def read(path):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(10)
+        except KeyboardInterrupt:
+            raise ValueError("could not determine the shape of object type") from None
+
+    monkeypatch.setattr("sciart_ext.standalone.export.load_file", read)
+    assert main(["export-webui", str(tmp_path / "models")]) == 130
+    assert capsys.readouterr().err == "sciart: interrupted\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
