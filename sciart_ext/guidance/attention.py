@@ -70,6 +70,15 @@ class AttentionMaps:
         """Forgets what was recorded, and records the next so many rows, of one call or of several."""
         self._query, self._sum, self._calls, self._wanted = None, 0.0, [], rows
 
+    @contextmanager
+    def looking_away(self) -> Iterator[None]:
+        """Calls in this context are not recorded, nor counted."""
+        wanted, self._wanted = self._wanted, 0
+        try:
+            yield
+        finally:
+            self._wanted = wanted
+
     def maps(self) -> Tensor:
         """(rows, h, w, tokens), float32: means over heads and layers."""
         if self._wanted or not self._calls:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,14 @@ class WordMaps:
         self._rows = rows
         for maps in self._levels:
             maps.record(1 + max(row for image in rows for row in image))
+
+    @contextmanager
+    def looking_away(self) -> Iterator[None]:
+        """Calls in this context show nothing."""
+        with ExitStack() as stack:
+            for maps in self._levels:
+                stack.enter_context(maps.looking_away())
+            yield
 
     def add(self) -> None:
         """Takes what that call has shown: each word's mean over its tokens, heads and layers, at the finest grid."""

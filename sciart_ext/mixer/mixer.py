@@ -7,7 +7,8 @@ bracketing module is called; hooks are kept by their handles and removed on exit
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -167,6 +168,17 @@ class Mixer:
         if rows != self._rows:
             self._rows = rows
             self._use(rows[:1] if len(rows) == 1 else [])
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Calls in this context are made as if all gates were 0; afterwards the rows go on where they were."""
+        before = self._rows, self._cursor, self._coming
+        self.set_gates([[0.0] * self.count])
+        try:
+            yield
+        finally:
+            self.set_gates(before[0])
+            _, self._cursor, self._coming = before
 
     def __enter__(self) -> Mixer:
         self._require_closed()

@@ -47,6 +47,16 @@ class Probabilities(AttnProcessor):
         return super().__call__(attn, hidden_states, encoder_hidden_states, *args, **kwargs)
 
 
+def test_calls_while_looking_away_are_not_recorded(unet):
+    expected = recorded(unet)
+    with AttentionMaps(unet, diffusers_unet_layers(unet)) as maps:
+        maps.record(ROWS)
+        with maps.looking_away():
+            call(unet, torch.zeros(ROWS, 4, HEIGHT, WIDTH))
+        call(unet)
+        assert torch.equal(maps.maps(), expected)
+
+
 @pytest.mark.parametrize(("level", "grid", "layers"), [(2, (6, 4), 5), (1, (12, 8), 5), (0, (24, 16), 5)])
 def test_maps_are_the_models_own_probabilities(unet, level, grid, layers):
     before = dict(unet.attn_processors)

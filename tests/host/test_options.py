@@ -16,7 +16,7 @@ import sciart_ext
 from sciart_ext.presets.prompt_styles import shipped_styles
 
 DEFAULTS = {"sciart_start": "", "sciart_panel_open": False, "sciart_memory_limit_mb": 0, "sciart_user_dir": "",
-            "sciart_version_in_infotext": True}
+            "sciart_version_in_infotext": True, "sciart_check_others": True}
 MINE = {"title": "Mine", "recipe": {"loras": [{"name": "child", "weight": 0.9}]}}
 
 

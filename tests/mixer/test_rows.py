@@ -62,6 +62,17 @@ def test_rows_alike_within_each_call_can_be_merged(bench, snapshot):
         assert_near(torch.cat([bench(x[:2], text[:2]), bench(x[2:], text[2:])]), expected, 2e-5)
 
 
+def test_silent_calls_between_those_of_a_step_are_without_loras_and_count_no_rows(bench, snapshot):
+    loras, (x, text) = [bench.lora(seed=1), bench.lora("attn", rank=4, seed=2)], bench.inputs(4)
+    expected, without = one_by_one(bench, loras, x, text, ROWS), bench(x, text)
+    with bench.mixer(loras, "branch") as mixer:
+        mixer.set_gates(ROWS)
+        first = bench(x[:3], text[:3])
+        with mixer.silent():
+            assert_near(bench(x, text), without, 1e-6)
+        assert_near(torch.cat([first, bench(x[3:], text[3:])]), expected, 2e-5)
+
+
 def test_more_rows_than_gates_is_an_error(bench, snapshot):
     x, text = bench.inputs(3)
     with bench.mixer([bench.lora()], "branch") as mixer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 
 from modules import scripts
 
@@ -13,6 +14,7 @@ from ..webui.adetailer import is_repair, not_repaired
 from ..webui.errors import as_request_error
 from ..webui.watched import Asked
 from .model.session import session
+from .neighbours.done import take_back
 from .page.panel import panel_actions, panel_start
 from .picture.run import LOSS_KEY, Run
 
@@ -55,14 +57,19 @@ class SciArtScript(scripts.Script):
         except SciArtError as error:
             if whole is not None:
                 whole.note(not_repaired(error))
-            _fail_at(p, "init", as_request_error(error))
+            _fail_at(p, "init", as_request_error(error), lambda: take_back(p, batch=False))
             return
         except Exception as error:
-            _fail_at(p, "init", error)
+            _fail_at(p, "init", error, lambda: take_back(p, batch=False))
             raise
         setattr(p, _RUN, run)
         if not is_repair(p):
             self._whole = weakref.ref(run)
+
+    def before_process_batch(self, p, *_, **__):
+        run = getattr(p, _RUN, None)
+        if run is not None:
+            run.prompts.read_others()
 
     def process_batch(self, p, *_, **__):
         run = getattr(p, _RUN, None)
@@ -76,7 +83,7 @@ class SciArtScript(scripts.Script):
         try:
             run.before_sampling(x)
         except Exception as error:
-            _fail_at(p.sampler, "launch_sampling", error)
+            _fail_at(p.sampler, "launch_sampling", error, run.end)
             raise
 
     def postprocess(self, p, processed, *_):
@@ -92,9 +99,10 @@ def _detach(p) -> None:
         run.prompts.detach()
 
 
-def _fail_at(owner: object, method: str, error: Exception) -> None:
-    """The host swallows this callback's error: raise it again at its next own step."""
+def _fail_at(owner: object, method: str, error: Exception, end: Callable[[], None]) -> None:
+    """The host swallows this callback's error: raise it again at its next own step, after `end`."""
     def fail(*_, **__):
+        end()
         raise error
 
     setattr(owner, method, fail)

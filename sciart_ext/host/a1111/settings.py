@@ -17,8 +17,9 @@ from ...ui.notices import help_link
 from .lora_files import unique_name
 
 SECTION = ("sciart", "SciArt")
-START, OPEN, MEMORY, STAYS, AHEAD, FOLDER, VERSION = (f"sciart_{name}" for name in (
-    "start", "panel_open", "memory_limit_mb", "stays_on_gpu", "merge_ahead", "user_dir", "version_in_infotext"))
+START, OPEN, MEMORY, STAYS, AHEAD, CHECKED, FOLDER, VERSION = (f"sciart_{name}" for name in (
+    "start", "panel_open", "memory_limit_mb", "stays_on_gpu", "merge_ahead", "check_others", "user_dir",
+    "version_in_infotext"))
 
 
 class OwnPresets(PresetStore):
@@ -51,6 +52,9 @@ def register_settings() -> None:
         .info("the next picture starts a little sooner; off: after each picture all of it is let go"),
         AHEAD: option(False, "Merge the next step's weights on the GPU while a step runs")
         .info("for weights that change at each step; takes the memory of merged weights twice"),
+        CHECKED: option(True, "Check that other extensions know the rows in which LoRAs act alone")
+        .info("one evaluation more for each picture with such rows, and only where another extension takes part in the "
+              "model; off: a picture may come out wrong without a word"),
         FOLDER: option("", "Folder of your own presets and roles")
         .info("must exist; empty: what SCIART_USER_DIR names, or else the extension's folder user"),
         VERSION: option(True, "Write SciArt's version into the infotext"),
@@ -91,6 +95,11 @@ def stays_on_gpu() -> bool:
 def merges_ahead() -> bool:
     """Whether the merged weights of the next step are made while a step runs."""
     return bool(getattr(shared.opts, AHEAD))
+
+
+def others_are_checked() -> bool:
+    """Whether it is checked that other extensions know the rows in which LoRAs act alone."""
+    return bool(getattr(shared.opts, CHECKED))
 
 
 def panel_recipe() -> str:

@@ -1,7 +1,8 @@
 """LoRAs with rows of their own in the host: AND parts of its own batch, which become one before the host joins them.
 
-The fused prediction is put in place of every row that it was made of. So the host joins it as it would a prompt's
-without AND, and so does whatever another extension has put in the place of that.
+The fused prediction is put in place of every row that it was made of, and the host is left with one row for each
+prompt. So it joins them as those of prompts without AND, and so does whatever another extension has put in the place
+of that.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ class FusedPass:
         self.fusion = fusion
         self.progress = 0.0
         self.now: Evaluation | None = None
+        self._parts: list[list[tuple[int, float]]] = []
+        """of each image: the numbers of its rows in the host's evaluation that runs, and how much each counts"""
         self._rows_on = functools.lru_cache(maxsize=1)(self._row_numbers)
 
     def follow(self, before: FusedPass) -> None:
@@ -84,8 +87,13 @@ class FusedPass:
         """What the evaluation is to be called with: where other rows do not count, the first alone."""
         return self.encoded.joined if self.fusion.is_fusing(self.progress) else self.encoded.mixture
 
+    def laid_out(self, conditioning: Conditioning, parts: list[list[tuple[int, float]]]) -> None:
+        """The host has made rows of a conditioning; parts: as it will join them, which `fuse` changes."""
+        self._parts = parts if conditioning is self.encoded.joined else []
+
     def fuse(self, predictions: Tensor) -> None:
-        """predictions: of all rows, those of the negative prompts last; each becomes the fused one of its image."""
+        """predictions: of all rows, those of the negative prompts last; each becomes the fused one of its image, and
+        the host goes on as with one prompt for each."""
         self.fusion.evaluated()
         if not self.fusion.is_fusing(self.progress):
             return
@@ -93,9 +101,12 @@ class FusedPass:
         with_prompt, last = predictions[:-images].unflatten(0, (images, -1)), predictions[-images:]
         found = torch.cat([with_prompt, last.unsqueeze(1)], 1)
         told, without = (found[:, numbers] for numbers in self._rows_on(found.device))
-        cond, without = fused(told, without, self.fusion.weights(told, self.progress, self._noise))
+        noise = functools.partial(self.noise_of, self.now.x.unsqueeze(1))
+        cond, without = fused(told, without, self.fusion.weights(told, self.progress, noise))
         with_prompt.copy_(cond.unsqueeze(1).expand_as(with_prompt))
         last.copy_(without)
+        for image in self._parts:
+            image[:] = [(image[0][0], 1.0)]
 
     def _row_numbers(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Of each pair, the number of its row with the prompt, and of the one without."""
@@ -116,10 +127,10 @@ class FusedPass:
             ways_out.append((merged, f"{field}.hires false"))
         return too_many_rows(rows, fitting, images, each, ways_out)
 
-    def _noise(self, predictions: Tensor) -> Tensor:
-        """Predicted noise of the model's predictions (images, pairs, c, h, w), up to a factor: k-diffusion's are
-        latents without it."""
-        return predictions if self.is_vp else self.now.x.unsqueeze(1) - predictions
+    def noise_of(self, x: Tensor, predictions: Tensor) -> Tensor:
+        """Predicted noise, up to a factor, of what the model makes of latents x: k-diffusion's are latents without it.
+        """
+        return predictions if self.is_vp else x - predictions
 
     def _model(self, conditioning: Conditioning, sigma: Tensor, image: Tensor) -> Callable[[Tensor], Tensor]:
         """The host's inner model on latents (images, …), with one part of the conditioning for each."""

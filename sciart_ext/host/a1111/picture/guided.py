@@ -19,6 +19,7 @@ from ...protocols import SetGates
 from ...webui.replaced import is_replaced
 from ..model.parts import model_parts, update_weights
 from ..neighbours.controlnet import gradients_kept
+from ..neighbours.others import Others
 from ..prompts.encoding import EncodedRows
 from ..prompts.tokens import Tokens
 from .fused import Evaluation, FusedPass
@@ -33,12 +34,20 @@ def check_can_guide() -> None:
 
 def check_can_see(denoiser, unet: nn.Module) -> None:
     """Raises `SciArtError` where another extension evaluates the model, or its cross-attention, in its own way."""
-    if is_replaced(denoiser.inner_model, "forward") or is_replaced(shared.sd_model, "apply_model"):
-        raise SciArtError("compose", "contrastive does not work with extensions that cut the picture into tiles, such "
-                                     "as Tiled Diffusion; accepted: merge, switch")
-    if any(is_replaced(module, "forward") for name, module in unet.named_modules() if name.endswith("attn2")):
-        raise SciArtError("compose", "contrastive does not work with extensions that compute the cross-attention, such "
-                                     "as Regional Prompter; accepted: merge, switch")
+    for owner, method in ((denoiser.inner_model, "forward"), (shared.sd_model, "apply_model")):
+        if is_replaced(owner, method):
+            raise SciArtError("compose", "contrastive does not work with extensions that cut the picture into tiles, "
+                                         f"such as Tiled Diffusion{_by(owner, method)}; accepted: merge, switch")
+    for name, module in unet.named_modules():
+        if name.endswith("attn2") and is_replaced(module, "forward"):
+            raise SciArtError("compose", "contrastive does not work with extensions that compute the cross-attention, "
+                                         f"such as Regional Prompter{_by(module, 'forward')}; accepted: merge, switch")
+
+
+def _by(owner: object, method: str) -> str:
+    """Who has replaced the method, where it is known."""
+    files = Others().of_function(getattr(owner, method))
+    return f" (here {files[0]})" if files else ""
 
 
 class GuidedPass(FusedPass):
@@ -52,8 +61,8 @@ class GuidedPass(FusedPass):
             update_weights(target.updated_by)
         self.unet = unet.root
         check_can_see(sampler.model_wrap_cfg, unet.root)
-        maps = stack.enter_context(AttentionMaps(unet.root, unet.layers))
-        self.guide = Guide(settings, maps, subjects, [plan.loras[k].region for k in plan.subjects], by_image=True)
+        self.maps = stack.enter_context(AttentionMaps(unet.root, unet.layers))
+        self.guide = Guide(settings, self.maps, subjects, [plan.loras[k].region for k in plan.subjects], by_image=True)
         super().__init__(sampler, plan, encoded, self.guide)
         self.alphas = shared.sd_model.alphas_cumprod.float().cpu()
         self.sigmas = ((1 - self.alphas) / self.alphas).sqrt()

@@ -35,6 +35,7 @@ from ...webui.errors import SciArtRequestError, as_request_error
 from ...webui.watched import Asked, Watched
 from ..lora_files import hashes, unique_name
 from ..model.session import loaded_model, lora_paths, session
+from ..neighbours.done import take_back
 from ..prompts.embeddings import notes_on_embeddings
 from ..prompts.encoding import Prompts
 from ..settings import OwnPresets, version_is_told, with_memory_limit
@@ -62,6 +63,7 @@ class Run:
         if self.recipe.compose == "contrastive":
             check_can_guide()
         self.sampled = False
+        self._is_over = False
         self.seen: list[list[Seen]] = []
         """what guidance saw in each call of a sampler, of each image"""
         self.kept = parse_recipe(renamed(dump_recipe(self.recipe), unique_name))
@@ -74,7 +76,7 @@ class Run:
             self.note(note)
         files = [(fingerprint(path), self.recipe.combination) for path in lora_paths(self.recipe)]
         self.prompts = Prompts(p, files, lambda hires: self.plan(p.steps, hires), self.plans, self.mixture,
-                               self.refused)
+                               self.refused, self.end)
         if isinstance(asked, Watched):
             shared.state.job_no, shared.state.job_count = asked.batch, asked.batches
         if asked is not None and asked.stop():
@@ -114,8 +116,12 @@ class Run:
             if sd_unet.current_unet is not None:
                 raise self.refused(SciArtError("sd_unet", f"{sd_unet.current_unet.option.label} replaces the UNet; "
                                                           "SciArt cannot mix there. Set SD Unet to None"))
-            with Pass(self._pass_context(), sampler, steps, x) as sampling:
-                return sampling.sample(functools.partial(original, steps, func))
+            try:
+                with Pass(self._pass_context(), sampler, steps, x) as sampling:
+                    return sampling.sample(functools.partial(original, steps, func))
+            except Exception:
+                self.end()
+                raise
 
         sampler.launch_sampling = launch
 
@@ -151,8 +157,17 @@ class Run:
             log.info("loss of guidance before each update: %s", losses)
             self.p.extra_generation_params[LOSS_KEY] = losses
 
+    def end(self) -> None:
+        """An error ends the run: the host goes no further, so other scripts are told here."""
+        if not self._is_over:
+            self._is_over = True
+            self.prompts.detach()
+            take_back(self.p, batch=True)
+
     def finish(self, processed) -> None:
         """The run is over: adds what is to be shown; says so where the host's sampling went past us."""
+        if self._is_over:
+            return
         self.prompts.detach()
         passes = 2 if getattr(self.p, "enable_hr", False) and self.recipe.guidance.hires else 1
         seen = [image for images in self.seen[passes - 1::passes] for image in images]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
-from modules import sd_samplers_cfg_denoiser, sd_samplers_timesteps, shared
+from modules import prompt_parser, sd_samplers_cfg_denoiser, sd_samplers_timesteps, shared
 from modules.processing import StableDiffusionProcessing
 
 from ....compose.ways import fusion_of
-from ....errors import SciArtError, UnknownRowsError
+from ....errors import SciArtError, UnknownRowsError, quoted
 from ....guidance.guide import Guide
 from ....guidance.words import mixed_prompt, subjects_in
 from ....influence.word_maps import WordMaps, columns_of
@@ -29,10 +29,13 @@ from ...webui.watched import Asked, Watched
 from ..model.parts import model_parts
 from ..model.session import loaded_model
 from ..neighbours.controlnet import check_rows_are_whole, told_apart
+from ..neighbours.others import Others
+from ..neighbours.rows_seen import RowsSeen
 from ..neighbours.swallowed import nothing_swallowed
 from ..prompts.embeddings import known_words
 from ..prompts.encoding import EncodedRows
 from ..prompts.tokens import Tokens
+from ..settings import others_are_checked
 from .fused import Evaluation, FusedPass, calls_with
 from .guided import GuidedPass
 
@@ -81,6 +84,7 @@ class Pass:
         self._mixing = ExitStack()
         self._mixer = None
         self._fused: FusedPass | None = None
+        self._rows_seen: RowsSeen | None = None
         self._now: Evaluation | None = None
         self._levels: tuple[torch.Tensor, float, float] | None = None
         """the model's noise levels, the least and the largest of them"""
@@ -126,6 +130,13 @@ class Pass:
         except UnknownRowsError as error:
             known = SciArtError("compose", f"{error}; {WAYS_OUT}")
             raise self.context.refused(known) from None
+        except Exception as error:
+            file = Others().in_error(error) if self._rows_have_their_own else None
+            if file is None:
+                raise
+            failed = SciArtError("compose", f"{file} failed beside rows in which LoRAs act alone: "
+                                            f"{quoted(str(error) or type(error).__name__)}; {WAYS_OUT}")
+            raise self.context.refused(failed) from error
         if self._watched is not None:
             self._watched.see(latents)
         self._tell_what_did_nothing()
@@ -193,13 +204,38 @@ class Pass:
                 self._fused = FusedPass(self.sampler, plan, encoded, fusion_of(plan, context.recipe.composition))
         except SciArtError as error:
             raise context.refused(error) from None
+        self._mixing.enter_context(_replaced(prompt_parser, "reconstruct_multicond_batch", self._laid_out))
         self._mixing.enter_context(_replaced(sd_samplers_cfg_denoiser, "cfg_denoised_callback", self._predicted))
+        self._rows_seen = None
+        if others_are_checked():
+            self._rows_seen = RowsSeen(self.denoiser, plan.rows(), len(encoded.prompts), self._fused.noise_of,
+                                       self._silent, WAYS_OUT)
+            self._mixing.callback(self._rows_seen.leave)
+            self._mixing.enter_context(_replaced(sd_samplers_cfg_denoiser, "cfg_denoiser_callback",
+                                                 self._rows_seen.conditioned))
+
+    def _laid_out(self, original: Callable, conditioning, step: int) -> tuple:
+        parts, texts = original(conditioning, step)
+        self._fused.laid_out(conditioning, parts)
+        return parts, texts
 
     def _predicted(self, original: Callable, params) -> None:
         """All rows of an evaluation have their predictions: they are fused before anyone else looks at them."""
         if params.inner_model is self.denoiser.inner_model:
+            if self._rows_seen is not None:
+                self._rows_seen.predicted()
             self._fused.fuse(params.x)
         original(params)
+
+    @contextmanager
+    def _silent(self) -> Iterator[None]:
+        """Calls of the model in this context are made as without LoRAs, and nothing is seen of them."""
+        with ExitStack() as stack:
+            for one in (self._words, getattr(self._fused, "maps", None)):
+                if one is not None:
+                    stack.enter_context(one.looking_away())
+            stack.enter_context(self._mixer.silent())
+            yield
 
     def _watch_words(self, words: Sequence[str]) -> None:
         model = loaded_model()

@@ -51,12 +51,12 @@ class Prompts:
 
     files: what tells the LoRAs' files and their combination apart; plan(hires): of the first or the hires pass;
     plans(plan, images): of each image; mixture(): of the LoRAs with the model that is loaded now, None where they do
-    not fit it; refused(error): the host's form of a refusal.
+    not fit it; refused(error): the host's form of a refusal; end(): is called before an error goes on to the host.
     """
 
     def __init__(self, p, files: Sequence[object], plan: Callable[[bool], PassPlan],
                  plans: Callable[[PassPlan, int], Sequence[PassPlan]], mixture: Callable[[], Mixture | None],
-                 refused: Refused):
+                 refused: Refused, end: Callable[[], None]):
         self.p = p
         self.files = files
         self.encoded: dict[bool, EncodedRows] = {}
@@ -66,6 +66,9 @@ class Prompts:
         self._plans = plans
         self._mixture = mixture
         self._refused = refused
+        self._end = end
+        self._learned: tuple[Callable, Callable] | None = None
+        """what is in the place of the host's function that encodes prompts, and that one"""
         self._negatives: dict[bool, list] = {}
         self._original = p.get_conds_with_caching
         self._ended = False
@@ -74,13 +77,48 @@ class Prompts:
         """Puts itself in the place of the host's own encoding."""
         self._attached = self.p.get_conds_with_caching = self._encode_all
 
+    def read_others(self) -> None:
+        """Until the host encodes the batch's own prompts, texts that other extensions have it encode are encoded as the
+        mixture's: NegPiP's negative words."""
+        self._stop_reading()
+        original = prompt_parser.get_learned_conditioning
+
+        def learned(model, prompts, *args, **kwargs):
+            mixture = self._mixture() if self._learned is not None else None
+            if mixture is None or not mixture.text_encoders:
+                return original(model, prompts, *args, **kwargs)
+            row = Row(uncond=getattr(prompts, "is_negative_prompt", False))
+            with known_words(mixture), mixture.encoding(self._plans(self._plan(False), 1)[0].te_gates(row)):
+                return original(model, prompts, *args, **kwargs)
+
+        self._learned = learned, original
+        prompt_parser.get_learned_conditioning = learned
+
+    def _stop_reading(self) -> None:
+        if self._learned is not None:
+            learned, original = self._learned
+            self._learned = None
+            if prompt_parser.get_learned_conditioning is learned:
+                prompt_parser.get_learned_conditioning = original
+
     def detach(self) -> None:
         """Leaves `p` as if we had not been there."""
         self._ended = True
+        self._stop_reading()
         if vars(self.p).get("get_conds_with_caching") is self._attached:
             del self.p.get_conds_with_caching
 
-    def _encode_all(self, function: Callable, prompts, steps, caches, extra_network_data, hires_steps=None):
+    def _encode_all(self, function: Callable, *args, **kwargs):
+        if self._learned is not None and function is self._learned[0]:
+            function = self._learned[1]
+        self._stop_reading()
+        try:
+            return self._encode_rows(function, *args, **kwargs)
+        except Exception:
+            self._end()
+            raise
+
+    def _encode_rows(self, function: Callable, prompts, steps, caches, extra_network_data, hires_steps=None):
         hires = hires_steps is not None
         first, plan, uncond = self._plan(False), self._plan(hires), getattr(prompts, "is_negative_prompt", False)
         known: dict[tuple, Conditioning | list] = {}

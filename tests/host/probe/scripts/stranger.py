@@ -1,0 +1,128 @@
+"""Test-only extension: takes part in the model's evaluation as other people's extensions do, put there for one picture
+and taken away when the picture is done. Its argument says how; in most ways it takes the first row for something else.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+
+import gradio as gr
+import torch
+from ldm.modules.attention import CrossAttention
+from ldm.modules.diffusionmodules.openaimodel import TimestepEmbedSequential
+from modules import script_callbacks, scripts, shared
+
+STRENGTH = 3.0
+
+
+def first_row_only(rows: torch.Tensor) -> torch.Tensor:
+    rows = rows.clone()
+    rows[0] *= STRENGTH
+    return rows
+
+
+def every_row(rows: torch.Tensor) -> torch.Tensor:
+    return rows * STRENGTH
+
+
+class Block(TimestepEmbedSequential):
+    def forward(self, x, *args, **kwargs):
+        return first_row_only(super().forward(x, *args, **kwargs))
+
+
+class Stranger(scripts.Script):
+    def __init__(self):
+        self.kind, self.undo = None, []
+
+    def title(self):
+        return "Stranger"
+
+    def show(self, is_img2img):
+        return scripts.AlwaysVisible
+
+    def ui(self, is_img2img):
+        return [gr.Textbox(visible=False)]
+
+    def process_batch(self, p, kind=None, **kwargs):
+        self.kind = kind
+        if kind:
+            getattr(self, f"put_{kind}", lambda unet: None)(shared.sd_model.model.diffusion_model)
+
+    def postprocess(self, p, processed, *args):
+        self.kind = None
+        while self.undo:
+            self.undo.pop()()
+
+    def replace(self, owner: object, name: str, value: object) -> None:
+        is_own, before = name in vars(owner), getattr(owner, name)
+        setattr(owner, name, value)
+        self.undo.append(lambda: setattr(owner, name, before) if is_own else delattr(owner, name))
+
+    def put_fair(self, unet):
+        self.hook(unet, every_row)
+
+    def put_hook(self, unet):
+        self.hook(unet, first_row_only)
+
+    def hook(self, unet, change):
+        hook = unet.middle_block.register_forward_hook(lambda module, args, output: change(output))
+        self.undo.append(hook.remove)
+
+    def put_error(self, unet):
+        def fail(module, args, output):
+            raise IndexError("as many rows as I did not expect")
+
+        hook = unet.middle_block.register_forward_hook(fail)
+        self.undo.append(hook.remove)
+
+    def put_method(self, unet):
+        attention = unet.middle_block[1].transformer_blocks[0].attn1
+        forward = attention.forward
+        self.replace(attention, "forward", lambda x, *args, **kwargs: first_row_only(forward(x, *args, **kwargs)))
+
+    def put_class(self, unet):
+        forward = CrossAttention.forward
+
+        def changed(self, x, *args, **kwargs):
+            return first_row_only(forward(self, x, *args, **kwargs))
+
+        self.replace(CrossAttention, "forward", changed)
+
+    def put_module(self, unet):
+        block = unet.input_blocks[1]
+        unet.input_blocks[1] = Block(*block)
+        self.undo.append(lambda: unet.input_blocks.__setitem__(1, block))
+
+    def put_function(self, unet):
+        silu = torch.nn.functional.silu
+        self.replace(torch.nn.functional, "silu", functools.partial(changed_function, silu))
+
+    def put_model(self, unet):
+        model = shared.sd_model
+        apply = model.apply_model
+        self.replace(model, "apply_model", types.MethodType(
+            lambda _, x, *args, **kwargs: first_row_only(apply(x, *args, **kwargs)), model))
+
+    def before_evaluation(self, params) -> None:
+        if self.kind == "texts":
+            params.text_cond = first_row_only(params.text_cond)
+        elif self.kind == "texts_in_place":
+            params.text_cond[:] *= STRENGTH  # as if none of them were a negative prompt
+        elif self.kind == "latents":
+            params.x[:-len(params.text_uncond)] *= STRENGTH
+        elif self.kind == "late" and params.sampling_step == 1:
+            params.text_cond = first_row_only(params.text_cond)
+
+
+def changed_function(original, x, *args, **kwargs):
+    return first_row_only(original(x, *args, **kwargs)) if x.dim() > 2 else original(x, *args, **kwargs)
+
+
+def before_evaluation(params) -> None:
+    for script in scripts.scripts_txt2img.alwayson_scripts:
+        if script.title() == "Stranger":
+            script.before_evaluation(params)
+
+
+script_callbacks.on_cfg_denoiser(before_evaluation)
