@@ -1,19 +1,20 @@
-"""Whether other extensions see the rows of single LoRAs as what they are; before the first step one evaluation tells.
+"""Whether other extensions see the rows of single LoRAs as what they are; before the first step it is tried.
 
-With no LoRA acting, one text for all rows with the prompt and one for all without, these rows are the same picture's,
-and their predictions must be the same. Where they are not, an extension takes some rows for others: the picture would
-be nobody's. The evaluation is spent only where something of another extension is on the model's way.
+With no LoRA acting, and with one text for all rows with the prompt and one for all without, these rows are the same
+picture's, and their predictions must be those of that picture's own two rows. Where they are not, an extension takes
+some rows for others, and the picture would be nobody's. It is tried only where something of another extension is on the
+model's way.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from operator import ne
 
 import torch
-from modules import devices, sd_samplers_cfg_denoiser, shared
+from modules import devices, script_callbacks, sd_samplers_cfg_denoiser, shared
 from torch import Tensor, nn
 
 from ....errors import SciArtError
@@ -22,12 +23,13 @@ from .others import Others
 
 NAMED = 3
 """files of other extensions that a refusal names"""
-NOT_TEXT = ("c_concat", "c_adm")
-"""what the host's model is called with beside the texts of its rows"""
+
+Text = Mapping[str, Tensor]
+"""by the host's names of its parts, of which SDXL has two; each with one entry for every row"""
 
 
 class RowsSeen:
-    """Of one pass; raises `SciArtError` where another extension tells apart what is the same.
+    """Of one pass; raises `SciArtError` where another extension treats in different ways what is the same.
 
     rows: of each image, the host's negative prompt last; noise(x, predictions): predicted noise up to a factor;
     silent(): a context in which the model is called as without LoRAs; accepted: what a refusal says is.
@@ -36,139 +38,146 @@ class RowsSeen:
     def __init__(self, denoiser: nn.Module, rows: Sequence[Row], images: int, noise: Callable[[Tensor, Tensor], Tensor],
                  silent: Callable[[], AbstractContextManager], accepted: str):
         self.denoiser = denoiser
-        self.first = _first_alike(rows, images)
+        self.images = images
+        self.told = _told(rows, images)
         self.noise = noise
         self.silent = silent
         self.accepted = accepted
         self.others = Others()
-        self._is_checked = self._is_within = False
+        self._is_tried = False
         self._rehearsed: set[tuple[bool, ...]] = set()
         """which of what others are given they have changed so far"""
-        self._text: dict[str, Tensor] = {}
-        self._suspects: list[str] = []
-        self._found: list[Tensor] = []
-        self._hook = None
 
     def conditioned(self, original: Callable, params) -> None:
         """In the place of the host's call of what others do to latents and texts before each evaluation."""
-        if params.denoiser is not self.denoiser or len(params.x) != len(self.first):
+        if params.denoiser is not self.denoiser or len(params.x) != len(self.told):
             return original(params)
         changing = self.others.in_callbacks("cfg_denoiser")
-        alike, versions = (self._alike(params), _versions(params)) if changing else (None, [])
+        given, versions = (self._alike(params), _versions(params)) if changing else (None, [])
         original(params)
         if changing:
-            self._rehearse(original, alike, tuple(map(ne, versions, _versions(params))), changing)
-        if not self._is_checked:
-            self._is_checked = True
-            self._suspects = self.others.in_evaluation(self.denoiser.inner_model, shared.sd_model)
-            if self._suspects:
-                self._text = {name: rows[self.first] for name, rows in _by_row(params, texts=True).items()}
-                self._hook = self.denoiser.inner_model.register_forward_pre_hook(self._called, with_kwargs=True)
+            changed = tuple(map(ne, versions, _versions(params)))
+            if any(changed) and changed not in self._rehearsed:
+                self._rehearsed.add(changed)
+                self._rehearse(original, given)
+        if not self._is_tried:
+            self._is_tried = True
+            suspects = self.others.in_evaluation(self.denoiser.inner_model, shared.sd_model)
+            if suspects:
+                self._try(params, suspects)
 
-    def predicted(self) -> None:
-        """All rows of an evaluation have their predictions; to be called before anything is made of them."""
-        if self._hook is None:
+    def _rehearse(self, original: Callable, given) -> None:
+        """Raises where others, who have just changed something, make different rows of rows that are alike."""
+        if self._is_alike(original, given):
             return
-        self.leave()
-        found = torch.cat(self._found)  # where the host leaves out its negative prompts, fewer than there are rows
-        self._found = []
-        error = (found - found[self.first[:len(found)]]).square().mean((1, 2, 3)).sqrt().max()
-        if not error <= _tolerance() * found.square().mean().sqrt():
-            raise self._refused(self._suspects)
+        callbacks = [one.callback for one in script_callbacks.ordered_callbacks("cfg_denoiser")]
+        at_fault = [callback for callback in callbacks if not self._is_alike(callback, given)] or callbacks
+        raise self._refused([file for callback in at_fault for file in self.others.of_function(callback)])
 
-    def leave(self) -> None:
-        """Takes back what is on the model."""
-        if self._hook is not None:
-            self._hook.remove()
-            self._hook = None
-
-    def _called(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
-        """The host is about to call its model with the next rows: the same call before it, without LoRAs."""
-        if self._is_within:
-            return
-        x, sigma, *_ = args
-        start = sum(map(len, self._found))
-        text = {name: rows[start:start + len(x)] for name, rows in self._text.items()}
-        texts = text if "crossattn" in kwargs["cond"] else {"c_crossattn": [text["crossattn"]]}
-        others = {name: value for name, value in kwargs["cond"].items() if name in NOT_TEXT}
-        self._is_within = True
-        try:
-            with self.silent(), torch.no_grad():
-                self._found.append(self.noise(x, model(x, sigma, cond={**texts, **others})).float())
-        finally:
-            self._is_within = False
+    def _is_alike(self, change: Callable, given) -> bool:
+        """Whether rows that are alike still are after a change."""
+        after = _copied(given)
+        change(after)
+        rows = [after.x, after.image_cond, *_of_one_length(_parts(after.text_cond), _parts(after.text_uncond)).values()]
+        firsts = [self.told.index(number) for number in self.told]
+        return all(len(one) == len(self.told) and torch.equal(one, one[firsts]) for one in rows)
 
     def _alike(self, params):
         """A copy of what others are given, in which rows that are alike have one text."""
-        alike = copy.copy(params)
-        alike.x, alike.image_cond = params.x.clone(), params.image_cond.clone()
-        images = len(alike.x) - len(next(_texts(params.text_cond)))
-        with_prompt, last = self.first[:-images], self.first[-images:]
-        alike.text_cond = _rows_of(params.text_cond, with_prompt)
-        own = last[0] < len(with_prompt)  # the text of negative prompts is in both; here all have one length
-        alike.text_uncond = _rows_of(params.text_cond if own else params.text_uncond, last if own else range(images))
+        alike, own = _copied(params), self._own_text(params)
+        with_prompt, last = self.told[:-self.images], self.told[-self.images:]
+        alike.text_cond, alike.text_uncond = (
+            type(text)({name: part[numbers] for name, part in own.items()}) if isinstance(text, Mapping)
+            else own["crossattn"][numbers]
+            for text, numbers in ((params.text_cond, with_prompt), (params.text_uncond, last)))
         return alike
 
-    def _rehearse(self, original: Callable, alike, changed: tuple[bool, ...], changing: Sequence[str]) -> None:
-        """Raises where others, who have just changed so much, make different rows of rows that are alike."""
-        if not any(changed) or changed in self._rehearsed:
-            return
-        self._rehearsed.add(changed)
-        original(alike)
-        for rows in _by_row(alike).values():
-            if len(rows) != len(self.first) or not torch.equal(rows, rows[self.first]):
-                raise self._refused(changing)
+    def _own_text(self, params) -> Text:
+        """Of the pictures' own rows, those with the prompt first."""
+        firsts = [self.told.index(image) for image in range(self.images)]
+        cond = {name: part[firsts] for name, part in _parts(params.text_cond).items()}
+        return _of_one_length(cond, _parts(params.text_uncond))
+
+    def _try(self, params, suspects: Sequence[str]) -> None:
+        """Raises where the predictions of all rows, as without LoRAs, are not those of the pictures' own two."""
+        own = list(range(2 * self.images))
+        with self.silent(), torch.no_grad():
+            expected = self._evaluated(params, [self.told.index(number) for number in own], own)
+            found = self._evaluated(params, list(range(len(self.told))), self.told)
+        error = (found - expected[self.told]).square().mean((1, 2, 3)).sqrt().max()
+        if not error <= _tolerance() * expected.square().mean().sqrt():
+            raise self._refused(suspects)
+
+    def _evaluated(self, params, rows: Sequence[int], told: Sequence[int]) -> Tensor:
+        """Predicted noise of these rows, each with the text of a picture's own row, called as the host calls them."""
+        text, found = self._own_text(params), []
+        for call in self._calls(len(rows), _length(params.text_cond) == _length(params.text_uncond)):
+            x, sigma, image = (given[rows[call]] for given in (params.x, params.sigma, params.image_cond))
+            texts = {name: part[told[call]] for name, part in text.items()}
+            given = texts if isinstance(params.text_cond, Mapping) else {"c_crossattn": [texts["crossattn"]]}
+            found.append(self.noise(x, self.denoiser.inner_model(x, sigma, cond={**given, "c_concat": [image]})))
+        return torch.cat(found).float()
+
+    def _calls(self, rows: int, are_of_one_length: bool) -> list[slice]:
+        """Which rows the host calls its model with at once."""
+        together = shared.opts.batch_cond_uncond
+        if are_of_one_length and together:
+            return [slice(0, rows)]
+        with_prompt = rows if are_of_one_length else rows - self.images
+        size = self.images * 2 if together else self.images
+        starts = list(range(0, with_prompt, size)) + ([] if are_of_one_length else [with_prompt])
+        return [slice(start, end) for start, end in zip(starts, [*starts[1:], rows])]
 
     def _refused(self, files: Sequence[str]) -> SciArtError:
-        named = " or ".join(files[:NAMED])
-        return SciArtError("compose", f"{named} does not know the rows in which LoRAs act alone, and treats alike ones "
-                                      f"in different ways; {self.accepted}; or that extension off for this picture")
+        named = " or ".join(list(dict.fromkeys(files))[:NAMED])
+        return SciArtError("compose", f"{named} does not know the rows in which LoRAs act alone, and takes them for "
+                                      f"others; {self.accepted}; or that extension off for this picture")
 
 
-def _first_alike(rows: Sequence[Row], images: int) -> list[int]:
-    """Of each row in the host's order the first that is alike: of the same image, with the prompt or without."""
-    told = [(image, row.uncond) for image in range(images) for row in rows[:-1]]
-    told += [(image, True) for image in range(images)]
-    return [told.index(one) for one in told]
+def _told(rows: Sequence[Row], images: int) -> list[int]:
+    """Of each row in the host's order, which of the pictures' own two it is: with the prompt the number of its image,
+    without it that and the number of images."""
+    of_images = [image + images * row.uncond for image in range(images) for row in rows[:-1]]
+    return [*of_images, *range(images, 2 * images)]
 
 
-def _by_row(params, texts: bool = False) -> dict[str, Tensor]:
-    """Copies of what the host is about to call its model with, each with one entry for every row; of the texts alone.
-    """
-    cond, uncond = (text if isinstance(text, dict) else {"crossattn": text}
-                    for text in (params.text_cond, params.text_uncond))
-    found = {name: torch.cat(_of_one_length(cond[name], uncond[name])) for name in cond}
-    return found if texts else {"x": params.x.clone(), "image_cond": params.image_cond.clone(), **found}
+def _copied(params):
+    """What others are given, for them to change."""
+    copied = copy.copy(params)
+    copied.x, copied.image_cond = params.x.clone(), params.image_cond.clone()
+    copied.text_cond, copied.text_uncond = (
+        type(text)({name: part.clone() for name, part in text.items()}) if isinstance(text, Mapping) else text.clone()
+        for text in (params.text_cond, params.text_uncond))
+    return copied
 
 
-def _of_one_length(cond: Tensor, uncond: Tensor) -> tuple[Tensor, Tensor]:
-    """Texts (rows, tokens, width), the shorter with empty chunks after it, as the host pads them."""
-    if cond.dim() < 3 or cond.shape[1] == uncond.shape[1]:
-        return cond, uncond
+def _parts(text: Tensor | Text) -> Text:
+    return text if isinstance(text, Mapping) else {"crossattn": text}
+
+
+def _length(text: Tensor | Text) -> int:
+    """Tokens of each row."""
+    return _parts(text)["crossattn"].shape[1]
+
+
+def _of_one_length(cond: Text, uncond: Text) -> Text:
+    """Both together, the shorter with empty chunks after it, as the host pads them."""
     empty = shared.sd_model.cond_stage_model_empty_prompt
-    chunks = (cond.shape[1] - uncond.shape[1]) // empty.shape[1]
-    if chunks > 0:
-        return cond, sd_samplers_cfg_denoiser.pad_cond(uncond, chunks, empty)
-    return sd_samplers_cfg_denoiser.pad_cond(cond, -chunks, empty), uncond
+    chunks = (_length(cond) - _length(uncond)) // empty.shape[1]
 
+    def padded(name: str, part: Tensor, count: int) -> Tensor:
+        return sd_samplers_cfg_denoiser.pad_cond(part, count, empty) if name == "crossattn" and count > 0 else part
 
-def _texts(text: Tensor | Mapping[str, Tensor]) -> Iterator[Tensor]:
-    """SDXL's texts have two parts."""
-    yield from text.values() if isinstance(text, Mapping) else (text,)
-
-
-def _rows_of(text: Tensor | Mapping[str, Tensor], numbers: Sequence[int]):
-    """Copies of these rows, in the same form."""
-    if isinstance(text, Mapping):
-        return type(text)({name: part[list(numbers)] for name, part in text.items()})
-    return text[list(numbers)]
+    return {name: torch.cat([padded(name, part, -chunks), padded(name, uncond[name], chunks)])
+            for name, part in cond.items()}
 
 
 def _versions(params) -> list[tuple[int, object]]:
     """By which it is known, without waiting for a device, whether a tensor was replaced or written into; of one that
     does not count its writes it may have been."""
-    tensors = (params.x, params.image_cond, *_texts(params.text_cond), *_texts(params.text_uncond))
-    return [(id(tensor), object() if tensor.is_inference() else tensor._version) for tensor in tensors]
+    texts = (part for text in (params.text_cond, params.text_uncond) for part in _parts(text).values())
+    return [(id(tensor), object() if tensor.is_inference() else tensor._version)
+            for tensor in (params.x, params.image_cond, *texts)]
 
 
 def _tolerance() -> float:

@@ -84,7 +84,6 @@ class Pass:
         self._mixing = ExitStack()
         self._mixer = None
         self._fused: FusedPass | None = None
-        self._rows_seen: RowsSeen | None = None
         self._now: Evaluation | None = None
         self._levels: tuple[torch.Tensor, float, float] | None = None
         """the model's noise levels, the least and the largest of them"""
@@ -128,7 +127,8 @@ class Pass:
         except SciArtError as error:
             raise self.context.refused(error) from error
         except UnknownRowsError as error:
-            known = SciArtError("compose", f"{error}; {WAYS_OUT}")
+            file = Others().in_error(error)
+            known = SciArtError("compose", f"{f'{file}: ' if file else ''}{error}; {WAYS_OUT}")
             raise self.context.refused(known) from None
         except Exception as error:
             file = Others().in_error(error) if self._rows_have_their_own else None
@@ -206,13 +206,10 @@ class Pass:
             raise context.refused(error) from None
         self._mixing.enter_context(_replaced(prompt_parser, "reconstruct_multicond_batch", self._laid_out))
         self._mixing.enter_context(_replaced(sd_samplers_cfg_denoiser, "cfg_denoised_callback", self._predicted))
-        self._rows_seen = None
         if others_are_checked():
-            self._rows_seen = RowsSeen(self.denoiser, plan.rows(), len(encoded.prompts), self._fused.noise_of,
-                                       self._silent, WAYS_OUT)
-            self._mixing.callback(self._rows_seen.leave)
-            self._mixing.enter_context(_replaced(sd_samplers_cfg_denoiser, "cfg_denoiser_callback",
-                                                 self._rows_seen.conditioned))
+            seen = RowsSeen(self.denoiser, plan.rows(), len(encoded.prompts), self._fused.noise_of, self._silent,
+                            WAYS_OUT)
+            self._mixing.enter_context(_replaced(sd_samplers_cfg_denoiser, "cfg_denoiser_callback", seen.conditioned))
 
     def _laid_out(self, original: Callable, conditioning, step: int) -> tuple:
         parts, texts = original(conditioning, step)
@@ -222,8 +219,6 @@ class Pass:
     def _predicted(self, original: Callable, params) -> None:
         """All rows of an evaluation have their predictions: they are fused before anyone else looks at them."""
         if params.inner_model is self.denoiser.inner_model:
-            if self._rows_seen is not None:
-                self._rows_seen.predicted()
             self._fused.fuse(params.x)
         original(params)
 
