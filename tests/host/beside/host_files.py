@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from sciart_ext.lora.file import load_lora
+
+PARTS = {"model.diffusion_model.": "unet_", "cond_stage_model.transformer.": "te1_"}
 WIDTHS = (32, 64, 128)
 
 
@@ -48,3 +52,17 @@ def write_dreambooth(path: Path, checkpoint: Path) -> Path:
     half = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
     shutil.copyfile(checkpoint.with_suffix(".yaml"), path.with_suffix(".yaml"))
     return _saved({"epoch": 1, "global_step": 800, "state_dict": half}, path)
+
+
+def write_baked(path: Path, checkpoint: Path, loras: Mapping[Path, float]) -> Path:
+    """The toy checkpoint with LoRAs in its weights, and its configuration beside it."""
+    state = load_file(checkpoint)
+    names = {part + key[len(prefix):-len(".weight")].replace(".", "_"): key for prefix, part in PARTS.items()
+             for key in state if key.startswith(prefix) and key.endswith(".weight")}
+    for file, weight in loras.items():
+        for name, delta in load_lora(file).layers.items():
+            own = state[names[name]]
+            state[names[name]] = own + weight * delta.of(own.float()).reshape(own.shape).to(own.dtype)
+    save_file(state, path)
+    shutil.copyfile(checkpoint.with_suffix(".yaml"), path.with_suffix(".yaml"))
+    return path

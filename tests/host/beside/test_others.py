@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from asking import MERGED, OWN_ROWS, WEIGHTS, is_first_picture_other, is_first_picture_same, made
 from beside_host import folder_of, is_there
+from host_files import write_baked
 from pictures import difference, tags, with_recipe
 from PIL import Image
 from server import HostServer, as_base64
@@ -24,16 +25,23 @@ ITS_SETTINGS = {  # what its page of the settings saves
     "dp_parser_variant_end": "}", "dp_parser_wildcard_wrap": "__", "dp_write_raw_template": False}
 SMALL = {"steps": 4, "width": 64, "height": 64}
 VARIANTS = {"Dynamic Prompts v2.17.1": [True, True, 1, False, False, False, 1.1, 1.5, 100, 0.7, True, False, True]}
-COLUMNS = {"Regional Prompter": [True, False, "Matrix", "Columns", "Mask", "Prompt", "1,1", "0.2", False, False, False,
-                                 "Attention", [False], "0", "0", "0.4", None, "0", "0", False]}
+
+
+COLUMNS, LATENT = ({"Regional Prompter": [
+    True, False, "Matrix", "Columns", "Mask", "Prompt", "1,1", "0.2", False, False, False, calculation, [False], "0", "0",
+    "0.4", None, "0", "0", False]} for calculation in ("Attention", "Latent"))
 TILES = {"Tiled Diffusion": [True, "MultiDiffusion", False, True, 128, 128, 16, 16, 8, 4, "None", 1.0, False, 10, 1, 1,
                              64, False, False, False, False]}
 TILED_VAE = {"Tiled VAE": [True, 256, 48, False, True, True, False]}
 
 
 @pytest.fixture(scope="module")
-def both(webui) -> HostServer:
-    return webui(*(name for name in NAMES if is_there(name)), ui=True, settings=ITS_SETTINGS)
+def both(webui, tiny_models, tmp_path_factory) -> HostServer:
+    baked = write_baked(tmp_path_factory.mktemp("baked") / "baked.safetensors",
+                        tiny_models / "Stable-diffusion" / "tiny-sd1.safetensors",
+                        {tiny_models / "Lora" / f"{name}.safetensors": weight for name, weight in WEIGHTS.items()})
+    return webui(*(name for name in NAMES if is_there(name)), ui=True, settings=ITS_SETTINGS,
+                 files={f"models/Stable-diffusion/{file.name}": file for file in (baked, baked.with_suffix(".yaml"))})
 
 
 @pytest.fixture
@@ -105,6 +113,22 @@ def test_regional_prompts(both: HostServer, as_before, name: str) -> None:
     if name == "constant":
         assert is_first_picture_same(made(both, None, COLUMNS, prompt=f"a rocket {tags(WEIGHTS)} BREAK a robot",
                                           **SMALL), mixed)
+
+
+@pytest.mark.parametrize("name", [*MERGED, *OWN_ROWS])
+def test_regional_prompts_in_latent_mode(both: HostServer, as_before, name: str) -> None:
+    """They become parts joined by AND. Tags of the prompt act in their own region alone there, and not in negative
+    prompts; a recipe's LoRAs act everywhere, as those of a checkpoint into which they are baked."""
+    folder_of(REGIONAL)
+    prompt, recipe = "a rocket BREAK a robot", {**MERGED, **OWN_ROWS}[name]
+    mixed = made(both, recipe, LATENT, prompt=prompt, **SMALL)
+    if name in OWN_ROWS and name != "by row":
+        assert mixed.status == 422 and "does not work with AND" in mixed.text
+        return
+    assert is_first_picture_other(mixed, made(both, None, LATENT, prompt=prompt, **SMALL))
+    if name == "constant":
+        with_baked = {"override_settings": {"sd_model_checkpoint": "baked"}, **SMALL}
+        assert is_first_picture_same(mixed, made(both, None, LATENT, prompt=prompt, **with_baked))
 
 
 @pytest.mark.parametrize("name", [*MERGED, *OWN_ROWS])

@@ -25,6 +25,7 @@ class Others:
     def __init__(self) -> None:
         folders = [Path(paths.script_path) / "scripts",
                    *(Path(one.path) for one in extensions.extensions if one.enabled and not one.is_builtin)]
+        self._given = folders
         self.folders = [folder.resolve() for folder in folders if folder.resolve() != OURS.resolve()]
         self._named = functools.lru_cache(maxsize=None)(self._name)
 
@@ -49,6 +50,14 @@ class Others:
     def of_function(self, function: Callable) -> list[str]:
         """Files of theirs that a function is from."""
         return list(dict.fromkeys(self._of([function])))
+
+    def named_in(self, message: str) -> str:
+        """The first line of a message of the host's, with files of extensions as they are told."""
+        line = message.splitlines()[0]
+        for folder in self._given:
+            for slash in "/\\":
+                line = line.replace(f"{folder}{slash}", f"{folder.name}/")
+        return line
 
     def in_error(self, error: BaseException) -> str | None:
         """The file in which an error arose, or through which it came last; None where it went through none of them."""

@@ -9,9 +9,9 @@ model's way.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from operator import ne
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 
 import torch
 from modules import devices, script_callbacks, sd_samplers_cfg_denoiser, shared
@@ -45,42 +45,47 @@ class RowsSeen:
         self.accepted = accepted
         self.others = Others()
         self._is_tried = False
-        self._rehearsed: set[tuple[bool, ...]] = set()
-        """which of what others are given they have changed so far"""
+        self._rehearsed: set[Callable] = set()
 
     def conditioned(self, original: Callable, params) -> None:
         """In the place of the host's call of what others do to latents and texts before each evaluation."""
         if params.denoiser is not self.denoiser or len(params.x) != len(self.told):
             return original(params)
-        changing = self.others.in_callbacks("cfg_denoiser")
-        given, versions = (self._alike(params), _versions(params)) if changing else (None, [])
-        original(params)
-        if changing:
-            changed = tuple(map(ne, versions, _versions(params)))
-            if any(changed) and changed not in self._rehearsed:
-                self._rehearsed.add(changed)
-                self._rehearse(original, given)
+        given = _copied(params) if self.others.in_callbacks("cfg_denoiser") else None
+        with _noting_who_changes() as who:
+            original(params)
+        if given is not None and who:
+            self._compare(given, params, who)
+            if not self._rehearsed.issuperset(who):
+                self._rehearsed.update(who)
+                self._rehearse(self._alike(given), who)
         if not self._is_tried:
             self._is_tried = True
             suspects = self.others.in_evaluation(self.denoiser.inner_model, shared.sd_model)
             if suspects:
                 self._try(params, suspects)
 
-    def _rehearse(self, original: Callable, given) -> None:
-        """Raises where others, who have just changed something, make different rows of rows that are alike."""
-        if self._is_alike(original, given):
-            return
-        callbacks = [one.callback for one in script_callbacks.ordered_callbacks("cfg_denoiser")]
-        at_fault = [callback for callback in callbacks if not self._is_alike(callback, given)] or callbacks
-        raise self._refused([file for callback in at_fault for file in self.others.of_function(callback)])
+    def _compare(self, before, after, who: Sequence[Callable]) -> None:
+        """Raises where rows were the same before others changed something, and are not afterwards."""
+        for one, other in zip(_by_row(before), _by_row(after)):
+            if len(other) != len(self.told) or (self._same(one) & ~self._same(other)).any():
+                raise self._refused(self._files_of(who))
 
-    def _is_alike(self, change: Callable, given) -> bool:
-        """Whether rows that are alike still are after a change."""
-        after = _copied(given)
-        change(after)
-        rows = [after.x, after.image_cond, *_of_one_length(_parts(after.text_cond), _parts(after.text_uncond)).values()]
+    def _rehearse(self, alike, who: Sequence[Callable]) -> None:
+        """Raises where one of them makes different rows of rows that are all the same."""
+        for callback in who:
+            after = _copied(alike)
+            callback(after)
+            if not all(len(rows) == len(self.told) and self._same(rows).all() for rows in _by_row(after)):
+                raise self._refused(self._files_of([callback]))
+
+    def _files_of(self, who: Sequence[Callable]) -> list[str]:
+        return [file for callback in who for file in self.others.of_function(callback)]
+
+    def _same(self, rows: Tensor) -> Tensor:
+        """Whether each row is the same as the first that is meant to be."""
         firsts = [self.told.index(number) for number in self.told]
-        return all(len(one) == len(self.told) and torch.equal(one, one[firsts]) for one in rows)
+        return (rows == rows[firsts]).flatten(1).all(1)
 
     def _alike(self, params):
         """A copy of what others are given, in which rows that are alike have one text."""
@@ -151,6 +156,12 @@ def _copied(params):
     return copied
 
 
+def _by_row(params) -> list[Tensor]:
+    """Each with one entry for every row."""
+    texts = _of_one_length(_parts(params.text_cond), _parts(params.text_uncond))
+    return [params.x, params.image_cond, *texts.values()]
+
+
 def _parts(text: Tensor | Text) -> Text:
     return text if isinstance(text, Mapping) else {"crossattn": text}
 
@@ -170,6 +181,33 @@ def _of_one_length(cond: Text, uncond: Text) -> Text:
 
     return {name: torch.cat([padded(name, part, -chunks), padded(name, uncond[name], chunks)])
             for name, part in cond.items()}
+
+
+@contextmanager
+def _noting_who_changes() -> Iterator[list[Callable]]:
+    """The host's callbacks that change, while it lasts, something of what they are given before an evaluation."""
+    ordered, who = script_callbacks.ordered_callbacks, []
+
+    def noted(callback: Callable) -> Callable:
+        def call(params) -> None:
+            before = _versions(params)
+            callback(params)
+            if _versions(params) != before:
+                who.append(callback)
+
+        return call
+
+    def noting(category: str, *args, **kwargs) -> list:
+        found = ordered(category, *args, **kwargs)
+        if category != "cfg_denoiser":
+            return found
+        return [replace(one, callback=noted(one.callback)) for one in found]
+
+    script_callbacks.ordered_callbacks = noting
+    try:
+        yield who
+    finally:
+        script_callbacks.ordered_callbacks = ordered
 
 
 def _versions(params) -> list[tuple[int, object]]:

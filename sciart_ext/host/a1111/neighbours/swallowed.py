@@ -5,22 +5,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from modules import errors, shared
 
 from ....errors import SciArtError
+from .others import Others
 
 
 @contextmanager
 def nothing_swallowed(field: str, accepted: str = "") -> Iterator[None]:
     """While it lasts such an error stops what is being made, and is raised in the end, as of this field, with what is
     accepted instead."""
-    reported, told = errors.report, []
+    reported, told, named = errors.report, [], Others().named_in
 
     def report(message: str, *, exc_info: bool = False) -> None:
         reason = sys.exc_info()[1] if exc_info else None
-        told.append(_named(message) + (f": {reason or type(reason).__name__}" if reason is not None else ""))
+        told.append(named(message) + (f": {reason or type(reason).__name__}" if reason is not None else ""))
         shared.state.interrupt()
         reported(message, exc_info=exc_info)
 
@@ -38,9 +38,3 @@ def nothing_swallowed(field: str, accepted: str = "") -> Iterator[None]:
         errors.report = reported
     if told:
         raise refused()
-
-
-def _named(message: str) -> str:
-    """The message's first line; of a script's path only its extension, folder and file."""
-    words = message.splitlines()[0].split(": ")
-    return ": ".join("/".join(Path(word).parts[-3:]) if Path(word).is_absolute() else word for word in words)

@@ -1,0 +1,42 @@
+"""FreeU knows a UNet's stages by their widths, 320 to 1280: a checkpoint of SD 1.5's size with random weights, 4 GB of
+disk, some minutes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from asking import MERGED, OWN_ROWS, is_first_picture_other, is_first_picture_same, made
+from beside_host import folder_of
+from server import HostServer, make_tiny_models, webui_folder
+from test_crowd import nearly_nothing
+
+QUICK = {"steps": 2, "width": 64, "height": 64}
+STAGES = [{"backbone_factor": 1.4, "skip_factor": 0.6}, {"backbone_factor": 1.6, "skip_factor": 0.4}, {}]
+
+
+@pytest.fixture(scope="module")
+def both(webui, tmp_path_factory) -> Iterator[HostServer]:
+    folder_of("sd-webui-freeu")
+    models = make_tiny_models(webui_folder(), tmp_path_factory.mktemp("sd15"), "sd15")
+    for made_as, name in (("bench-a", "child"), ("bench-b", "watercolor")):
+        (models / "Lora" / f"{made_as}.safetensors").rename(models / "Lora" / f"{name}.safetensors")
+    checkpoint, = (models / "Stable-diffusion").glob("*.safetensors")
+    yield webui("sd-webui-freeu", models=models, checkpoint=checkpoint.name)
+    for path in models.rglob("*.safetensors"):
+        path.unlink()  # pytest keeps its folders for some runs
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_it_acts_in_every_way(both: HostServer, version: str) -> None:
+    scripts = {"FreeU": [{"enable": True, "version": version, "stage_infos": STAGES}]}
+    both.post("/probe/reset")
+    plain, alone = made(both, **QUICK), made(both, None, scripts, **QUICK)
+    state = both.probe()
+    assert is_first_picture_other(plain, alone)
+    for way in (*MERGED, *OWN_ROWS):
+        reply = made(both, nearly_nothing(way, 0.0001), scripts, **QUICK)
+        assert reply.status == 200, (way, reply.text[:500])
+        assert way == "contrastive" or is_first_picture_same(alone, reply), way
+    both.post("/probe/reset")
+    assert made(both, **QUICK).pngs[0] == plain.pngs[0] and both.probe() == state
