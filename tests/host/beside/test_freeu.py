@@ -12,6 +12,8 @@ from server import HostServer, make_tiny_models, webui_folder
 from test_crowd import nearly_nothing
 
 QUICK = {"steps": 2, "width": 64, "height": 64}
+WIDE = {**QUICK, "width": 128, "height": 128}
+"""where the deepest stage has more than one place, by which the second version divides"""
 STAGES = [{"backbone_factor": 1.4, "skip_factor": 0.6}, {"backbone_factor": 1.6, "skip_factor": 0.4}, {}]
 
 
@@ -27,16 +29,16 @@ def both(webui, tmp_path_factory) -> Iterator[HostServer]:
         path.unlink()  # pytest keeps its folders for some runs
 
 
-@pytest.mark.parametrize("version", ["1", "2"])
-def test_it_acts_in_every_way(both: HostServer, version: str) -> None:
+@pytest.mark.parametrize(("version", "size"), [("1", QUICK), ("2", WIDE)])
+def test_it_acts_in_every_way(both: HostServer, version: str, size: dict) -> None:
     scripts = {"FreeU": [{"enable": True, "version": version, "stage_infos": STAGES}]}
     both.post("/probe/reset")
-    plain, alone = made(both, **QUICK), made(both, None, scripts, **QUICK)
+    plain, alone = made(both, **size), made(both, None, scripts, **size)
     state = both.probe()
     assert is_first_picture_other(plain, alone)
     for way in (*MERGED, *OWN_ROWS):
-        reply = made(both, nearly_nothing(way, 0.0001), scripts, **QUICK)
+        reply = made(both, nearly_nothing(way, 0.0001), scripts, **size)
         assert reply.status == 200, (way, reply.text[:500])
         assert way == "contrastive" or is_first_picture_same(alone, reply), way
     both.post("/probe/reset")
-    assert made(both, **QUICK).pngs[0] == plain.pngs[0] and both.probe() == state
+    assert made(both, **size).pngs[0] == plain.pngs[0] and both.probe() == state

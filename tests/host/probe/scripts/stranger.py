@@ -1,5 +1,7 @@
 """Test-only extension: takes part in the model's evaluation as other people's extensions do, put there for one picture
 and taken away when the picture is done. Its argument says how; in most ways it takes the first row for something else.
+
+POST /probe/evaluations   {"calls": …, "rows": …} of the UNet, counted beside `fair` since it was asked last
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import types
 
 import gradio as gr
 import torch
+from fastapi import FastAPI
 from ldm.modules.attention import CrossAttention
 from ldm.modules.diffusionmodules.openaimodel import TimestepEmbedSequential
 from modules import script_callbacks, scripts, shared
@@ -34,6 +37,8 @@ class Block(TimestepEmbedSequential):
 class Stranger(scripts.Script):
     def __init__(self):
         self.kind, self.undo = None, []
+        self.rows = []
+        """of each call of the UNet"""
 
     def title(self):
         return "Stranger"
@@ -61,6 +66,8 @@ class Stranger(scripts.Script):
 
     def put_fair(self, unet):
         self.hook(unet, every_row)
+        counting = unet.register_forward_pre_hook(lambda module, args: self.rows.append(len(args[0])))
+        self.undo.append(counting.remove)
 
     def put_hook(self, unet):
         self.hook(unet, first_row_only)
@@ -119,10 +126,19 @@ def changed_function(original, x, *args, **kwargs):
     return first_row_only(original(x, *args, **kwargs)) if x.dim() > 2 else original(x, *args, **kwargs)
 
 
-def before_evaluation(params) -> None:
-    for script in scripts.scripts_txt2img.alwayson_scripts:
-        if script.title() == "Stranger":
-            script.before_evaluation(params)
+def stranger() -> Stranger:
+    return next(script for script in scripts.scripts_txt2img.alwayson_scripts if script.title() == "Stranger")
 
 
-script_callbacks.on_cfg_denoiser(before_evaluation)
+def evaluations() -> dict:
+    counted = {"calls": len(stranger().rows), "rows": sum(stranger().rows)}
+    stranger().rows.clear()
+    return counted
+
+
+def add_route(_demo, app: FastAPI) -> None:
+    app.add_api_route("/probe/evaluations", evaluations, methods=["POST"])
+
+
+script_callbacks.on_cfg_denoiser(lambda params: stranger().before_evaluation(params))
+script_callbacks.on_app_started(add_route)
