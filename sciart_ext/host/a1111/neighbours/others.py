@@ -30,10 +30,12 @@ class Others:
         self._named = functools.lru_cache(maxsize=None)(self._name)
 
     def in_evaluation(self, denoiser: nn.Module, model: nn.Module) -> list[str]:
-        """Files of the hooks, replaced methods and modules that an evaluation of the host's denoiser goes through, each
-        as `extension/…/file.py`, in the order in which they are found; empty where there are none."""
-        roots = (denoiser.inner_model, model)
-        every = list(dict.fromkeys(module for root in roots for module in root.modules()))
+        """Files of the hooks, replaced methods and modules that an evaluation of the model goes through, each as
+        `extension/…/file.py`, in the order in which they are found; empty where there are none.
+
+        denoiser: k-diffusion's wrapper of the host's model, or its own.
+        """
+        every = [denoiser, model, model.model, *model.model.diffusion_model.modules()]
         found = [file for module in every for file in self._of_module(module)]
         classes = list(dict.fromkeys(base for module in every for base in type(module).__mro__))
         for one in classes:
