@@ -6,8 +6,8 @@ Pictures of the tiny model in a real WebUI with the check and without, in turn: 
 treats all rows alike, and with no such thing on the model's way. Without a WebUI the last kept result stands.
 
 Keys of the last line, one JSON object: ms: what the check adds to a picture beside the hook, by way to compose, the
-median of the pairs; part: the same as a part of a picture of 10 steps; calls, rows: of the UNet that it adds; rows_of_a_
-step: of the way; quiet_ms, quiet_part: what it adds where nobody takes part in the model.
+median of the pairs; part: the same as a part of a picture of 10 steps; calls, rows: of the UNet that it adds;
+rows_of_a_step: of the way; quiet_ms, quiet_part: what it adds where nobody takes part in the model.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from . import record
 from .samplers import both, is_installed, webui_folder
 
 NAMES = ("sciart-tiny-child", "sciart-tiny-watercolor")
+HALVES = ([0, 0, 0.5, 1], [0.5, 0, 1, 1])
 RECIPES = {
     "composite": {"compose": "composite", "loras": [{"name": name, "weight": 0.8} for name in NAMES]},
     "spatial": {"compose": "spatial", "loras": [{"name": name, "weight": 0.8} for name in NAMES]},
     "regions": {"compose": "regions", "loras": [
-        {"name": name, "weight": 0.8, "region": region} for name, region in zip(NAMES, ([0, 0, 0.5, 1], [0.5, 0, 1, 1]))]},
+        {"name": name, "weight": 0.8, "region": region} for name, region in zip(NAMES, HALVES)]},
     "contrastive": {"compose": "contrastive", "guidance": {"strength": 0}, "loras": [
         {"name": name, "weight": 0.8, "subject": subject} for name, subject in zip(NAMES, ("rocket", "robot"))]},
 }
