@@ -8,7 +8,15 @@ import time
 
 import numpy as np
 import pytest
-from asking import MERGED, OWN_ROWS, WEIGHTS, is_first_picture_other, is_first_picture_same, made
+from asking import (
+    MERGED,
+    OWN_ROWS,
+    SETTINGS,
+    WEIGHTS,
+    is_first_picture_other,
+    is_first_picture_same,
+    made,
+)
 from beside_host import folder_of, is_there
 from host_files import write_baked
 from pictures import difference, tags, with_recipe
@@ -173,3 +181,17 @@ def test_ultimate_upscale(both: HostServer, as_before, name: str) -> None:
         own = upscaled(f"a rocket {tags(WEIGHTS)}", None)
         largest, mean = difference(own.pictures[0], mixed.pictures[0])
         assert largest <= 4 and mean <= 0.01  # each tile is made from those before it
+
+
+def test_rows_in_another_order_are_noticed_where_images_have_other_loras(both: HostServer, as_before) -> None:
+    """Latent mode lays out a batch by regions first, where the influence of LoRAs has other sets of them in its images.
+    """
+    folder_of(REGIONAL)
+    asked = {"txt2img": {**SETTINGS, **SMALL, "prompt": "a rocket BREAK a robot", "negative_prompt": "",
+                         "alwayson_scripts": {name: {"args": args} for name, args in LATENT.items()}},
+             "recipe": MERGED["constant"], "words": []}
+    refused = both.post("/sciart/v1/influence", {**asked, "at_once": 4})
+    assert refused.status == 422 and "sd-webui-regional-prompter/scripts/" in refused.text, refused.text[:500]
+    assert refused.json["detail"]["field"] == "at_once"
+    one_by_one = both.post("/sciart/v1/influence", {**asked, "at_once": 1})
+    assert one_by_one.status == 200, one_by_one.text[:500]

@@ -134,9 +134,34 @@ class RowsSeen:
         return [slice(start, end) for start, end in zip(starts, [*starts[1:], rows])]
 
     def _refused(self, files: Sequence[str]) -> SciArtError:
-        named = " or ".join(list(dict.fromkeys(files))[:NAMED])
-        return SciArtError("compose", f"{named} does not know the rows in which LoRAs act alone, and takes them for "
-                                      f"others; {self.accepted}; or that extension off for this picture")
+        return SciArtError("compose", f"{_named(files)} does not know the rows in which LoRAs act alone, and takes "
+                                      f"them for others; {self.accepted}; or that extension off for this picture")
+
+
+def in_order(denoiser: nn.Module, original: Callable, params) -> None:
+    """In the place of the host's call of what others do before each evaluation, where LoRAs act in some images of a
+    batch and not in others. Raises `SciArtError` where somebody moves rows to other places."""
+    others = Others()
+    if params.denoiser is not denoiser or not others.in_callbacks("cfg_denoiser"):
+        return original(params)
+    before = _by_row(_copied(params))
+    with _noting_who_changes() as who:
+        original(params)
+    if who and any(map(_is_moved, before, _by_row(params))):
+        files = [file for callback in who for file in others.of_function(callback)]
+        raise SciArtError("at_once", f"{_named(files)} puts the rows of a batch into another order, and other LoRAs "
+                              "act in each; accepted: 1, or that extension off for this picture")
+
+
+def _is_moved(before: Tensor, after: Tensor) -> bool:
+    if before.shape != after.shape:
+        return True
+    same = (after.flatten(1).unsqueeze(1) == before.flatten(1)).all(-1)
+    return bool((same.any(1) & ~same.diagonal()).any())
+
+
+def _named(files: Sequence[str]) -> str:
+    return " or ".join(list(dict.fromkeys(files))[:NAMED])
 
 
 def _told(rows: Sequence[Row], images: int) -> list[int]:

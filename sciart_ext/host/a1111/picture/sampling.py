@@ -30,7 +30,7 @@ from ..model.parts import model_parts
 from ..model.session import loaded_model
 from ..neighbours.controlnet import check_rows_are_whole, told_apart
 from ..neighbours.others import Others
-from ..neighbours.rows_seen import RowsSeen
+from ..neighbours.rows_seen import RowsSeen, in_order
 from ..neighbours.swallowed import nothing_swallowed
 from ..prompts.embeddings import known_words
 from ..prompts.encoding import EncodedRows
@@ -178,6 +178,9 @@ class Pass:
         self._mixing.enter_context(self._mixer)
         if self.plan.own:
             self._fuse()
+        elif self._sets_differ:
+            self._mixing.enter_context(_replaced(sd_samplers_cfg_denoiser, "cfg_denoiser_callback",
+                                                 functools.partial(in_order, self.denoiser)))
         if self._watched is not None and self._watched.words:
             self._watch_words(self._watched.words)
 
