@@ -20,6 +20,7 @@ from sciart_ext.cli.program import program
 from sciart_ext.presets import store
 
 ROOT = Path(__file__).parents[2]
+SMALL = ("--width", "64", "--height", "64")
 HEAVY = ("torch", "numpy", "scipy", "PIL", "diffusers", "transformers", "matplotlib")
 
 
@@ -124,10 +125,10 @@ def on_a_terminal(folder: Path, *words: str) -> str:
 def test_on_a_terminal_there_are_colour_a_word_while_it_loads_and_a_bar_with_the_time_left(tmp_path):
     pytest.importorskip("diffusers")
     assert "\x1b[31m" in on_a_terminal(tmp_path, "plan") and "\x1b[" in on_a_terminal(tmp_path, "plan", "--help")
-    shown = on_a_terminal(tmp_path, "generate", "--prompt", "a rocket", "--lora", "child=0.5", "--steps", "4")
+    shown = on_a_terminal(tmp_path, "generate", "--prompt", "a rocket", "--lora", "child=0.5", "--steps", "4", *SMALL)
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)
     assert "Loading sciart-tiny" in plain and "Seed 777" in plain and "4/4" in plain and " left" in plain
-    quiet = on_a_terminal(tmp_path, "generate", "--prompt", "a rocket", "--steps", "2", "--quiet")
+    quiet = on_a_terminal(tmp_path, "generate", "--prompt", "a rocket", "--steps", "2", "--quiet", *SMALL)
     assert "Loading" not in quiet and "Seed" not in quiet and "sciart-2.png" in quiet
 
 

@@ -19,7 +19,7 @@ KEPT = {
     "ModelParts": [(f"{A1111}/model/parts.py", "model_parts"), (f"{STANDALONE}/generate.py", "model_parts")],
     "HostWeights": [(f"{A1111}/model/parts.py", "")],
     "LoraFiles": [(f"{A1111}/lora_files.py", "")],
-    "Encoding": [(f"{A1111}/prompts/encoding.py", "Prompts._encode_all.encode"),
+    "Encoding": [(f"{A1111}/prompts/encoding.py", "Prompts._encode_rows.encode"),
                  (f"{STANDALONE}/generate.py", "encode_rows.encoded")],
     "Progress": [(f"{A1111}/picture/sampling.py", "Pass._progress")],
     "SetGates": [(f"{A1111}/picture/sampling.py", "Pass._set_gates"), (f"{STANDALONE}/sampling.py", "Rows.set_gates")],
@@ -27,12 +27,13 @@ KEPT = {
                  (f"{STANDALONE}/sampling.py", "Rows.denoised")],
     "GradientPass": [(f"{A1111}/picture/guided.py", "GuidedPass.update.call"),
                      (f"{STANDALONE}/sampling.py", "Rows.call")],
-    "Noise": [(f"{A1111}/picture/fused.py", "FusedPass._noise"), (f"{STANDALONE}/sampling.py", "Rows._noise")],
+    "Noise": [(f"{A1111}/picture/fused.py", "FusedPass.noise_of"), (f"{STANDALONE}/sampling.py", "Rows._noise")],
     "Refused": [("host/webui/errors.py", "as_request_error"), (f"{A1111}/picture/run.py", "Run.refused")],
     "Note": [(f"{A1111}/picture/run.py", "Run.note")],
 }
 BOUND = {"Pass._set_gates": ["images"], "GuidedPass._denoised": ["now", "set_gates"], "Rows._noise": ["inputs", "time"],
-         "Rows.set_gates": ["images"], "Rows.call": ["time", "progress", "rows"]}
+         "FusedPass.noise_of": ["x"], "Rows.set_gates": ["images"],
+         "Rows.call": ["time", "progress", "rows"]}
 """arguments that are given beforehand, with `functools.partial`"""
 
 
