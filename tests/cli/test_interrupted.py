@@ -37,6 +37,18 @@ COMMANDS = {
     "presets": ["presets", "show", "science-imagination"],
     "export-webui": ["export-webui", "out/models"],
 }
+BEGINNING = """
+import signal, sys
+from sciart_ext import cli
+
+def begun(name, find_spec=cli.find_spec):  # what main does first
+    print("begun", file=sys.stderr, flush=True)
+    return find_spec(name)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest's workers pass on that it is ignored
+cli.find_spec = begun
+sys.exit(cli.main(sys.argv[1:]))
+"""
 IMPORTING = ("generate", "loras")
 """of those that import torch for seconds, one with diffusers and one without"""
 
@@ -54,10 +66,7 @@ def test_a_command_that_is_interrupted_as_it_begins_says_so_in_one_line(tmp_path
     moments = (0.0, *((random.Random(name).uniform(0.1, 3),) if name in IMPORTING else ()))
     for moment in moments:
         started = subprocess.Popen(
-            [sys.executable, "-X", "utf8", "-c", "import signal, sys\n"
-             "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # pytest's workers pass on that it is ignored
-             "from sciart_ext.cli import main\nprint('begun', file=sys.stderr, flush=True)\n"
-             "sys.exit(main(sys.argv[1:]))", *COMMANDS[name]], cwd=tmp_path,
+            [sys.executable, "-X", "utf8", "-c", BEGINNING, *COMMANDS[name]], cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True)
         assert started.stderr.readline() == "begun\n"
