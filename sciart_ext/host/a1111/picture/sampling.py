@@ -16,7 +16,7 @@ from ....errors import SciArtError, UnknownRowsError, quoted
 from ....guidance.guide import Guide
 from ....guidance.words import mixed_prompt, subjects_in
 from ....influence.word_maps import WordMaps, columns_of
-from ....memory import unless_too_large
+from ....memory import is_out_of_memory, unless_too_large
 from ....mixer.cost import Workload
 from ....mixer.mixture import Mixture
 from ....mixer.refusal import too_large
@@ -132,7 +132,7 @@ class Pass:
             raise self.context.refused(known) from None
         except Exception as error:
             file = Others().in_error(error) if self._rows_have_their_own else None
-            if file is None:
+            if file is None or is_out_of_memory(error):  # memory can run out wherever the model is called
                 raise
             failed = SciArtError("compose", f"{file} failed beside rows in which LoRAs act alone: "
                                             f"{quoted(str(error) or type(error).__name__)}; {WAYS_OUT}")
