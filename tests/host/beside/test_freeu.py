@@ -38,6 +38,9 @@ def test_it_acts_in_every_way(both: HostServer, version: str, size: dict) -> Non
     assert is_first_picture_other(plain, alone)
     for way in (*MERGED, *OWN_ROWS):
         reply = made(both, nearly_nothing(way, 0.0001), scripts, **size)
+        if way == "contrastive" and version == "2":  # it writes into what the gradient needs
+            assert reply.status == 422 and "sd-webui-freeu/" in reply.text, reply.text[:500]
+            continue
         assert reply.status == 200, (way, reply.text[:500])
         assert way == "contrastive" or is_first_picture_same(alone, reply), way
     both.post("/probe/reset")

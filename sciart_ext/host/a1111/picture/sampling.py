@@ -131,7 +131,7 @@ class Pass:
             known = SciArtError("compose", f"{f'{file}: ' if file else ''}{error}; {WAYS_OUT}")
             raise self.context.refused(known) from None
         except Exception as error:
-            file = Others().in_error(error) if self._rows_have_their_own else None
+            file = self._at_fault(error) if self._rows_have_their_own else None
             if file is None or is_out_of_memory(error):  # memory can run out wherever the model is called
                 raise
             failed = SciArtError("compose", f"{file} failed beside rows in which LoRAs act alone: "
@@ -141,6 +141,13 @@ class Pass:
             self._watched.see(latents)
         self._tell_what_did_nothing()
         return latents
+
+    def _at_fault(self, error: Exception) -> str | None:
+        """The file of another extension that an error came through, or that wrote into what a gradient needs."""
+        others = Others()
+        if "modified by an inplace operation" in str(error):
+            return next(iter(others.in_evaluation(self.denoiser.inner_model, shared.sd_model)), None)
+        return others.in_error(error)
 
     def _tell_what_did_nothing(self) -> None:
         """Samplers with CFG++ and InstructPix2Pix models go on from the negative prompt's prediction at any scale."""
