@@ -111,7 +111,7 @@ def _held_by(value: object) -> Iterator[Callable]:
         held = [value.__func__]
     elif hasattr(value, "__code__"):
         held = [getattr(value, "__wrapped__", None), *map(_content, value.__closure__ or ())]
-    elif callable(value) and hasattr(value, "__dict__"):
+    elif hasattr(value, "__dict__"):  # also the host's stand-in for torch, in which others replace functions
         held = list(vars(value).values())
     else:
         held = []
