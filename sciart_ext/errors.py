@@ -50,6 +50,10 @@ class UnknownRowsError(RuntimeError):
     """Something else calls the model, or a part of it, with rows of which nothing tells whose prompts they are."""
 
 
+class UnseenAttentionError(RuntimeError):
+    """Something else computes the cross-attention that was to be read, and elsewhere."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that is most like this one, or the shortest that has it in it, whatever the case; None where none
     is."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..errors import UnseenAttentionError
 from ..lora.names import level_of
 from ..mixer.product import unrounded
 from ..mixer.targets import Target
@@ -82,8 +83,7 @@ class AttentionMaps:
     def maps(self) -> Tensor:
         """(rows, h, w, tokens), float32: means over heads and layers."""
         if self._wanted or not self._calls:
-            raise RuntimeError(f"SciArt: cross-attention of {self._wanted} rows was not seen; another extension "
-                               "computes it elsewhere")
+            raise self._unseen()
         return torch.cat(self._calls).unflatten(1, self._grid)
 
     @contextmanager
@@ -97,6 +97,10 @@ class AttentionMaps:
         finally:
             self._stop = False
 
+    def _unseen(self) -> UnseenAttentionError:
+        return UnseenAttentionError(f"SciArt: cross-attention of {self._wanted} rows was not seen; another extension "
+                                    "computes it elsewhere")
+
     def _note_grid(self, transformer: nn.Module, args: tuple) -> None:
         self._grid = tuple(args[0].shape[-2:])
 
@@ -109,13 +113,16 @@ class AttentionMaps:
         def attend(module: nn.Module, args: tuple, output: Tensor) -> None:
             if not self._wanted:
                 return
+            if self._query is None:
+                raise self._unseen()
             query, key = self._query[:self._wanted], output[:self._wanted]
+            self._query = None  # the next layer's keys need their own
             found = probabilities(query, key, layer.attention.heads, layer.attention.scale)
             self._sum = found if first else self._sum + found
             if last:
                 self._calls.append(self._sum / len(self._layers))
                 self._wanted -= len(self._sum)
-                self._query, self._sum = None, 0.0
+                self._sum = 0.0
                 if self._stop and not self._wanted:
                     raise EnoughSeen
         return attend

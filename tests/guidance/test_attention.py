@@ -10,6 +10,7 @@ pytest.importorskip("diffusers")
 from diffusers.models.attention_processor import Attention, AttnProcessor
 from random_model import random_unet
 
+from sciart_ext.errors import UnseenAttentionError
 from sciart_ext.guidance.attention import AttentionMaps
 from sciart_ext.mixer.targets import diffusers_unet_layers
 
@@ -117,7 +118,20 @@ def test_it_leaves_no_hooks_and_says_when_nothing_was_seen(unet):
     before = hooks()
     with AttentionMaps(unet, diffusers_unet_layers(unet)) as maps:
         assert hooks() > before
-        with pytest.raises(RuntimeError, match="of 1 rows was not seen"):
+        with pytest.raises(UnseenAttentionError, match="of 1 rows was not seen"):
             maps.record(1)
             maps.maps()
     assert hooks() == before
+
+
+def test_keys_are_not_matched_with_another_layers_queries(unet):
+    """Where the second layer's queries are made elsewhere."""
+    with AttentionMaps(unet, diffusers_unet_layers(unet), 1) as maps:
+        attention = maps._layers[1].attention
+        own, attention.to_q = attention.to_q, torch.nn.Linear(*reversed(attention.to_q.weight.shape), bias=False)
+        maps.record(ROWS)
+        try:
+            with pytest.raises(UnseenAttentionError):
+                call(unet)
+        finally:
+            attention.to_q = own
