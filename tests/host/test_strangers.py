@@ -64,6 +64,43 @@ def test_who_treats_all_rows_alike_is_welcome(host: HostServer, way: str) -> Non
         assert_same_picture(alone, made(host, nearly_nothing(OWN_ROWS[way]), "fair"))
 
 
+@pytest.mark.parametrize("kind", ["in_place", "without_gradient", "unseen"])
+def test_who_keeps_from_contrastive_what_it_reads_is_refused_by_name(host: HostServer, kind: str) -> None:
+    refused = made(host, OWN_ROWS["contrastive"], kind)
+    assert refused.status == 422 and FILE in refused.text and "accepted: merge, switch" in refused.text
+    assert_same_picture(made(host, None, kind), made(host, nearly_nothing(OWN_ROWS["spatial"]), kind))
+
+
+def influence(host: HostServer, kind: str, words: list[str], **settings) -> Reply:
+    scripts = {"Stranger": {"args": [kind]}}
+    return host.post("/sciart/v1/influence", {
+        "txt2img": {**host.quick(), "prompt": "a rocket and a robot", "alwayson_scripts": scripts, **settings},
+        "recipe": OWN_ROWS["regions"], "words": words, "subsets": "solo"})
+
+
+def test_who_keeps_from_word_maps_what_they_read_is_refused_by_name(host: HostServer) -> None:
+    refused = influence(host, "unseen", ["rocket"])
+    assert refused.status == 422 and refused.json["detail"]["field"] == "words" and FILE in refused.text
+    assert influence(host, "unseen", []).status == 200
+
+
+def test_the_check_changes_no_word_map(host: HostServer) -> None:
+    checked, unchecked = (influence(host, "fair", ["rocket", "robot"], override_settings=settings)
+                          for settings in ({}, UNCHECKED))
+    assert checked.status == 200 and checked.json["heatmaps"] == unchecked.json["heatmaps"]
+
+
+@pytest.mark.parametrize(("checkpoint", "suffix"), [("tiny-sdxl", "-xl"), ("tiny-sd2-v", "-v2")])
+def test_whatever_the_model(host: HostServer, checkpoint: str, suffix: str) -> None:
+    settings = {"override_settings": {"sd_model_checkpoint": checkpoint}}
+    given = {**OWN_ROWS["regions"], "loras": [{**lora, "name": lora["name"] + suffix}
+                                              for lora in OWN_ROWS["regions"]["loras"]]}
+    assert_same_picture(made(host, None, "fair", **settings), made(host, nearly_nothing(given), "fair", **settings))
+    for kind in ("hook", "texts", "texts_in_place", "latents"):
+        refused = made(host, given, kind, **settings)
+        assert refused.status == 422 and FILE in refused.text, kind
+
+
 @pytest.mark.parametrize("way", OWN_ROWS)
 def test_the_check_changes_no_picture(host: HostServer, way: str) -> None:
     checked, unchecked = (made(host, OWN_ROWS[way], "fair", override_settings=settings) for settings in ({}, UNCHECKED))

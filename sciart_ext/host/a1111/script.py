@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable
 
@@ -51,16 +52,17 @@ class SciArtScript(scripts.Script):
         if is_off(recipe):
             session.clear()
             return
+        end = functools.partial(take_back, p, batch=False)
         try:
             run = Run(p, recipe, asked, whole)
             run.prompts.attach()
         except SciArtError as error:
             if whole is not None:
                 whole.note(not_repaired(error))
-            _fail_at(p, "init", as_request_error(error), lambda: take_back(p, batch=False))
+            _fail_at(p, "init", as_request_error(error), end)
             return
         except Exception as error:
-            _fail_at(p, "init", error, lambda: take_back(p, batch=False))
+            _fail_at(p, "init", error, end)
             raise
         setattr(p, _RUN, run)
         if not is_repair(p):

@@ -53,8 +53,8 @@ def register_settings() -> None:
         AHEAD: option(False, "Merge the next step's weights on the GPU while a step runs")
         .info("for weights that change at each step; takes the memory of merged weights twice"),
         CHECKED: option(True, "Check that other extensions know the rows in which LoRAs act alone")
-        .info("one evaluation more for each picture with such rows, and only where another extension takes part in the "
-              "model; off: a picture may come out wrong without a word"),
+        .info("two more calls of the model for each picture with such rows, and only where another extension takes "
+              "part in it; off: a picture may come out wrong without a word"),
         FOLDER: option("", "Folder of your own presets and roles")
         .info("must exist; empty: what SCIART_USER_DIR names, or else the extension's folder user"),
         VERSION: option(True, "Write SciArt's version into the infotext"),

@@ -17,6 +17,8 @@ from torch import nn
 OURS = Path(__file__).parents[4]
 DEPTH = 4
 """how far functions within functions are followed"""
+NAMED = 3
+"""files that a refusal names"""
 
 
 class Others:
@@ -69,8 +71,8 @@ class Others:
     def _of_module(self, module: nn.Module) -> Iterator[str]:
         hooks = (module._forward_pre_hooks, module._forward_hooks)
         yield from self._of(hook for one in hooks for hook in one.values())
-        yield from self._of(value for name, value in vars(module).items() if not name.startswith("_") or
-                            name == "_forward" if callable(value) and not isinstance(value, nn.Module))
+        own = (value for name, value in vars(module).items() if name == "_forward" or not name.startswith("_"))
+        yield from self._of(value for value in own if callable(value) and not isinstance(value, nn.Module))
 
     def _of_class(self, one: type) -> Iterator[str]:
         if one.__module__ in sys.modules:
@@ -89,6 +91,11 @@ class Others:
         path = Path(file).resolve() if file else None
         folder = next((one for one in self.folders if path is not None and one in path.parents), None)
         return path.relative_to(folder.parent).as_posix() if folder is not None else None
+
+
+def named(files: Iterable[str]) -> str:
+    """The first of them, as a refusal names them."""
+    return " or ".join(list(dict.fromkeys(files))[:NAMED])
 
 
 def files_of(value: object, depth: int = DEPTH) -> Iterator[str]:

@@ -8,24 +8,17 @@ model's way.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import torch
-from modules import devices, script_callbacks, sd_samplers_cfg_denoiser, shared
+from modules import devices, shared
 from torch import Tensor, nn
 
 from ....errors import SciArtError
 from ....recipe import Row
-from .others import Others
-
-NAMED = 3
-"""files of other extensions that a refusal names"""
-
-Text = Mapping[str, Tensor]
-"""by the host's names of its parts, of which SDXL has two; each with one entry for every row"""
+from .given import Text, by_row, copied, length, noting_who_changes, of_one_length, parts_of
+from .others import Others, named
 
 
 class RowsSeen:
@@ -51,8 +44,8 @@ class RowsSeen:
         """In the place of the host's call of what others do to latents and texts before each evaluation."""
         if params.denoiser is not self.denoiser or len(params.x) != len(self.told):
             return original(params)
-        given = _copied(params) if self.others.in_callbacks("cfg_denoiser") else None
-        with _noting_who_changes() as who:
+        given = copied(params) if self.others.in_callbacks("cfg_denoiser") else None
+        with noting_who_changes() as who:
             original(params)
         if given is not None and who:
             self._compare(given, params, who)
@@ -67,16 +60,16 @@ class RowsSeen:
 
     def _compare(self, before, after, who: Sequence[Callable]) -> None:
         """Raises where rows were the same before others changed something, and are not afterwards."""
-        for one, other in zip(_by_row(before), _by_row(after)):
+        for one, other in zip(by_row(before), by_row(after)):
             if len(other) != len(self.told) or (self._same(one) & ~self._same(other)).any():
                 raise self._refused(self._files_of(who))
 
     def _rehearse(self, alike, who: Sequence[Callable]) -> None:
         """Raises where one of them makes different rows of rows that are all the same."""
         for callback in who:
-            after = _copied(alike)
+            after = copied(alike)
             callback(after)
-            if not all(len(rows) == len(self.told) and self._same(rows).all() for rows in _by_row(after)):
+            if not all(len(rows) == len(self.told) and self._same(rows).all() for rows in by_row(after)):
                 raise self._refused(self._files_of([callback]))
 
     def _files_of(self, who: Sequence[Callable]) -> list[str]:
@@ -89,7 +82,7 @@ class RowsSeen:
 
     def _alike(self, params):
         """A copy of what others are given, in which rows that are alike have one text."""
-        alike, own = _copied(params), self._own_text(params)
+        alike, own = copied(params), self._own_text(params)
         with_prompt, last = self.told[:-self.images], self.told[-self.images:]
         alike.text_cond, alike.text_uncond = (
             type(text)({name: part[numbers] for name, part in own.items()}) if isinstance(text, Mapping)
@@ -100,8 +93,8 @@ class RowsSeen:
     def _own_text(self, params) -> Text:
         """Of the pictures' own rows, those with the prompt first."""
         firsts = [self.told.index(image) for image in range(self.images)]
-        cond = {name: part[firsts] for name, part in _parts(params.text_cond).items()}
-        return _of_one_length(cond, _parts(params.text_uncond))
+        cond = {name: part[firsts] for name, part in parts_of(params.text_cond).items()}
+        return of_one_length(cond, parts_of(params.text_uncond))
 
     def _try(self, params, suspects: Sequence[str]) -> None:
         """Raises where the predictions of all rows, as without LoRAs, are not those of the pictures' own two."""
@@ -116,7 +109,7 @@ class RowsSeen:
     def _evaluated(self, params, rows: Sequence[int], told: Sequence[int]) -> Tensor:
         """Predicted noise of these rows, each with the text of a picture's own row, called as the host calls them."""
         text, found = self._own_text(params), []
-        for call in self._calls(len(rows), _length(params.text_cond) == _length(params.text_uncond)):
+        for call in self._calls(len(rows), length(params.text_cond) == length(params.text_uncond)):
             x, sigma, image = (given[rows[call]] for given in (params.x, params.sigma, params.image_cond))
             texts = {name: part[told[call]] for name, part in text.items()}
             given = texts if isinstance(params.text_cond, Mapping) else {"c_crossattn": [texts["crossattn"]]}
@@ -134,34 +127,8 @@ class RowsSeen:
         return [slice(start, end) for start, end in zip(starts, [*starts[1:], rows])]
 
     def _refused(self, files: Sequence[str]) -> SciArtError:
-        return SciArtError("compose", f"{_named(files)} does not know the rows in which LoRAs act alone, and takes "
+        return SciArtError("compose", f"{named(files)} does not know the rows in which LoRAs act alone, and takes "
                                       f"them for others; {self.accepted}; or that extension off for this picture")
-
-
-def in_order(denoiser: nn.Module, original: Callable, params) -> None:
-    """In the place of the host's call of what others do before each evaluation, where LoRAs act in some images of a
-    batch and not in others. Raises `SciArtError` where somebody moves rows to other places."""
-    others = Others()
-    if params.denoiser is not denoiser or not others.in_callbacks("cfg_denoiser"):
-        return original(params)
-    before = _by_row(_copied(params))
-    with _noting_who_changes() as who:
-        original(params)
-    if who and any(map(_is_moved, before, _by_row(params))):
-        files = [file for callback in who for file in others.of_function(callback)]
-        raise SciArtError("at_once", f"{_named(files)} puts the rows of a batch into another order, and other LoRAs "
-                              "act in each; accepted: 1, or that extension off for this picture")
-
-
-def _is_moved(before: Tensor, after: Tensor) -> bool:
-    if before.shape != after.shape:
-        return True
-    same = (after.flatten(1).unsqueeze(1) == before.flatten(1)).all(-1)
-    return bool((same.any(1) & ~same.diagonal()).any())
-
-
-def _named(files: Sequence[str]) -> str:
-    return " or ".join(list(dict.fromkeys(files))[:NAMED])
 
 
 def _told(rows: Sequence[Row], images: int) -> list[int]:
@@ -169,78 +136,6 @@ def _told(rows: Sequence[Row], images: int) -> list[int]:
     without it that and the number of images."""
     of_images = [image + images * row.uncond for image in range(images) for row in rows[:-1]]
     return [*of_images, *range(images, 2 * images)]
-
-
-def _copied(params):
-    """What others are given, for them to change."""
-    copied = copy.copy(params)
-    copied.x, copied.image_cond = params.x.clone(), params.image_cond.clone()
-    copied.text_cond, copied.text_uncond = (
-        type(text)({name: part.clone() for name, part in text.items()}) if isinstance(text, Mapping) else text.clone()
-        for text in (params.text_cond, params.text_uncond))
-    return copied
-
-
-def _by_row(params) -> list[Tensor]:
-    """Each with one entry for every row."""
-    texts = _of_one_length(_parts(params.text_cond), _parts(params.text_uncond))
-    return [params.x, params.image_cond, *texts.values()]
-
-
-def _parts(text: Tensor | Text) -> Text:
-    return text if isinstance(text, Mapping) else {"crossattn": text}
-
-
-def _length(text: Tensor | Text) -> int:
-    """Tokens of each row."""
-    return _parts(text)["crossattn"].shape[1]
-
-
-def _of_one_length(cond: Text, uncond: Text) -> Text:
-    """Both together, the shorter with empty chunks after it, as the host pads them."""
-    empty = shared.sd_model.cond_stage_model_empty_prompt
-    chunks = (_length(cond) - _length(uncond)) // empty.shape[1]
-
-    def padded(name: str, part: Tensor, count: int) -> Tensor:
-        return sd_samplers_cfg_denoiser.pad_cond(part, count, empty) if name == "crossattn" and count > 0 else part
-
-    return {name: torch.cat([padded(name, part, -chunks), padded(name, uncond[name], chunks)])
-            for name, part in cond.items()}
-
-
-@contextmanager
-def _noting_who_changes() -> Iterator[list[Callable]]:
-    """The host's callbacks that change, while it lasts, something of what they are given before an evaluation."""
-    ordered, who = script_callbacks.ordered_callbacks, []
-
-    def noted(callback: Callable) -> Callable:
-        def call(params) -> None:
-            before = _versions(params)
-            callback(params)
-            if _versions(params) != before:
-                who.append(callback)
-
-        return call
-
-    def noting(category: str, *args, **kwargs) -> list:
-        found = ordered(category, *args, **kwargs)
-        if category != "cfg_denoiser":
-            return found
-        return [replace(one, callback=noted(one.callback)) for one in found]
-
-    script_callbacks.ordered_callbacks = noting
-    try:
-        yield who
-    finally:
-        script_callbacks.ordered_callbacks = ordered
-
-
-def _versions(params) -> list[tuple[int, object]]:
-    """By which it is known, without waiting for a device, whether a tensor was replaced or written into; of one that
-    does not count its writes it may have been."""
-    texts = (part for text in (params.text_cond, params.text_uncond) for part in _parts(text).values())
-    return [(id(tensor), object() if tensor.is_inference() else tensor._version)
-            for tensor in (params.x, params.image_cond, *texts)]
 
 
 def _tolerance() -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 
 import torch
@@ -86,6 +87,10 @@ class FusedPass:
     def needed(self) -> Conditioning:
         """What the evaluation is to be called with: where other rows do not count, the first alone."""
         return self.encoded.joined if self.fusion.is_fusing(self.progress) else self.encoded.mixture
+
+    def looking_away(self) -> AbstractContextManager:
+        """A context whose calls of the model are not seen."""
+        return nullcontext()
 
     def laid_out(self, conditioning: Conditioning, parts: list[list[tuple[int, float]]]) -> None:
         """The host has made rows of a conditioning; parts: as it will join them, which `fuse` changes."""

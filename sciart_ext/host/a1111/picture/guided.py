@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from modules import prompt_parser, shared
 from torch import Tensor, nn
 
-from ....errors import SciArtError
+from ....errors import SciArtError, UnseenAttentionError, quoted
 from ....guidance.attention import AttentionMaps
 from ....guidance.guide import Guide
 from ....guidance.words import mixed_prompt, subjects_in, words_of
+from ....memory import is_out_of_memory
 from ....recipe import PassPlan, Row
 from ....recipe.guidance import GuidanceSettings
 from ...protocols import SetGates
 from ...webui.replaced import is_replaced
 from ..model.parts import model_parts, update_weights
 from ..neighbours.controlnet import gradients_kept
-from ..neighbours.others import Others
+from ..neighbours.others import Others, named
 from ..prompts.encoding import EncodedRows
 from ..prompts.tokens import Tokens
 from .fused import Evaluation, FusedPass
@@ -61,8 +62,8 @@ class GuidedPass(FusedPass):
             update_weights(target.updated_by)
         self.unet = unet.root
         check_can_see(sampler.model_wrap_cfg, unet.root)
-        self.maps = stack.enter_context(AttentionMaps(unet.root, unet.layers))
-        self.guide = Guide(settings, self.maps, subjects, [plan.loras[k].region for k in plan.subjects], by_image=True)
+        maps = stack.enter_context(AttentionMaps(unet.root, unet.layers))
+        self.guide = Guide(settings, maps, subjects, [plan.loras[k].region for k in plan.subjects], by_image=True)
         super().__init__(sampler, plan, encoded, self.guide)
         self.alphas = shared.sd_model.alphas_cumprod.float().cpu()
         self.sigmas = ((1 - self.alphas) / self.alphas).sqrt()
@@ -78,6 +79,9 @@ class GuidedPass(FusedPass):
         self.guide.masks, self.guide.first = before.guide.masks, before.guide.first
         self.guide.alike, self.guide.losses = before.guide.alike, before.guide.losses
         super().follow(before)
+
+    def looking_away(self) -> AbstractContextManager:
+        return self.guide.maps.looking_away()
 
     def begin(self, progress: float, now: Evaluation) -> None:
         """Also the prompts of this moment."""
@@ -105,9 +109,25 @@ class GuidedPass(FusedPass):
                 with gradients_kept(self.unet):
                     plain(inputs * scale)
 
-            now.x.copy_(self.guide.update(now.x / scale, self.progress, times, call) * scale)
+            with self._gradient_told():
+                now.x.copy_(self.guide.update(now.x / scale, self.progress, times, call) * scale)
         if step + 1 == steps:
             self.guide.watch(self.progress)
+
+    @contextmanager
+    def _gradient_told(self) -> Iterator[None]:
+        """Where the gradient fails beside others in the model, that is a refusal by their names: it says no word of
+        them, whoever cut it off or wrote into what it needs."""
+        try:
+            yield
+        except UnseenAttentionError:
+            raise
+        except RuntimeError as error:
+            files = Others().in_evaluation(self.denoiser.inner_model, shared.sd_model)
+            if not files or is_out_of_memory(error):
+                raise
+            raise SciArtError("compose", f"contrastive finds no gradient beside {named(files)}: {quoted(str(error))}; "
+                                         "accepted: merge, switch") from error
 
     def _denoised(self, now: Evaluation, set_gates: SetGates, inputs: Tensor, time: int, progress: float) -> Tensor:
         """What the plain row and its negative prompt make of variance preserving latents at a training time."""

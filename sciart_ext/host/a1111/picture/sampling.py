@@ -12,7 +12,7 @@ from modules import prompt_parser, sd_samplers_cfg_denoiser, sd_samplers_timeste
 from modules.processing import StableDiffusionProcessing
 
 from ....compose.ways import fusion_of
-from ....errors import SciArtError, UnknownRowsError, quoted
+from ....errors import SciArtError, UnknownRowsError, UnseenAttentionError, quoted
 from ....guidance.guide import Guide
 from ....guidance.words import mixed_prompt, subjects_in
 from ....influence.word_maps import WordMaps, columns_of
@@ -29,8 +29,9 @@ from ...webui.watched import Asked, Watched
 from ..model.parts import model_parts
 from ..model.session import loaded_model
 from ..neighbours.controlnet import check_rows_are_whole, told_apart
-from ..neighbours.others import Others
-from ..neighbours.rows_seen import RowsSeen, in_order
+from ..neighbours.others import Others, named
+from ..neighbours.row_order import in_order
+from ..neighbours.rows_seen import RowsSeen
 from ..neighbours.swallowed import nothing_swallowed
 from ..prompts.embeddings import known_words
 from ..prompts.encoding import EncodedRows
@@ -130,8 +131,10 @@ class Pass:
             file = Others().in_error(error)
             known = SciArtError("compose", f"{f'{file}: ' if file else ''}{error}; {WAYS_OUT}")
             raise self.context.refused(known) from None
+        except UnseenAttentionError as error:
+            raise self.context.refused(self._unseen(error)) from None
         except Exception as error:
-            file = self._at_fault(error) if self._rows_have_their_own else None
+            file = Others().in_error(error) if self._rows_have_their_own else None
             if file is None or is_out_of_memory(error):  # memory can run out wherever the model is called
                 raise
             failed = SciArtError("compose", f"{file} failed beside rows in which LoRAs act alone: "
@@ -142,12 +145,13 @@ class Pass:
         self._tell_what_did_nothing()
         return latents
 
-    def _at_fault(self, error: Exception) -> str | None:
-        """The file of another extension that an error came through, or that wrote into what a gradient needs."""
-        others = Others()
-        if "modified by an inplace operation" in str(error):
-            return next(iter(others.in_evaluation(self.denoiser.inner_model, shared.sd_model)), None)
-        return others.in_error(error)
+    def _unseen(self, error: UnseenAttentionError) -> SciArtError:
+        """Of word maps, or of contrastive guidance; names who is in the model."""
+        files = Others().in_evaluation(self.denoiser.inner_model, shared.sd_model)
+        told = f"{error}{f' ({named(files)})' if files else ''}"
+        if self._words is not None:
+            return SciArtError("words", f"{told}; accepted: [], or that extension off for this picture")
+        return SciArtError("compose", f"{told}; accepted: merge, switch")
 
     def _tell_what_did_nothing(self) -> None:
         """Samplers with CFG++ and InstructPix2Pix models go on from the negative prompt's prediction at any scale."""
@@ -236,9 +240,8 @@ class Pass:
     def _silent(self) -> Iterator[None]:
         """Calls of the model in this context are made as without LoRAs, and nothing is seen of them."""
         with ExitStack() as stack:
-            for one in (self._words, getattr(self._fused, "maps", None)):
-                if one is not None:
-                    stack.enter_context(one.looking_away())
+            for one in filter(None, (self._words, self._fused)):
+                stack.enter_context(one.looking_away())
             stack.enter_context(self._mixer.silent())
             yield
 

@@ -25,6 +25,12 @@ def first_row_only(rows: torch.Tensor) -> torch.Tensor:
     return rows
 
 
+def first_text_only(text):
+    if isinstance(text, dict):  # SDXL's
+        return type(text)({name: first_row_only(part) for name, part in text.items()})
+    return first_row_only(text)
+
+
 def every_row(rows: torch.Tensor) -> torch.Tensor:
     return rows * STRENGTH
 
@@ -32,6 +38,15 @@ def every_row(rows: torch.Tensor) -> torch.Tensor:
 class Block(TimestepEmbedSequential):
     def forward(self, x, *args, **kwargs):
         return first_row_only(super().forward(x, *args, **kwargs))
+
+
+class Query(torch.nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.weight = inner.weight
+
+    def forward(self, x):
+        return torch.nn.functional.linear(x, self.weight)
 
 
 class Stranger(scripts.Script):
@@ -76,6 +91,28 @@ class Stranger(scripts.Script):
         hook = unet.middle_block.register_forward_hook(lambda module, args, output: change(output))
         self.undo.append(hook.remove)
 
+    def put_in_place(self, unet):
+        """Fair, but it writes into what a gradient needs."""
+        self.hook(unet, lambda rows: torch.tanh(rows / 1000).mul_(1000))
+
+    def put_without_gradient(self, unet):
+        """Fair, but it cuts off the gradient."""
+        hook = unet.input_blocks[0].register_forward_hook(lambda module, args, output: output.detach())
+        self.undo.append(hook.remove)
+
+    def put_unseen(self, unet):
+        """Fair, but it computes the attention's queries by itself."""
+        forward = CrossAttention.forward
+
+        def elsewhere(self, x, *args, **kwargs):
+            own, self.to_q = self.to_q, Query(self.to_q)
+            try:
+                return forward(self, x, *args, **kwargs)
+            finally:
+                self.to_q = own
+
+        self.replace(CrossAttention, "forward", elsewhere)
+
     def put_error(self, unet):
         def fail(module, args, output):
             raise IndexError("as many rows as I did not expect")
@@ -113,13 +150,14 @@ class Stranger(scripts.Script):
 
     def before_evaluation(self, params) -> None:
         if self.kind == "texts":
-            params.text_cond = first_row_only(params.text_cond)
-        elif self.kind == "texts_in_place":
-            params.text_cond[:] *= STRENGTH  # as if none of them were a negative prompt
+            params.text_cond = first_text_only(params.text_cond)
+        elif self.kind == "texts_in_place":  # as if none of them were a negative prompt
+            text = params.text_cond
+            (text["crossattn"] if isinstance(text, dict) else text)[:] *= STRENGTH
         elif self.kind == "latents":
             params.x[:-len(params.text_uncond)] *= STRENGTH
         elif self.kind == "late" and params.sampling_step == 1:
-            params.text_cond = first_row_only(params.text_cond)
+            params.text_cond = first_text_only(params.text_cond)
 
 
 def changed_function(original, x, *args, **kwargs):
