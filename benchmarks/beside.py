@@ -17,8 +17,7 @@ import json
 import statistics
 import time
 
-from . import record
-from .samplers import both, is_installed, webui_folder
+from .hosted import HostServer, result_of, tiny_host
 
 NAMES = ("sciart-tiny-child", "sciart-tiny-watercolor")
 HALVES = ([0, 0, 0.5, 1], [0.5, 0, 1, 1])
@@ -36,14 +35,14 @@ STEPS = 10
 def measured(pairs: int) -> dict:
     """By way to compose."""
     found = {}
-    with both() as pair:
+    with tiny_host() as host:
         for way, recipe in RECIPES.items():
-            found[way] = of_way(pair.host, recipe, pairs)
+            found[way] = of_way(host, recipe, pairs)
             print(way, found[way], flush=True)
     return found
 
 
-def of_way(host, recipe: dict, pairs: int) -> dict:
+def of_way(host: HostServer, recipe: dict, pairs: int) -> dict:
     def picture(is_checked: bool, stranger: str | None) -> tuple[float, dict]:
         scripts = {"SciArt": {"args": [recipe]}, **({"Stranger": {"args": [stranger]}} if stranger else {})}
         host.post("/probe/evaluations")
@@ -73,14 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few pairs; keeps no result")
     options = parser.parse_args()
-    if not is_installed(webui_folder()):
-        result = record.latest("beside")
-        print("no WebUI: what was kept", flush=True)
-    else:
-        result = {"machine": record.machine(), "commit": record.commit(), "ways": measured(1 if options.quick else 6)}
-        if not options.quick:
-            print("kept in", record.write("beside", result))
-    ways = result["ways"]
+    ways = result_of("beside", lambda: {"ways": measured(1 if options.quick else 6)}, options.quick)["ways"]
     print(json.dumps({key: {way: of_way[key] for way, of_way in ways.items()} for key in next(iter(ways.values()))}))
 
 

@@ -14,27 +14,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from sciart_ext.recipe import parse_recipe
-from sciart_ext.standalone.export import export_webui
 from sciart_ext.standalone.generate import Picture, Settings, generate_batch, load_loras
 from sciart_ext.standalone.models import load_pipeline
 from sciart_ext.standalone.samplers.names import AUTOMATIC, SAMPLERS, SCHEDULES
 from sciart_ext.world import MODEL
 
-from . import record
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "host"))  # as pytest has it
-
-from server import ONE_THREAD, HostServer, Reply, is_installed, webui_folder
+from .hosted import HostServer, Reply, result_of, tiny_host
 
 SAME = 2
 """largest difference of a pixel, of 255, of pictures that are the same"""
@@ -132,25 +124,15 @@ def apart(hosted: Reply, alone: Sequence[Picture]) -> tuple[int, float]:
 @contextmanager
 def both(side: int = 128) -> Iterator[Both]:
     """With a WebUI that is started for it, and stopped."""
-    with tempfile.TemporaryDirectory() as folder:
-        models = Path(folder)
-        export_webui(MODEL, models, "sciart-tiny")
-        with HostServer(models=models, checkpoint="sciart-tiny.safetensors", env=ONE_THREAD) as host:
-            yield Both(host, side)
+    with tiny_host() as host:
+        yield Both(host, side)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="each sampler and schedule type once; keeps no result")
     options = parser.parse_args()
-    if not is_installed(webui_folder()):
-        result = record.latest("samplers")
-        print("no WebUI: the differences that were kept", flush=True)
-    else:
-        result = {"machine": record.machine(), "commit": record.commit(), "differences": measured(options.quick)}
-        if not options.quick:
-            print("kept in", record.write("samplers", result))
-    found = result["differences"]
+    found = result_of("samplers", lambda: {"differences": measured(options.quick)}, options.quick)["differences"]
     print(json.dumps({
         "samplers": len(SAMPLERS), "schedules": len(SCHEDULES),
         "largest_difference": max(largest for largest, _ in found.values()),

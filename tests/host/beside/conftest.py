@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from asking import made
 from beside_host import folder_of
-from server import ONE_THREAD, PROBE, SCIART, HostServer, Reply
+from server import ONE_THREAD, PROBE, SCIART, HostServer, Reply, make_tiny_models, webui_folder
 
 NOT_COPIED = shutil.ignore_patterns(".git", "__pycache__", "*.sqlite3*")
 
@@ -27,6 +28,17 @@ def webui(tmp_path_factory, tiny_models) -> Iterator[Callable[..., HostServer]]:
                 "models": tiny_models, "env": ONE_THREAD, "extensions": extensions, **more}))
 
         yield started
+
+
+@pytest.fixture(scope="module")
+def sd15_models(tmp_path_factory) -> Iterator[Path]:
+    """A checkpoint of SD 1.5's size with random weights, and LoRAs of rank 32 for it: 4 GB of disk, some minutes."""
+    models = make_tiny_models(webui_folder(), tmp_path_factory.mktemp("sd15"), "sd15")
+    for made_as, name in (("bench-a", "child"), ("bench-b", "watercolor")):
+        (models / "Lora" / f"{made_as}.safetensors").rename(models / "Lora" / f"{name}.safetensors")
+    yield models
+    for path in models.rglob("*.safetensors"):
+        path.unlink()  # pytest keeps its folders for some runs
 
 
 @pytest.fixture

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from asking import MERGED, OWN_ROWS, WEIGHTS, is_first_picture_other, is_first_picture_same, made
 from beside_host import folder_of
 from control_files import write_controlnet
 from pictures import tags
-from server import HostServer, Reply, make_tiny_models, webui_folder
+from server import HostServer, Reply
 from test_controlnet import MIRRORED, POSE
 
 UNIT = {**POSE, "model": "control-openpose"}
@@ -18,19 +17,16 @@ QUICK = {"steps": 3, "width": 64, "height": 64}
 
 
 @pytest.fixture(scope="module")
-def both(webui, tmp_path_factory) -> Iterator[HostServer]:
+def both(request, webui) -> Iterator[HostServer]:
     folder_of("sd-webui-controlnet")
-    models = make_tiny_models(webui_folder(), tmp_path_factory.mktemp("sd15"), "sd15")
-    for made_as, name in (("bench-a", "child"), ("bench-b", "watercolor")):
-        (models / "Lora" / f"{made_as}.safetensors").rename(models / "Lora" / f"{name}.safetensors")
+    models = request.getfixturevalue("sd15_models")
     checkpoint, = (models / "Stable-diffusion").glob("*.safetensors")
     file = write_controlnet(models.parent / "control" / "control-openpose.safetensors", checkpoint)
     server = webui("sd-webui-controlnet", models=models, checkpoint=checkpoint.name,
                    files={"models/ControlNet/control-openpose.safetensors": file})
     controlled(server)
     yield server
-    for path in (file, *models.rglob("*.safetensors")):
-        Path(path).unlink()  # pytest keeps its folders for some runs
+    file.unlink()  # as the checkpoint is
 
 
 @pytest.fixture

@@ -3,12 +3,10 @@ disk, some minutes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from asking import MERGED, OWN_ROWS, is_first_picture_other, is_first_picture_same, made
 from beside_host import folder_of
-from server import HostServer, make_tiny_models, webui_folder
+from server import HostServer
 from test_crowd import nearly_nothing
 
 QUICK = {"steps": 2, "width": 64, "height": 64}
@@ -18,15 +16,11 @@ STAGES = [{"backbone_factor": 1.4, "skip_factor": 0.6}, {"backbone_factor": 1.6,
 
 
 @pytest.fixture(scope="module")
-def both(webui, tmp_path_factory) -> Iterator[HostServer]:
+def both(request, webui) -> HostServer:
     folder_of("sd-webui-freeu")
-    models = make_tiny_models(webui_folder(), tmp_path_factory.mktemp("sd15"), "sd15")
-    for made_as, name in (("bench-a", "child"), ("bench-b", "watercolor")):
-        (models / "Lora" / f"{made_as}.safetensors").rename(models / "Lora" / f"{name}.safetensors")
+    models = request.getfixturevalue("sd15_models")
     checkpoint, = (models / "Stable-diffusion").glob("*.safetensors")
-    yield webui("sd-webui-freeu", models=models, checkpoint=checkpoint.name)
-    for path in models.rglob("*.safetensors"):
-        path.unlink()  # pytest keeps its folders for some runs
+    return webui("sd-webui-freeu", models=models, checkpoint=checkpoint.name)
 
 
 @pytest.mark.parametrize(("version", "size"), [("1", QUICK), ("2", WIDE)])
