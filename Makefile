@@ -78,7 +78,10 @@ $(VENV)/.host: $(STAMP)
 # tests are shared out between processes, each with one thread; one that is done takes half of what another has left;
 # one more than there are cores, for some wait for a browser
 WORKERS := $(shell $(PYTHON) -c "import os; print(min((os.cpu_count() or 1) + 1, 5))")
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+# what is imported is kept compiled, whatever the environment says: many tests start a Python, which would compile all of
+# torch and diffusers each time
+TESTING := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
+PYTEST := $(TESTING) $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 demo: $(STAMPDEMO) ## a page of pictures of the tiny model, mixed, steered and explained: out/demo/index.html
 	$(BIN)/python -m sciart_ext.standalone.demo --out out/demo
@@ -87,12 +90,12 @@ test: $(STAMP) $(STAMPPAGE) $(VENV)/.browser ## all tests that need no WebUI
 	SCIART_GRADIO_PYTHON=$(VENVPAGE)/bin/python $(PYTEST) --ignore tests/host
 
 test-310: $(STAMP310) ## the same on Python 3.10, torch 2.1.2 and pydantic 1.10, what the WebUI runs on
-	OMP_NUM_THREADS=1 $(VENV310)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile \
+	$(TESTING) $(VENV310)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile \
 		--ignore tests/host --ignore tests/browser
 
 test-host: $(VENV)/.browser $(VENV)/.host ## tests in a real WebUI v1.10.1: SCIART_WEBUI=its folder
 	@test -n "$(SCIART_WEBUI)" || { echo "set SCIART_WEBUI to the folder of a WebUI v1.10.1"; exit 2; }
-	SCIART_WEBUI="$(SCIART_WEBUI)" OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/host
+	SCIART_WEBUI="$(SCIART_WEBUI)" $(TESTING) $(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/host
 
 lint: $(STAMP) ## ruff
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""What guidance costs on a UNet of SD 1.5's size: time beside a plain picture's, and peak memory.
+"""What steering costs on a UNet of SD 1.5's size: time beside a plain picture's, and peak memory.
 
 Random weights, LoRAs of rank 32; the whole denoising loop of the standalone, default settings.
 """
@@ -17,6 +17,8 @@ from torch import Tensor
 
 from sciart_ext.guidance.attention import AttentionMaps
 from sciart_ext.guidance.guide import Guide
+from sciart_ext.guidance.layout import Layout
+from sciart_ext.guidance.masked import OwnTexts
 from sciart_ext.guidance.words import Subject, find_words
 from sciart_ext.mixer.mixer import Mixer
 from sciart_ext.mixer.targets import diffusers_unet_layers
@@ -40,18 +42,21 @@ CFG = 6.0
 
 @dataclass(frozen=True)
 class Variant:
-    """So many LoRAs; guidance: the settings that differ from the defaults, None where they are merged."""
+    """So many LoRAs; guidance: the settings that differ from the defaults; compose: merge, masked, or contrastive."""
 
     name: str
     loras: int = 0
     guidance: dict | None = None
+    compose: str = "merge"
     rows_apart: bool = False
     """each row in a call of its own, as the reference implementation does it"""
 
 
-TIMED = (Variant("plain"), Variant("merge", 2), Variant("guided_2", 2, {}), Variant("guided_3", 3, {}))
-WITHOUT_UPDATES = Variant("guided_2_without_updates", 2, {"strength": 0.0})
-ALSO = (WITHOUT_UPDATES, Variant("guided_2_rows_apart", 2, {}, rows_apart=True))
+GUIDED = "contrastive"
+TIMED = (Variant("plain"), Variant("merge", 2), Variant("guided_2", 2, {}, GUIDED), Variant("guided_3", 3, {}, GUIDED),
+         Variant("masked_2", 2, {}, "masked"), Variant("masked_3", 3, {}, "masked"))
+WITHOUT_UPDATES = Variant("guided_2_without_updates", 2, {"strength": 0.0}, GUIDED)
+ALSO = (WITHOUT_UPDATES, Variant("guided_2_rows_apart", 2, {}, GUIDED, rows_apart=True))
 
 
 class _RowsApart(Rows):
@@ -74,10 +79,10 @@ class CostBench:
 
     def run(self, variant: Variant, steps: int | None = None) -> float:
         """Seconds of the denoising of one picture."""
-        with self._ready(variant, steps or self.steps) as (rows, noise, guide):
+        with self._ready(variant, steps or self.steps) as (rows, noise, layout):
             self._synchronize()
             began = time.perf_counter()
-            latents = denoise(self.sampling(steps or self.steps), rows, noise, None, guide)
+            latents = denoise(self.sampling(steps or self.steps), rows, noise, None, layout)
             self._synchronize()
             taken = time.perf_counter() - began
         if not latents.isfinite().all():
@@ -89,11 +94,11 @@ class CostBench:
 
     def gradient(self, early_end: bool) -> float:
         """Seconds of one gradient of the loss."""
-        with self._ready(Variant("gradient", 2, {}), self.steps) as (rows, noise, guide):
+        with self._ready(Variant("gradient", 2, {}, GUIDED), self.steps) as (rows, noise, guide):
             if not early_end:
                 guide.maps.stopping = contextlib.nullcontext
             at = Time(999, torch.tensor(999, device=self.device))
-            guide.look_ahead(noise, 999, rows.alphas, rows.denoised)
+            guide.look_ahead(noise, 999, rows.alphas, rows.denoised, rows.call_plain)
             self._synchronize()
             began = time.perf_counter()
             guide.gradient(noise, lambda inputs: rows.call(inputs, at, 0.0, [rows.plain]))
@@ -113,37 +118,42 @@ class CostBench:
 
     @contextlib.contextmanager
     def _ready(self, variant: Variant, steps: int):
-        """(rows, noise, guide or None) of a variant, its LoRAs on the UNet."""
+        """(rows, noise, layout or None) of a variant, its LoRAs on the UNet."""
         plan = self._plan(variant, steps)
         generator = torch.Generator().manual_seed(1)
-        prompts = [PromptRow(row, Embeddings(torch.randn(1, 77, TEXT_WIDTHS[self.model], generator=generator).to(
-            self.device, self.dtype), None)) for row in plan.encoded_rows()]
-        mixer = Mixer(self.pipe.unet, self.layers, self.files[:variant.loras])
+        texts = {row: 1 if row.plain or not plan.masked else 1 + len(plan.masked) for row in plan.encoded_rows()}
+        width = TEXT_WIDTHS[self.model]
+        prompts = [PromptRow(row, Embeddings(torch.randn(1, 77 * count, width, generator=generator).to(
+            self.device, self.dtype), None)) for row, count in texts.items()]
+        mixer = Mixer(self.pipe.unet, self.layers, self.files[:variant.loras], masked=plan.masked)
         kind = _RowsApart if variant.rows_apart else Rows
         rows = kind(self.pipe, mixer, plan, prompts, CFG, (self.size, self.size))
         noise = torch.randn(1, 4, self.size // 8, self.size // 8, generator=generator).to(self.device)
         mixer.choose(workload(rows, 1, noise.shape))
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
-            stack.enter_context(mixer)
-            yield rows, noise, self._guide(stack, variant) if plan.subjects else None
+            stack.enter_context(rows.acting())
+            yield rows, noise, self._layout(stack, rows, variant) if plan.subjects else None
 
     def _plan(self, variant: Variant, steps: int) -> PassPlan:
-        subjects = {} if variant.guidance is None else {"compose": "contrastive", "guidance": variant.guidance}
+        subjects = {} if variant.guidance is None else {"compose": variant.compose, "guidance": variant.guidance}
         loras = [{"name": name, "weight": 0.7, **({"subject": name} if subjects else {})}
                  for name in SUBJECTS[:variant.loras]]
         return compile_plan(parse_recipe({"enabled": bool(loras), "loras": loras, **subjects}), steps).first
 
-    def _guide(self, stack: ExitStack, variant: Variant) -> Guide:
+    def _layout(self, stack: ExitStack, rows: Rows, variant: Variant) -> Layout:
         settings = GuidanceSettings(**(variant.guidance or {}))
         names = SUBJECTS[:variant.loras]
         tokens = {name: [10 + i] for i, name in enumerate(names)} | {"": []}
         prompt = [[token for name in names for token in tokens[name]]]
         maps = stack.enter_context(AttentionMaps(self.pipe.unet, self.layers))
         subjects = [Subject(name) for name in names]
-        guide = Guide(settings, maps, subjects, [None] * len(names))
-        guide.words = [find_words(subjects, tokens, prompt, prompt, names, names)]
-        return guide
+        kind = Guide if variant.compose == GUIDED else Layout
+        layout = kind(settings, maps, subjects, [None] * len(names))
+        layout.words = [find_words(subjects, tokens, prompt, prompt, names, names)]
+        if kind is Layout:
+            stack.enter_context(OwnTexts(rows.mixer, self.layers, [maps]))
+        return layout
 
     def _synchronize(self) -> None:
         if self.device.type == "cuda":

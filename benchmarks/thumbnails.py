@@ -18,11 +18,11 @@ from sciart_ext.standalone import prepare
 from sciart_ext.world import MODEL
 
 PROMPT = "a submarine in the sea"
-SUBJECTS = "a rocket and a robot in the sky"
+SUBJECTS = {2: "a rocket and a robot in the sky", 3: "a rocket, a robot and a submarine in space"}
 PORTRAIT = "a robot in the sky"
-PLAYED_BY = {"rocket": "red-striped-rocket", "robot": "yellow-visor-robot"}
-TRIGGERS = {"rocket": "red striped", "robot": "yellow visor"}
-SEEDS = {"two-subjects": 4, "two-subjects-science-imagination": 4}
+PLAYED_BY = {"rocket": "red-striped-rocket", "robot": "yellow-visor-robot", "submarine": "purple-submarine"}
+TRIGGERS = {"rocket": "red striped", "robot": "yellow visor", "submarine": "purple"}
+SEEDS = {"two-subjects": 1, "two-subjects-science-imagination": 8, "three-subjects": 7}
 
 
 def main() -> None:
@@ -45,7 +45,8 @@ def main() -> None:
         roles = {role: PLAYED_BY.get(role, role) for role in preset.roles()}
         recipe = resolve(parse_recipe({**data, "loras": loras, "roles": roles}), store)
         given = preset.data["txt2img"]
-        prompt = SUBJECTS if "rocket" in roles else PORTRAIT if "profile" in name else PROMPT
+        about = len(roles.keys() & PLAYED_BY.keys())
+        prompt = SUBJECTS[about] if about else PORTRAIT if "profile" in name else PROMPT
         settings = Settings(prompt, steps=given["steps"],
                             sampler=given["sampler_name"], scheduler=given["scheduler"], cfg_scale=given["cfg_scale"],
                             seed=SEEDS.get(name, given["seed"]) if options.seed is None else options.seed)

@@ -98,7 +98,13 @@
         setTimeout(() => paste.click());
     }
 
-    /** The middle of the tab's picture, small, as the text of a PNG; null where there is none. */
+    /** The tab's picture: what it has made, in img2img before that what it begins with; null where there is none. */
+    function shownPicture(tab) {
+        const pictures = [find(`#${tab}_gallery img`), tab === "img2img" ? find("#img2img_image img") : null];
+        return pictures.find((picture) => picture?.naturalWidth) || null;
+    }
+
+    /** The middle of what the tab has made, small, as the text of a PNG; null where there is none. */
     function lastPicture(tab) {
         const picture = find(`#${tab}_gallery img`);
         if (!picture || !picture.naturalWidth) return null;
@@ -111,5 +117,5 @@
         return canvas.toDataURL("image/png");
     }
 
-    Object.assign(host, {find, setValue, stepsOf, currentSettings, infotext, pasteInfotext, lastPicture});
+    Object.assign(host, {find, setValue, stepsOf, currentSettings, infotext, pasteInfotext, shownPicture, lastPicture});
 })();

@@ -35,5 +35,5 @@
         return input;
     }
 
-    sciart.masks = {NAME, isMask, chooser};
+    sciart.masks = {NAME, SIDE, isMask, chooser};
 })();

@@ -8,7 +8,8 @@
 
     const COMPOSE = [["merge", "mixed all over the picture"], ["switch", "in turn, one at a time"],
         ["composite", "each on its own, averaged"], ["spatial", "each where it changes most"],
-        ["regions", "each in its region"], ["contrastive", "each on its own subject"]];
+        ["regions", "each in its region"], ["masked", "each where its subject is, in one go"],
+        ["contrastive", "each on its own subject"]];
     const COMPOSITION = {
         switch: [["period", "Turn", 5, 1, "Steps that a LoRA acts before the next one does"]],
         composite: [],
@@ -70,18 +71,42 @@
             const line = dom.h("div", {class: "sciart-line"}, dom.labelled("LoRAs act", select, "sciart-grow"));
             if (recipe.compose === "contrastive") {
                 line.append(dom.labelled("Strength", this.number("guidance", "strength", "automatic", 1,
-                    "How firmly the subjects are held in their places; 0: areas only"), "sciart-small"));
+                    "How firmly the subjects are held in their places; 0: areas only"), "sciart-small"), this.drawNoises());
             }
+            if (recipe.compose === "masked") line.append(...this.drawMasking(recipe));
             if (COMPOSITION[recipe.compose]) line.append(...this.drawComposition(recipe));
             return line;
+        }
+
+        drawMasking(recipe) {
+            const given = this.given(recipe, "guidance");
+            const hires = this.box("guidance", "hires", given.hires !== false, (on) => on ? undefined : false);
+            const show = this.box("guidance", "show", given.show === true, (on) => on || undefined);
+            return [this.drawNoises(), dom.labelled("Mask threshold", this.number("masking", "threshold", 0.15, 0.05,
+                "From which share of a word's strongest attention its subject's area counts"), "sciart-small"),
+                dom.labelled("Negative share", this.number("masking", "negative", 0.9, 0.05,
+                    "How much of its weight a subject's LoRA has in the negative prompt; less brings it out more"),
+                "sciart-small"),
+                dom.h("label", {class: "sciart-check"}, hires, "in the hires pass too (otherwise mixed there)"),
+                dom.h("label", {class: "sciart-check"}, show, "show the areas beside the result")];
+        }
+
+        drawNoises() {
+            return dom.labelled("Noises", this.number("guidance", "noises", 1, 1,
+                "Of how many noises from the seed the one is taken in which the subjects lie farthest apart; each takes time"),
+            "sciart-small");
         }
 
         drawComposition(recipe) {
             const fields = COMPOSITION[recipe.compose].map(([key, text, usual, step, title]) =>
                 dom.labelled(text, this.number("composition", key, usual, step, title), "sciart-small"));
             if (recipe.compose === "switch") fields.push(dom.labelled("Order", this.drawOrder(recipe), "sciart-medium"));
-            const hires = this.box("composition", "hires", this.given(recipe, "composition").hires !== false,
-                (on) => on ? undefined : false);
+            const given = this.given(recipe, "composition");
+            const hires = this.box("composition", "hires", given.hires !== false, (on) => on ? undefined : false);
+            if (recipe.compose === "regions") {
+                const rows = this.box("composition", "rows", given.rows === "one", (on) => on ? "one" : undefined);
+                fields.push(dom.h("label", {class: "sciart-check"}, rows, "in one go"));
+            }
             return [...fields, dom.h("label", {class: "sciart-check"}, hires, "in the hires pass too")];
         }
 
@@ -107,7 +132,7 @@
             const hires = this.box("guidance", "hires", given.hires !== false, (on) => on ? undefined : false);
             const offload = this.box("guidance", "offload", given.offload === true, (on) => on || undefined);
             const show = this.box("guidance", "show", given.show === true, (on) => on || undefined);
-            const used = Object.keys(given).some((key) => key !== "strength");
+            const used = Object.keys(given).some((key) => key !== "strength" && key !== "noises");
             return dom.h("details", {class: "sciart-fold", open: used}, dom.h("summary", {}, "Advanced"),
                 dom.h("div", {class: "sciart-line"}, ...fields),
                 dom.h("label", {class: "sciart-check"}, masks, "each LoRA only in its subject's area"),
@@ -145,7 +170,7 @@
         choose(compose) {
             this.panel.edit((recipe) => {
                 recipe.compose = compose === "merge" ? undefined : compose;
-                recipe.composition = undefined;  // of another way, it would change nothing
+                recipe.composition = recipe.masking = undefined;  // of another way, they would change nothing
             });
         }
 

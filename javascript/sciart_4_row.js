@@ -10,6 +10,11 @@
     const BLOCKS = {in: "Factor for the UNet's input blocks", mid: "Factor for the UNet's middle block",
         out: "Factor for the UNet's output blocks"};
 
+    function regionText(region) {
+        if (Array.isArray(region)) return region.join(" ");
+        return sciart.masks.isMask(region) ? sciart.masks.NAME : region ?? "";
+    }
+
     sciart.Row = class {
         constructor(panel, lora, index) {
             this.panel = panel;
@@ -54,9 +59,9 @@
         /** What the LoRA is about and where it acts; where all LoRAs act all over the picture nobody asks. */
         drawSubject() {
             const {compose} = this.panel.recipe;
-            if (compose !== "contrastive") {
+            if (compose !== "contrastive" && compose !== "masked") {
                 return compose === "regions" || this.lora.region !== undefined
-                    ? dom.h("div", {class: "sciart-line"}, ...this.drawRegion("everywhere")) : null;
+                    ? this.besideDrawing(...this.drawRegion("everywhere")) : null;
             }
             const field = (key, placeholder, title) => {
                 const input = dom.h("input", {type: "text", value: this.lora[key], placeholder, title,
@@ -64,7 +69,7 @@
                     oninput: () => this.set(key, input.value.trim() || undefined)});
                 return input;
             };
-            return dom.h("div", {class: "sciart-line"},
+            return this.besideDrawing(
                 dom.labelled("Subject", field("subject", "none: a style, acts everywhere",
                     "Words of the prompt that this LoRA is about"), "sciart-medium"),
                 dom.labelled("Trigger words", field("trigger", "before the subject",
@@ -72,22 +77,33 @@
                 ...this.drawRegion("found by itself"));
         }
 
-        /** A box that is typed, or a picture that is white where the LoRA acts. */
+        besideDrawing(...fields) {
+            return dom.h("div", {class: "sciart-place"}, dom.h("div", {class: "sciart-line"}, ...fields),
+                this.panel.drawing.surface(this));
+        }
+
+        /** A box that is typed, a picture that is white where the LoRA acts, or what is drawn. */
         drawRegion(placeholder) {
-            const {region} = this.lora;
-            const told = (value) => sciart.masks.isMask(value) ? sciart.masks.NAME : value;
-            const input = dom.h("input", {type: "text", value: Array.isArray(region) ? region.join(" ") : told(region),
-                placeholder, "data-field": "region", autocomplete: "off",
-                title: "Box: left, top, right and bottom as shares of the picture, 0 0 0.5 1",
+            const input = dom.h("input", {type: "text", value: regionText(this.lora.region), placeholder, "data-field": "region",
+                autocomplete: "off", title: "Box: left, top, right and bottom as shares of the picture, 0 0 0.5 1",
                 oninput: () => {
                     const numbers = input.value.split(/[\s,]+/).filter(Boolean);
                     this.set("region", numbers.length ? numbers.map((text) => isNaN(text) ? text : Number(text)) : undefined);
+                    this.panel.drawing.changed(this);
                 }});
+            this.region = input;
             const mask = sciart.masks.chooser((text) => {
-                input.value = told(text);
-                this.set("region", text);
+                this.setRegion(text);
+                this.panel.drawing.changed(this);
             });
-            return [dom.labelled("Region", input, "sciart-medium"), dom.labelled("or a mask", mask, "sciart-medium")];
+            return [dom.labelled("Region", input, "sciart-medium"), dom.labelled("or a mask", mask, "sciart-medium"),
+                this.panel.drawing.button(this)];
+        }
+
+        /** A box, the text of a picture, or undefined. */
+        setRegion(region) {
+            this.region.value = regionText(region);
+            this.set("region", region);
         }
 
         drawName(title) {

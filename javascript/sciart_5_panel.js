@@ -18,6 +18,7 @@
             this.preview = new sciart.Preview(this);
             this.curves = new sciart.Curves(this);
             this.mixing = new sciart.Triangle(this);
+            this.drawing = new sciart.Drawing(this);
             this.cards = new sciart.Cards();
             this.json = new sciart.Json(this);
             this.field = host.find(`#sciart_${tab}_recipe textarea`);
@@ -203,6 +204,7 @@
         }
 
         remove(index) {
+            this.drawing.removed(index);
             this.edit((recipe) => recipe.loras.splice(index, 1));
             const left = this.rows.querySelectorAll("[data-index]");
             const next = left[Math.min(index, left.length - 1)];

@@ -54,6 +54,10 @@ class UnseenAttentionError(RuntimeError):
     """Something else computes the cross-attention that was to be read, and elsewhere."""
 
 
+class UnplacedError(SciArtError):
+    """The places of a picture are elsewhere in the model than where masks have them: something moves or joins them."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that is most like this one, or the shortest that has it in it, whatever the case; None where none
     is."""

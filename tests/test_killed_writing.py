@@ -111,15 +111,19 @@ with written_whole(folder / "own") as temporary:  # as a writer does that makes 
     assert modes == dict.fromkeys(("text", "picture.png", "tensors.safetensors", "own"), 0o640)
 
 
-@POSIX
-@pytest.mark.parametrize("write", [
-    "write_text(path, 'x' * 100_000)",
-    "save_combined(path)",
-    "save_picture(Image.effect_noise((256, 256), 80), path, '')",
-    "_write(path, Run(torch.rand(2, 4, 64, 64), np.zeros((512, 512, 3), np.uint8)))",
-], ids=["text", "tensors", "picture", "run"])
-def test_a_full_disk_is_told_and_leaves_the_old_file(tmp_path, write):
-    code = f"""
+WRITERS = {
+    "text": "write_text(path, 'x' * 100_000)",
+    "tensors": "save_combined(path)",
+    "picture": "save_picture(Image.effect_noise((256, 256), 80), path, '')",
+    "run": "_write(path, Run(torch.rand(2, 4, 64, 64), np.zeros((512, 512, 3), np.uint8)))",
+}
+
+
+@pytest.fixture(scope="module")
+def on_a_full_disk(tmp_path_factory):
+    """By writer, its folder with an old file, which it has tried to replace, and what it said."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in WRITERS}
+    code = """
 import resource, sys, torch
 import numpy as np
 from pathlib import Path
@@ -131,19 +135,30 @@ from sciart_ext.standalone.infotext import save_picture
 from sciart_ext.whole_file import NoRoomError, write_text, written_whole
 def save_combined(path):
     with written_whole(path) as temporary:
-        save_file({{"a": torch.zeros(100_000)}}, temporary)
-path = Path(sys.argv[1])
+        save_file({"a": torch.zeros(100_000)}, temporary)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+"""
+    for number, (name, write) in enumerate(WRITERS.items(), 1):
+        write_text(folders[name] / "file.png", "old")
+        code += f"""
+path = Path(sys.argv[{number}]) / "file.png"
 try:
     {write}
+    print()
 except NoRoomError as error:
     print(error)
 """
-    path = tmp_path / "file.png"
-    write_text(path, "old")
-    status, out, err = ended(program(code, path))
-    assert (status, err) == (0, "") and out.startswith("file.png: cannot be written: ") and out.count("\n") == 1
-    assert path.read_text() == "old" and os.listdir(tmp_path) == ["file.png"]
+    status, out, err = ended(program(code, *folders.values()))
+    assert (status, err, out.count("\n")) == (0, "", len(WRITERS)), out
+    return dict(zip(WRITERS, zip(folders.values(), out.splitlines())))
+
+
+@POSIX
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_full_disk_is_told_and_leaves_the_old_file(on_a_full_disk, name):
+    folder, told = on_a_full_disk[name]
+    assert told.startswith("file.png: cannot be written: ")
+    assert (folder / "file.png").read_text() == "old" and os.listdir(folder) == ["file.png"]
 
 
 @pytest.mark.parametrize("name", ["con", "CON", "nul.json", "Aux.tar.gz", "com1", "LPT9.webp", "com².png", "prn .txt",

@@ -48,6 +48,7 @@ WRONG = [
     ("a seed that is no whole number", {**_loras(), "combining": {"seed": 1.5}}, "combining.seed", "whole number"),
     ("a negative seed", {**_loras(), "combining": {"seed": -1}}, "combining.seed", "from 0 to 4294967295"),
     ("no directions", {**_loras(), "combining": {"directions": 0}}, "combining.directions", "from 1 to 4096, got 0"),
+    ("a strength above 1", {**_loras(), "combining": {"strength": 1.5}}, "combining.strength", "1.5 is out of range"),
     ("directions that are true", {**_loras(), "combining": {"directions": True}}, "combining.directions", "got True"),
     ("combining as a word", {**_loras(), "combining": "ties"}, "combining", "not a valid dict"),
     ("contrastive without a subject", {**_loras(), "compose": "contrastive"}, "loras[0].subject", "missing"),

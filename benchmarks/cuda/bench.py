@@ -40,9 +40,10 @@ class Scene:
 
 SCENES = {"sd15": Scene(SD15, 512), "sdxl": Scene(SDXL, 1024)}
 """by the names that options and results use"""
-SMALL = {"sd15": Scene(replace(SD15.narrowed(32, 32), multipliers=(1, 2), depths=(0, 1)), 128),
-         "sdxl": Scene(replace(SDXL.narrowed(32, 32), multipliers=(1, 2), depths=(0, 1), middle_depth=1), 128)}
-"""the same with few and narrow layers at two levels, for a short look"""
+_FEW = {"multipliers": (1, 2), "depths": (0, 1), "blocks": 1}
+SMALL = {"sd15": Scene(replace(SD15.narrowed(32, 32), **_FEW), 128),
+         "sdxl": Scene(replace(SDXL.narrowed(32, 32), **_FEW, middle_depth=1), 128)}
+"""the same with few and narrow layers, one block at each of two levels, for a short look"""
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,10 @@ class Bench:
                  ) -> Workload:
         return work(self.latent, steps, changing, rows, rows_differ)
 
-    def mixer(self, execution: str, loras: Sequence[LoraFile] | None = None) -> Mixer:
+    def mixer(self, execution: str, loras: Sequence[LoraFile] | None = None, masked: Sequence[int] = ()) -> Mixer:
+        """masked: indices of the LoRAs that have masks."""
         return Mixer(self.unet, self.layers, self.loras if loras is None else loras, execution=execution,
-                     memory_limit=self.memory_limit)
+                     memory_limit=self.memory_limit, masked=masked)
 
     @contextmanager
     def acting(self, variant: Variant, steps: int) -> Iterator[Callable[[int], Tensor]]:

@@ -62,7 +62,7 @@ def all_checks(device: torch.device, held: Callable[[], int], dtypes: Sequence[t
     for method in METHODS:
         yield f"combined by {method}", partial(_check_combined, device, method)
     yield "a whole UNet, and nothing left of the LoRAs", partial(_check_unet, device, held)
-    yield "a steered picture", partial(_check_picture, device)
+    yield "pictures with subjects", partial(_check_picture, device)
     yield "sets of LoRAs at once", partial(_check_sets, device)
 
 
@@ -138,9 +138,10 @@ def _check_unet(device: torch.device, held: Callable[[], int]) -> None:
 
 
 def _check_picture(device: torch.device) -> None:
-    picture = Picture(2, 3, boxes=True)
-    there, here = (make(_unet_bench(one, torch.float32), picture) for one in (device, torch.device("cpu")))
-    _compare("latents", there, here.double(), torch.float16)  # rounding grows from step to step
+    for compose in ("contrastive", "masked"):
+        picture = Picture(2, 3, boxes=True, compose=compose)
+        there, here = (make(_unet_bench(one, torch.float32), picture) for one in (device, torch.device("cpu")))
+        _compare(f"latents, {compose}", there, here.double(), torch.float16)  # rounding grows from step to step
 
 
 def _check_sets(device: torch.device) -> None:

@@ -47,6 +47,7 @@ def compute(name: str, scene: Scene, report: Callable[[str, object], None]) -> N
         for label, offload in (("guided_2", False), ("guided_2_offload", True)):
             runs[label] = lambda offload=offload: make(bench, Picture(
                 2, STEPS, offload, boxes=True, until=1.0))
+        runs["masked_2"] = lambda: make(bench, Picture(2, STEPS, boxes=True, compose="masked"))
         plain = _peak(gpu, bench.call)[0] + BESIDE[name]
         report("plain", {"peak": _gib(plain), **_verdict(plain, name)})
         for label, run in runs.items():

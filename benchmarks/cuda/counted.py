@@ -67,6 +67,8 @@ def count_calls(scene: Scene, report: Callable[[str, object], None]) -> None:
         nothing = _counting(gpu, lambda: make(bench, Picture(0, 1)))
         report("guided_step", {str(count): _less(_counting(gpu, lambda count=count: make(
             bench, Picture(count, 1, boxes=True))), nothing) for count in (2, 3)})
+        report("masked_step", {str(count): _less(_counting(gpu, lambda count=count: make(
+            bench, Picture(count, 1, boxes=True, compose="masked"))), nothing) for count in (2, 3)})
 
 
 def count_layers(quick: bool, report: Callable[[str, object], None]) -> None:

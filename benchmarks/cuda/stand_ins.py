@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 GUIDANCE = {
-    "strength": 40.0, "temperature": 0.5, "until": 0.3, "refine": {}, "target": 0.0, "masks": True,
+    "noises": 1, "strength": 40.0, "temperature": 0.5, "until": 0.3, "refine": {}, "target": 0.0, "masks": True,
     "mask_threshold": 0.3, "opacity": [[0.0, 1.0], [0.4, 0.35], [0.7, 0.35], [0.75, 0.0]],
     "opacity_crowded": [[0.0, 1.0], [0.4, 0.7], [0.75, 0.7], [0.8, 0.0]], "regions": "whole", "offload": False,
     "hires": True, "show": False,
 }
-COMBINING = {"density": 0.5, "majority": "total", "seed": 0, "directions": 16}
+MASKING = {"threshold": 0.15, "negative": 0.9}
+COMBINING = {"density": 0.5, "majority": "total", "seed": 0, "directions": 16, "strength": 1.0}
 
 
 def guidance(**changed) -> SimpleNamespace:
@@ -37,6 +38,8 @@ class Entry:
     trigger: str = ""
     apply_to: str = "both"
     blocks: dict = field(default_factory=dict)
+    schedule: None = None
+    curve: str = "linear"
 
     def at(self, progress: float) -> float:
         return self.weight

@@ -21,8 +21,9 @@ MIB = 2**20
 NO_ROOM = "out of memory"
 PEAK_STEPS = 3
 SET_STEPS = 2
-PICTURES = {"plain": 0, "guided_2": 2, "guided_3": 3}
-"""the subjects of each"""
+PICTURES = {"plain": (0, "merge"), "guided_2": (2, "contrastive"), "guided_3": (3, "contrastive"),
+            "masked_2": (2, "masked"), "masked_3": (3, "masked")}
+"""the subjects of each, and how they are kept apart"""
 
 
 class Extent(NamedTuple):
@@ -55,8 +56,8 @@ class Measuring:
     def pictures(self, bench: Bench, until: float) -> dict:
         """The same of whole denoising loops, plain and steered, by their steps."""
         steps = self.extent.picture_steps
-        return self._rounds({name: lambda count=count: self._loop(bench, Picture(count, steps))
-                             for name, count in PICTURES.items()}, until)
+        return self._rounds({name: lambda count=count, compose=compose: self._loop(
+            bench, Picture(count, steps, compose=compose)) for name, (count, compose) in PICTURES.items()}, until)
 
     def sets(self, bench: Bench, until: float) -> dict:
         """The same of all sets of the LoRAs, one by one and at once: `ratio` is that to one by one; and the largest

@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 GROUPS = 32
-BLOCKS_PER_LEVEL = 2
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Topology:
     channels: of the first level; depths: transformer blocks at each level, 0 where there is no attention; context:
     width of the text; heads: of every attention, or 0 where each is `head_width` wide; label: width of what SDXL is
     told beside the text (pooled text and sizes), 0 for none; linear: whether the transformers' projections are linear
-    layers rather than convolutions.
+    layers rather than convolutions; blocks: at each level on the way down, and one more on the way up.
     """
 
     name: str
@@ -38,6 +37,7 @@ class Topology:
     head_width: int = 64
     label: int = 0
     linear: bool = False
+    blocks: int = 2
 
     def narrowed(self, channels: int, context: int) -> Topology:
         """The same layers with fewer channels, a multiple of 32."""
@@ -62,7 +62,7 @@ class UNet(nn.Module):
         self.input_blocks = nn.ModuleList([_Steps(nn.Conv2d(4, width, 3, padding=1))])
         kept = [width]
         for level, (multiplier, depth) in enumerate(zip(one.multipliers, one.depths)):
-            for _ in range(BLOCKS_PER_LEVEL):
+            for _ in range(one.blocks):
                 self.input_blocks.append(_Steps(_ResBlock(width, one.channels * multiplier, embedded),
                                                 *_transformer(one, one.channels * multiplier, depth)))
                 width = one.channels * multiplier
@@ -74,11 +74,11 @@ class UNet(nn.Module):
                                    _ResBlock(width, width, embedded))
         self.output_blocks = nn.ModuleList()
         for level, (multiplier, depth) in reversed(list(enumerate(zip(one.multipliers, one.depths)))):
-            for number in range(BLOCKS_PER_LEVEL + 1):
+            for number in range(one.blocks + 1):
                 block = [_ResBlock(width + kept.pop(), one.channels * multiplier, embedded),
                          *_transformer(one, one.channels * multiplier, depth)]
                 width = one.channels * multiplier
-                if level and number == BLOCKS_PER_LEVEL:
+                if level and number == one.blocks:
                     block.append(_Upsample(width))
                 self.output_blocks.append(_Steps(*block))
         self.out = nn.Sequential(nn.GroupNorm(GROUPS, width), nn.SiLU(), nn.Conv2d(width, 4, 3, padding=1))

@@ -14,6 +14,7 @@ from sciart_ext.recipe import Recipe, parse_recipe
 from sciart_ext.world.oracle import Oracle
 from sciart_ext.world.scenes import INDIVIDUALS, KINDS
 
+from ..peers.ways import PEERS, peer_pictures
 from .sampling import Guided, Pictures
 
 CASES = {
@@ -21,8 +22,10 @@ CASES = {
     "same_class": (("red striped rocket", "golden rocket"),),
     "three": (("red striped rocket", "yellow visor robot", "purple submarine"),),
 }
-# contrastive guidance whole, and without a part of it
-GUIDED: dict[str, dict] = {"masks": {"strength": 0.0}, "update": {"masks": False}, "contrastive": {}}
+# contrastive guidance whole, and without a part of it; and masks in one row; both from one of several noises too
+NOISES = 4
+GUIDED: dict[str, dict] = {"masks": {"strength": 0.0}, "update": {"masks": False}, "contrastive": {}, "masked": {},
+                           "contrastive_noises": {"noises": NOISES}, "masked_noises": {"noises": NOISES}}
 COMPOSED = ("merge", "switch", "composite")
 STYLE, STYLE_WEIGHT = "watercolor", 0.7
 FIRST_SEED = 10_000
@@ -36,6 +39,8 @@ class Made:
     by_prompt: dict[str, list[bool]]
     style: list[float]
     guided: list[Guided]
+    laid_out: list[bool]
+    """whether as many of each kind were there as were asked for, whoever they were"""
 
     @property
     def present(self) -> list[bool]:
@@ -44,15 +49,28 @@ class Made:
 
 def make(pictures: Pictures, oracle: Oracle, seeds: Sequence[int], case: str, variant: str, styled: bool,
          **guidance) -> Made:
-    """The seeds are shared out among the groups of the case. guidance: overrides the variant's settings."""
-    by_prompt, style, guided = {}, [], []
+    """The seeds are shared out among the groups of the case. guidance: overrides the variant's settings, a peer's too.
+    """
+    by_prompt, style, guided, laid_out = {}, [], [], []
     for names, chosen in zip(CASES[case], np.array_split(np.array(seeds), len(CASES[case]))):
         made, more = pictures_of(pictures, chosen, names, variant, styled, **guidance)
         guided += more
         readings = oracle.read(made)
         by_prompt[prompt_of(names)] = [all(reading.count(individual=name) for name in names) for reading in readings]
         style += [reading.styles[STYLE] for reading in readings]
-    return Made(by_prompt, style, guided)
+        kinds = [KINDS[INDIVIDUALS[name]] for name in names]
+        laid_out += [all(reading.count(kind) >= kinds.count(kind) for kind in kinds) for reading in readings]
+    return Made(by_prompt, style, guided, laid_out)
+
+
+def layouts(pictures: Pictures, oracle: Oracle, seeds: Sequence[int], case: str) -> list[bool]:
+    """Whether the base model alone paints as many of each kind as are asked for, from the noise of each seed."""
+    found = []
+    for names, chosen in zip(CASES[case], np.array_split(np.array(seeds), len(CASES[case]))):
+        kinds = [KINDS[INDIVIDUALS[name]] for name in names]
+        readings = oracle.read(pictures.make(prompt_of(kinds), chosen))
+        found += [all(reading.count(kind) >= kinds.count(kind) for kind in kinds) for reading in readings]
+    return found
 
 
 def pictures_of(pictures: Pictures, seeds: Sequence[int], names: Sequence[str], variant: str, styled: bool,
@@ -61,7 +79,11 @@ def pictures_of(pictures: Pictures, seeds: Sequence[int], names: Sequence[str], 
     if variant in COMPOSED:
         weights = dict.fromkeys(names, 1.0) | ({STYLE: STYLE_WEIGHT} if styled else {})
         return pictures.make(prompt_of(names), seeds, weights, variant), []
-    recipe = guided_recipe(names, {"show": True, **GUIDED[variant], **guidance}, styled)
+    if variant in PEERS:
+        styles = {STYLE: STYLE_WEIGHT} if styled else {}
+        return peer_pictures(pictures, variant, prompt_of(names), names, seeds, styles, **guidance), []
+    recipe = guided_recipe(names, {"show": True, **GUIDED[variant], **guidance}, styled,
+                           "masked" if variant.startswith("masked") else "contrastive")
     return pictures.by_recipe(prompt_of([KINDS[INDIVIDUALS[name]] for name in names]), seeds, recipe)
 
 
@@ -79,7 +101,7 @@ def prompt_of(names: Sequence[str]) -> str:
     return f"{', '.join(f'a {name}' for name in names[:-1])} and a {names[-1]} in space"
 
 
-def guided_recipe(names: Sequence[str], guidance: dict, styled: bool) -> Recipe:
+def guided_recipe(names: Sequence[str], guidance: dict, styled: bool, compose: str = "contrastive", **more) -> Recipe:
     """Each individual's LoRA about its kind's word, triggered by the words before that in its name."""
     loras: list[dict] = []
     for name in names:
@@ -88,4 +110,4 @@ def guided_recipe(names: Sequence[str], guidance: dict, styled: bool) -> Recipe:
                       "trigger": name.removesuffix(kind).strip()})
     if styled:
         loras.append({"name": STYLE, "weight": STYLE_WEIGHT})
-    return parse_recipe({"loras": loras, "compose": "contrastive", "guidance": guidance})
+    return parse_recipe({"loras": loras, "compose": compose, "guidance": guidance, **more})

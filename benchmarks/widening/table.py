@@ -25,7 +25,8 @@ from .. import record
 from ..tinyworld.judging import PRESET, loaded, share
 from ..tinyworld.steering import CASES, FIRST_SEED, prompt_of
 
-COMPOSE = ("merge", "switch", "composite", "spatial", "regions", "contrastive")
+COMPOSE = ("merge", "switch", "composite", "spatial", "regions", "contrastive", "masked")
+ABOUT_SUBJECTS = ("contrastive", "masked")
 SCENES = ("two subjects", "three styles", "both")
 SEEDS, QUICK_SEEDS = 16, 2
 STYLED = "a rocket and a planet in space"
@@ -38,14 +39,16 @@ Asked = tuple[str, str, str, int]
 
 
 def measure(quick: bool, workers: int = 1, seeds: int | None = None, only: Iterable[str] = ()) -> list[dict]:
-    """Rows of the table, by scene, compose and combine; what cannot be (regions and steering without subjects) is left
-    out. `only`: scenes and ways of which it consists, all of a kind of which none is named."""
+    """Rows of the table, by scene, compose and combine; what cannot be (regions and steering without subjects, masks of
+    LoRAs that are combined) is left out. `only`: scenes and ways of which it consists, all of a kind of which none is
+    named."""
     seeds = seeds or (QUICK_SEEDS if quick else SEEDS)
     combine, compose = (("linear", "ties"), ("merge", "composite")) if quick else (METHODS, COMPOSE)
     only = set(only)
     scenes, compose, combine = ([one for one in kind if one in only] or kind for kind in (SCENES, compose, combine))
     asked = [(scene, how, joined, seeds) for scene in scenes for how in compose for joined in combine
-             if scene != "three styles" or how not in ("regions", "contrastive")]
+             if (scene != "three styles" or how not in ("regions", *ABOUT_SUBJECTS))
+             and (how != "masked" or joined == "linear")]
     commit = record.commit()
     made = dict(_kept(commit))
     missing = [row for row in asked if row not in made]
@@ -86,7 +89,7 @@ def _strengths(styles: np.ndarray) -> dict:
 
 def recipe_of(names: Sequence[str], scene: str, compose: str, combine: str) -> tuple[Recipe, str]:
     """The mixture of these individuals and of the scene's styles; and the prompt."""
-    steered = compose == "contrastive"
+    steered = compose in ABOUT_SUBJECTS
     loras: list[dict] = []
     for name, half in zip(names, HALVES):
         kind = KINDS[INDIVIDUALS[name]]

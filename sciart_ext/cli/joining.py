@@ -15,7 +15,7 @@ from .mixture import RECIPE_OPTIONS, LoraName, lora_dir_option, lora_folder, rec
 from .values import Number, OneOf
 
 JOINING = "How they are joined"
-_SETTINGS = ("density", "majority", "seed", "directions")
+_SETTINGS = ("density", "majority", "seed", "directions", "strength")
 
 JOINING_OPTIONS = options(
     click.argument("loras", nargs=-1, type=LoraName("NAME=WEIGHT", "="), metavar="[NAME=WEIGHT]...",
@@ -31,7 +31,9 @@ JOINING_OPTIONS = options(
     click.option("--seed", type=Number(0, 2**32 - 1), panel=JOINING,
                  help="Of the random entries; default: 0."),
     click.option("--directions", type=Number(1, 4096), panel=JOINING,
-                 help="Strongest directions of a LoRA that the others leave to it (orthogonal); default: 16."))
+                 help="Strongest directions of a LoRA that the others leave to it (orthogonal); default: 16."),
+    click.option("--strength", type=Number(0, 1, whole=False), panel=JOINING,
+                 help="How much of what lies in them they leave (orthogonal); default: 1, all of it."))
 
 
 def recipe_of(given: Any) -> Recipe:

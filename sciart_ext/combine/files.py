@@ -90,8 +90,9 @@ class Combined:
         return lines
 
 
-_READS = {"linear": (), "orthogonal": ("directions",), "ties": ("density", "majority"), "magnitude-prune": ("density",),
-          "dare-linear": ("density", "seed"), "dare-ties": ("density", "majority", "seed")}
+_READS = {"linear": (), "orthogonal": ("directions", "strength"), "ties": ("density", "majority"),
+          "magnitude-prune": ("density",), "dare-linear": ("density", "seed"),
+          "dare-ties": ("density", "majority", "seed")}
 _HOW = {"linear": "removed", "orthogonal": "removed, because others of larger weight act there",
         "ties": "removed: small entries, and those whose sign lost", "magnitude-prune": "removed: small entries",
         "dare-linear": "dropped at random; the rest is enlarged",
@@ -141,8 +142,8 @@ def _combine_layer(name: str, deltas: Mapping[int, LowRank], own: Mapping[int, f
     rank = min(rank or sum(delta.rank for delta in deltas.values()), most)
     if recipe.combine in PRODUCTS:
         products = {k: _product(delta) for k, delta in deltas.items()}
-        left = orthogonal(products, order_of(own), recipe.combining.directions) if recipe.combine == "orthogonal" else (
-            products)
+        left = products if recipe.combine == "linear" else orthogonal(
+            products, order_of(own), recipe.combining.directions, recipe.combining.strength)
         whole = {k: product.squared_norm() for k, product in products.items()}
         taken = {k: max(whole[k] - left[k].squared_norm(), 0.0) for k in products}
         reduced = reduce_products([Product(up * own[k], down) for k, (up, down) in left.items()], rank)

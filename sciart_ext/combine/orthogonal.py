@@ -1,9 +1,12 @@
 """Combining LoRAs orthogonally: each leaves to those of larger weight the directions in which they are strongest.
 
-    ΔW_k' = (1 − L Lᵀ) ΔW_k (1 − R Rᵀ)
+    ΔW_k' = (1 − s L Lᵀ) ΔW_k (1 − s R Rᵀ)
 
 L and R span the left and right singular vectors, the strongest ones, of all LoRAs whose weight has a larger magnitude
-(of equal ones those listed first). The deltas stay products of factors: B' = (1 − L Lᵀ) B, A' = A (1 − R Rᵀ).
+(of equal ones those listed first). The deltas stay products of factors: B' = (1 − s L Lᵀ) B, A' = A (1 − s R Rᵀ).
+
+s, the strength, is μ / (1 + μ) of the soft projection of NP-LoRA (arXiv 2511.11051), which minimises
+‖X − ΔW_k‖² + μ ‖X R‖² and so takes the part s of what lies in R; here on both sides. 0 is the sum, 1 the projection.
 """
 
 from __future__ import annotations
@@ -34,14 +37,16 @@ def order_of(weights: Mapping[int, float]) -> tuple[int, ...]:
     return tuple(sorted((k for k in weights if weights[k]), key=lambda k: -abs(weights[k])))
 
 
-def orthogonal(products: Mapping[int, Product], order: tuple[int, ...], directions: int) -> dict[int, Product]:
-    """The products of the LoRAs in `order`, each without the strongest directions of those before it."""
+def orthogonal(products: Mapping[int, Product], order: tuple[int, ...], directions: int,
+               strength: float = 1.0) -> dict[int, Product]:
+    """The products of the LoRAs in `order`, each without so much, 0 to 1, of what lies in the strongest directions of
+    those before it."""
     first = products[order[0]]
     left, right = first.up.new_zeros(len(first.up), 0), first.down.new_zeros(first.down.shape[1], 0)
     reduced = {}
     for k in order:
         up, down = products[k]
-        reduced[k] = Product(up - left @ (left.T @ up), down - (down @ right) @ right.T)
+        reduced[k] = Product(up - strength * (left @ (left.T @ up)), down - strength * ((down @ right) @ right.T))
         strongest = strongest_directions(products[k], directions)
         left, right = _joined(left, strongest[0]), _joined(right, strongest[1])
     return reduced

@@ -28,6 +28,11 @@ class ByRegion(Fusion):
         return self._made(tuple(cond.shape[-2:]), cond.device, cond.dtype)
 
     def _weights(self, size: tuple[int, int], device: torch.device, dtype: torch.dtype) -> Weights:
-        masks = torch.stack([region_mask(region, size, self.feather) for region in self.regions])
-        weights = sent(fusion_weights(masks)[None].to(dtype), device)
+        weights = sent(region_weights(self.regions, size, self.feather)[None].to(dtype), device)
         return Weights(weights, weights)
+
+
+def region_weights(regions: Sequence[Sequence[float] | str], size: tuple[int, int], feather: float) -> Tensor:
+    """How much each cell (h, w) has of what no region covers, and of each region: (1 + regions, h, w), which sum to 1.
+    """
+    return fusion_weights(torch.stack([region_mask(region, size, feather) for region in regions]))

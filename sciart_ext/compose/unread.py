@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..recipe import Recipe
-from ..recipe.composition import READ_BY, CompositionSettings
+from ..recipe.composition import READ_BY
+from ..recipe.guidance import OF_MASKED
 
 
 def unread(recipe: Recipe) -> list[str]:
@@ -15,13 +16,18 @@ def unread(recipe: Recipe) -> list[str]:
 
 
 def _settings(recipe: Recipe) -> Iterator[str]:
-    usual = CompositionSettings()
-    for name in CompositionSettings.__fields__:
-        if name not in READ_BY.get(recipe.compose, ()) and \
-                getattr(recipe.composition, name) != getattr(usual, name):
-            yield f"composition.{name}"
+    groups = {"composition": READ_BY.get(recipe.compose, ()),
+              "masking": tuple(recipe.masking.__fields__) if recipe.compose == "masked" else ()}
+    if recipe.compose == "masked":
+        groups["guidance"] = OF_MASKED
+    for group, read in groups.items():
+        given = getattr(recipe, group)
+        usual = type(given)()
+        for name in given.__fields__:
+            if name not in read and getattr(given, name) != getattr(usual, name):
+                yield f"{group}.{name}"
 
 
 def _regions(recipe: Recipe) -> Iterator[str]:
-    if recipe.compose not in ("contrastive", "regions"):
+    if recipe.compose not in ("contrastive", "masked", "regions"):
         yield from (f"loras[{i}].region" for i, lora in enumerate(recipe.loras) if lora.region)

@@ -1,1 +1,1 @@
-"""Contrastive attention guidance: each LoRA acts on its own subject (CLoRA, arXiv 2403.19776)."""
+"""Each LoRA on its own subject: where it is, contrastive guidance (CLoRA, arXiv 2403.19776), masks in one row."""

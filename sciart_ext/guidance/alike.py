@@ -55,14 +55,19 @@ def _in_places(maps: Tensor) -> Tensor:
     return told
 
 
+def seen(attention: Tensor) -> Tensor:
+    """attention (…, h, w) → the same, float32: how far each place's contrast is above `SEEN_FROM` of the largest."""
+    contrast = attention.float() - attention.amin((-2, -1), keepdim=True)
+    return (contrast - SEEN_FROM * contrast.amax((-2, -1), keepdim=True)).clamp(min=0)
+
+
 def places(attention: Tensor, count: int) -> Tensor:
     """attention (h, w) → which of so many places each pixel belongs to, 0-based (h, w): the nearest.
 
     k-means of the pixels, weighted by their attention above `SEEN_FROM` (Lloyd, Least Squares Quantization in PCM); it
     begins at the strongest pixel and goes on with those that are strong and far from the ones before.
     """
-    contrast = attention.float() - attention.amin()
-    weights = (contrast - SEEN_FROM * contrast.amax()).clamp(min=0).flatten()
+    weights = seen(attention).flatten()
     height, width = attention.shape
     pixels = torch.cartesian_prod(torch.arange(height), torch.arange(width)).to(weights)
     centres = pixels[weights.argmax()][None]

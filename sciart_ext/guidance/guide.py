@@ -24,52 +24,41 @@ from ..errors import SciArtError
 from ..memory import unless_too_large
 from ..mixer.gates import sent
 from ..recipe.schedule import step_progress, weight_at
-from .alike import told_apart
 from .attention import AttentionMaps
-from .look_ahead import layouts
+from .layout import Layout
 from .loss import contrastive_loss, pairs_of
-from .masks import masks_from_attention, resized, told_by_boxes, with_boxes, within_boxes
 from .offload import in_main_memory
 
 if TYPE_CHECKING:
     from ..recipe.guidance import GuidanceSettings
-    from .sheet import Seen
     from .words import Subject, Words
 
 LOSS_SCALES = (2.0**12, 2.0**6, 1.0)
 """powers of two: in single precision they change nothing"""
 
 
-class Guide(Fusion):
+class Guide(Layout, Fusion):
     """Guides one batch of images, each with a row of the mixture's prompt, then each subject's own.
 
     The model is called with the mixture's rows first. by_image: whether all rows of one image follow one another, the
-    own rows' negative prompt after those, or all images of one row. boxes: the region of each subject, or None where it
-    is to be found.
+    own rows' negative prompt after those, or all images of one row. Other arguments: `Layout`'s.
     """
 
     def __init__(self, settings: GuidanceSettings, maps: AttentionMaps, subjects: Sequence[Subject],
                  boxes: Sequence[Sequence[float] | str | None], by_image: bool = False):
-        self.settings = settings
-        self.maps = maps
-        self.boxes = boxes
-        self.alike = torch.tensor([[subject.mention is not None for subject in subjects]])
-        """which subjects are like another: bool (1, subjects) by their words, (images, subjects) once they are seen; on
-        the CPU, where it is known without waiting whether they have rows of their own"""
+        super().__init__(settings, maps, subjects, boxes)
         self.by_image = by_image
-        self.words: list[Words] = []
-        """of each image; where the prompt changes on the way, of the prompt now"""
         self.losses: list[list[float]] = []
         """of every update, per image"""
-        self.masks: Tensor | None = None
-        """where each subject is: bool (images, subjects, h, w) of the latents; None before the look ahead"""
-        self.first: Tensor | None = None
-        """attention in the look ahead (images, subjects, h, w), on its own grid, in regions as they tell it"""
-        self.last: Tensor | None = None
-        """attention of the evaluation that was watched"""
-        self._watching = False
         self._alike_there: tuple[Tensor, Tensor] | None = None
         self._pairs_on = functools.lru_cache(maxsize=1)(functools.partial(pairs_of, [*range(len(boxes))] * 2))
+
+    @property
+    def must_look_ahead(self) -> bool:
+        return super().must_look_ahead and bool(self.settings.masks or self.settings.strength)
+
+    def _rows_until_mixtures(self, progress: float) -> int:
+        return len(self.boxes) + 2 if self.by_image and self.is_fusing(progress) else 1
 
     def is_fusing(self, progress: float) -> bool:
         """Whether the subjects' own rows count at this progress; where not, the mixture's alone is needed."""
@@ -105,81 +94,6 @@ class Guide(Fusion):
                                     self.settings.temperature)
 
         return self._by_words(of, self.maps.maps(), self.first)
-
-    @property
-    def must_look_ahead(self) -> bool:
-        """Whether the masks are wanted and not known yet."""
-        return self.masks is None and bool(self.settings.masks or self.settings.strength)
-
-    def look_ahead(self, latents: Tensor, start: int, alphas: Tensor, predict: Callable[[Tensor, int, float], Tensor],
-                   ) -> None:
-        """Finds the masks, where it must. Arguments: `layouts`'; predict calls the model with the plain row of every
-        image first: the prompt without any subject's LoRA.
-
-        The only wait is for the attention: where the subjects are is decided in main memory, by many small steps.
-        """
-        if not self.must_look_ahead:
-            return
-
-        def recorded(latents: Tensor, time: int, progress: float) -> tuple[Tensor, Tensor]:
-            self.maps.record(len(latents))
-            return predict(latents, time, progress), self.maps.maps()
-
-        size, device = tuple(latents.shape[-2:]), latents.device
-        whole = self.settings.regions == "whole"
-        if all(self.boxes) and whole:
-            blank = torch.zeros(len(latents), len(self.boxes), *size, dtype=torch.bool)
-            self.masks = sent(with_boxes(blank, self.boxes), device)
-            self.first = self.masks.float()
-            return
-        attention = self._by_words(lambda maps, words: words.plain_means(maps),
-                                   layouts(latents, start, alphas, recorded)).cpu()
-        sought = [box is None for box in self.boxes]
-        attention[:, sought], alike = told_apart(attention[:, sought])
-        self.alike = self.alike.repeat(len(latents), 1)
-        self.alike[:, sought] |= alike
-        first = told_by_boxes(attention, self.boxes, whole)
-        masks = masks_from_attention(attention if whole else first, self.settings.mask_threshold)
-        self.masks = sent((with_boxes if whole else within_boxes)(resized(masks, size), self.boxes), device)
-        self.first = sent(first, device)
-
-    def watch(self, progress: float) -> None:
-        """Keeps the mixture's attention of the next evaluation, which is at this progress, as `last`, where it is to be
-        shown."""
-        if self.settings.show and self.masks is not None:
-            self._watching = True
-            images = len(self.words)
-            self.maps.record(images * (len(self.boxes) + 2) if self.by_image and self.is_fusing(progress) else images)
-
-    def evaluated(self) -> None:
-        """To be called after each evaluation."""
-        if self._watching:
-            self._watching = False
-            found = self.maps.maps()
-            mixtures = found.unflatten(0, (len(self.words), -1))[:, 0] if self.by_image else found
-            self.last = self._by_words(lambda maps, words: words.mixed_means(maps), mixtures)
-
-    def seen(self) -> list[Seen]:
-        """Of each image, what is to be shown; empty where nothing is."""
-        from .sheet import Seen
-
-        if self.last is None:
-            return []
-        return [Seen(*image) for image in zip(self.first, self.last, self.masks)]
-
-    def _by_words(self, function: Callable[..., Tensor], maps: Tensor, *more: Tensor) -> Tensor:
-        """function(maps of images, their words, more of them) for all images with the same words at once, in the
-        images' order."""
-        groups: dict[int, list[int]] = {}
-        for image, words in enumerate(self.words):
-            groups.setdefault(id(words), []).append(image)
-        if len(groups) == 1:
-            return function(maps, self.words[0], *more)
-        found: dict[int, Tensor] = {}
-        for chosen in groups.values():
-            own, *others = (torch.stack([one[image] for image in chosen]) for one in (maps, *more))
-            found.update(zip(chosen, function(own, self.words[chosen[0]], *others)))
-        return torch.stack([found[image] for image in range(len(self.words))])
 
     def gradient(self, inputs: Tensor, predict: Callable[[Tensor], object]) -> tuple[Tensor, Tensor]:
         """Losses (images,), noted in `losses` too, and their gradient by the model's input (images, c, h, w).

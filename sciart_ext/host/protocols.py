@@ -94,6 +94,13 @@ class Denoised(Protocol):
         plain rows, with CFG, make of them. Calls the UNet with the plain row of every image first."""
 
 
+class PlainCall(Protocol):
+    """The prompt's row of it alone, whose attention `Guide.look_ahead` looks at."""
+
+    def __call__(self, latents: Tensor, time: int, progress: float, /) -> Any:
+        """Of the same: calls the UNet with the plain row of every image, once. What comes out is not used."""
+
+
 class GradientPass(Protocol):
     """The model with a gradient: what `Guide.update` calls."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 
+from ..guidance.noises import SharedNoise
 from ..memory import is_out_of_memory, let_go
 from .runs import Run
 
@@ -29,8 +30,14 @@ def in_batches(sets: Iterable[int], at_once: int, make: Callable[[Sequence[int]]
 
 
 def missing_of(sets: Iterable[int], runs: Mapping[int, Run], acting: Callable[[int], int]) -> list[int]:
-    """The sets whose runs are to be made for these."""
-    return sorted({acting(one) for one in sets} - runs.keys())
+    """The sets whose runs are to be made for these, largest numbers first: what the picture with all LoRAs chooses, the
+    others share (`shared_noise`)."""
+    return sorted({acting(one) for one in sets} - runs.keys(), reverse=True)
+
+
+def shared_noise(runs: Mapping[int, Run]) -> SharedNoise:
+    """The noise that the runs which are there begin with, for those that are still to be made."""
+    return SharedNoise(next((run.noise for run in runs.values() if run.noise is not None), None))
 
 
 def _made(make: Callable[[Sequence[int]], Mapping[int, Run]], batch: Sequence[int]) -> Mapping[int, Run] | None:

@@ -64,9 +64,10 @@ class KeptRuns(MutableMapping):
 
 
 def _write(path: Path, run: Run) -> None:
-    words = {} if run.words is None else {"words": run.words.numpy()}
+    more = {} if run.words is None else {"words": run.words.numpy()}
+    more |= {} if run.noise is None else {"noise": np.array(run.noise)}
     data = io.BytesIO()  # a ZipFile that cannot write complains once more when it is thrown away
-    np.savez(data, trajectory=run.trajectory.numpy(), picture=run.picture, **words)
+    np.savez(data, trajectory=run.trajectory.numpy(), picture=run.picture, **more)
     with written_whole(path) as temporary:
         temporary.write_bytes(data.getbuffer())
 
@@ -76,7 +77,8 @@ def _read(path: Path) -> Run | None:
     try:
         with np.load(path) as kept:
             words = torch.from_numpy(kept["words"]) if "words" in kept else None
-            run = Run(torch.from_numpy(kept["trajectory"]), kept["picture"], words)
+            run = Run(torch.from_numpy(kept["trajectory"]), kept["picture"], words,
+                      int(kept["noise"]) if "noise" in kept else None)
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error):
         return None
     return run if run.trajectory.ndim == 4 and run.picture.ndim == 3 else None

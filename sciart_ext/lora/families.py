@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 MOST_FORMS = 1000
 """names that differ in more than numbers; a file of any model has some hundred"""
+AT_ONCE = 1000
+"""keys that are looked at together: one by one takes long, all of a file with long ones much memory"""
 _PREFIX = re.compile(r"^(?:(?:base_model\.model|model\.diffusion_model|diffusion_model|lora_unet|lora_transformer|"
                      r"lora|lycoris|unet|transformer(?=\.)|dit|net|module|_orig_mod|model)[._])*")
 _NUMBER = re.compile(r"\d+")
@@ -133,16 +135,18 @@ def stated_family(metadata: Mapping[str, str]) -> str | None:
 
 def forms_of(sizes: Mapping[str, Sequence[int]]) -> list[Form]:
     """The different forms of keys, as the file writes them. sizes: shapes by key."""
-    keys = [key.replace("\n", " ") for key in sizes]
+    keys, shapes = [key.replace("\n", " ") for key in sizes], list(sizes.values())
     found: dict[str, Form] = {}
-    # of all keys at once: of tens of thousands one by one takes long
-    for key, name, shape in zip(keys, _NUMBER.sub("0", "\n".join(keys)).split("\n"), sizes.values()):
-        if name not in found:
-            if len(found) >= MOST_FORMS:
-                continue
-            found[name] = Form(name, [], set())
-        found[name].keys.append(key)
-        found[name].sizes.update(shape)
+    for start in range(0, len(keys), AT_ONCE):
+        some = slice(start, start + AT_ONCE)
+        names = _NUMBER.sub("0", "\n".join(keys[some])).split("\n")
+        for key, name, shape in zip(keys[some], names, shapes[some]):
+            if name not in found:
+                if len(found) >= MOST_FORMS:
+                    continue
+                found[name] = Form(name, [], set())
+            found[name].keys.append(key)
+            found[name].sizes.update(shape)
     return list(found.values())
 
 

@@ -86,6 +86,7 @@ def name_foreign(sizes: Mapping[str, Sequence[int]], metadata: Mapping[str, str]
     adapted = _ADAPTED.search(text) is not None
     if adapted and _LIKE_SD.search(text) and not any(mark in text for mark in _STRANGE):
         return None
+    del text  # of many long keys, which are copied below
     if _is_embedding(sizes):
         return EMBEDDING
     forms = forms_of(sizes)

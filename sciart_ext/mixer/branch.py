@@ -114,8 +114,9 @@ def branch_of(layer: Stacked, module: nn.Module) -> ThinBranch:
 
 
 def add_thin_branch(module: nn.Module, x: Tensor, y: Tensor, factors: Thin, gates: Tensor) -> Tensor:
-    """y + U·(g ⊙ (D x)), computed in y's precision, g (rows or 1, ranks). Where no gradient is wanted it is added into
-    y itself, of factors in its precision in three kernels."""
+    """y + U·(g ⊙ (D x)), computed in y's precision; g (rows or 1, ranks), or by token too: (rows or 1, tokens, ranks),
+    of a convolution (rows or 1, ranks, h, w). Where no gradient is wanted it is added into y itself, of factors in its
+    precision in three kernels."""
     down, up = factors
     if down.dtype != y.dtype:
         down, up = factors = Thin(down.to(y.dtype), up.to(y.dtype))
@@ -125,12 +126,14 @@ def add_thin_branch(module: nn.Module, x: Tensor, y: Tensor, factors: Thin, gate
     if isinstance(module, nn.Conv2d):
         return _add_convolved(module, x, y, factors, gates, in_place)
     if not (in_place and y.is_contiguous()):
-        if x.dim() > 2 and gates.shape[0] > 1:
+        if gates.dim() < x.dim() and gates.shape[0] > 1:
             gates = gates.view(len(gates), *[1] * (x.dim() - 2), -1)
         return y + times((times(x, down) * gates).to(y.dtype), up)
     out, ranks = up.shape
     inner = times(x.view(-1, x.shape[-1]) if x.is_contiguous() else x, down).view(-1, ranks)
-    if gates.shape[0] == 1:
+    if gates.dim() == 3:
+        inner.view(*y.shape[:-1], ranks).mul_(gates)
+    elif gates.shape[0] == 1:
         inner.mul_(gates)
     else:
         inner.view(gates.shape[0], -1, ranks).mul_(gates[:, None])
@@ -145,7 +148,7 @@ def _add_convolved(module: nn.Conv2d, x: Tensor, y: Tensor, factors: Thin, gates
     in_place = in_place and y.is_contiguous()
     # the module's own routine keeps its padding mode (tiling makes it circular)
     inner = module._conv_forward(x, down.view(len(down), -1, *module.kernel_size), None)
-    gates = gates[:, :, None, None]
+    gates = gates if gates.dim() == 4 else gates[:, :, None, None]
     if not in_place or convolves(inner, up) or not inner.is_contiguous():
         return y + F.conv2d((inner * gates).to(y.dtype), up[:, :, None, None])
     y.flatten(2).baddbmm_(up.expand(len(y), -1, -1), inner.mul_(gates).flatten(2))

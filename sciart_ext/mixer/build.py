@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +14,7 @@ from .cost import place_of
 from .fit import may_differ, shape_delta
 from .kept import Room
 from .layer import Layer
+from .masked_layer import MaskedLayer
 from .stack import Stack
 from .targets import Target
 
@@ -25,10 +26,12 @@ if TYPE_CHECKING:
 def build_layers(targets: Mapping[str, Target], loras: Sequence[LoraFile],
                  blocks: Sequence[Mapping | Sequence[float]], varying: Sequence[tuple[int, Factor]],
                  untouched: Callable[[Target], torch.Tensor] | None, combination: Combination | None,
-                 room: Room) -> list[Layer]:
+                 room: Room, masked: Collection[int] = ()) -> list[Layer]:
     """The layers that LoRAs reach; varying: `varying_factors` of the blocks, which have gates after the LoRAs' own.
-    Other arguments: `Mixer`'s; room: of deltas that are kept between calls."""
-    layers, factors = [], [LayerFactors(one) for one in blocks]
+    Other arguments: `Mixer`'s; room: of deltas that are kept between calls. A layer that LoRAs with masks reach, and
+    others too, is there twice."""
+    layers, factors, levels = [], [LayerFactors(one) for one in blocks], levels_of(targets)
+    owner = dict(enumerate([*range(len(loras)), *(k for k, _ in varying)]))
     gates = {(k, factor.schedules): number for number, (k, factor) in enumerate(varying, start=len(loras))}
     for weight_name, weight_target in targets.items():
         for name, target in ((weight_name, weight_target), (weight_name + BIAS, weight_target.bias())):
@@ -43,6 +46,9 @@ def build_layers(targets: Mapping[str, Target], loras: Sequence[LoraFile],
                     gate = gates.get((k, factor.schedules), k)
                     deltas[gate] = delta
                     block_factors[gate], stems[gate] = factor.constant, lora.path.stem
+            placed = {gate: deltas.pop(gate) for gate in [*deltas] if owner[gate] in masked}
+            if placed:
+                layers.append(MaskedLayer(name, target, placed, block_factors, room, owner, levels, untouched))
             if deltas and combination is None:
                 layers.append(Layer(name, target, deltas, block_factors, room, untouched))
             elif deltas:
@@ -62,7 +68,7 @@ def build_stacks(layers: Sequence[Layer], levels: int) -> list[Stack]:
 
 def _group_of(layer: Layer, levels: int) -> tuple:
     if not layer.is_plain:
-        return (layer.name,)
+        return (layer.name, *layer.loras)
     weight = layer.target.weight()
     down = next(iter(layer.factors.values())).down
     return (*layer.loras, *layer.matrix_shape, layer.ranks, down.dtype, weight.dtype, weight.device,

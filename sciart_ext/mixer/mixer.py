@@ -7,14 +7,13 @@ bracketing module is called; hooks are kept by their handles and removed on exit
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from ..errors import UnknownRowsError
 from ..memory import free, is_out_of_memory
 from ..recipe.layer_factors import varying_factors
 from .bracket import Bracket
@@ -26,8 +25,11 @@ from .gate_table import GateTable
 from .gates import Gates
 from .kept import Room
 from .layer import Layer
+from .masked_layer import MaskedLayer
 from .slot import Slot
+from .step_rows import StepRows
 from .targets import Target
+from .token_gates import RowGates, TokenGates
 
 if TYPE_CHECKING:
     from ..lora.file import LoraFile
@@ -47,15 +49,17 @@ class Mixer:
     its layers (`layer_factors`); memory_limit: bytes of merged weights; prime: for hosts that update weights lazily,
     called with each module before its weight is read, once a pass and whenever `primed_for` gives another value;
     device: where the root is computed, if not where its weights lie now; untouched: a weight as it was before the host
-    itself changed it; combination: how the LoRAs are joined in a layer, by default linearly. Use as a context: within
-    it, `set_gates` decides what the next calls of the root see.
+    itself changed it; combination: how the LoRAs are joined in a layer, by default linearly; masked: indices of LoRAs
+    that have masks (`token_gates`). Use as a context: within it, `set_gates` decides what the next calls of the root
+    see.
     """
 
     def __init__(self, root: nn.Module, layers: Mapping[str, Target], loras: Sequence[LoraFile],
                  blocks: Sequence[Mapping | Sequence[float]] = (), execution: str = "auto",
                  memory_limit: float | None = None, prime: Callable[[nn.Module], None] | None = None,
                  device: torch.device | None = None, untouched: Callable[[Target], torch.Tensor] | None = None,
-                 combination: Combination | None = None, primed_for: Callable[[], Hashable] | None = None):
+                 combination: Combination | None = None, primed_for: Callable[[], Hashable] | None = None,
+                 masked: Collection[int] = ()):
         self.root = root
         blocks = list(blocks) or [{}] * len(loras)
         varying = varying_factors(blocks)
@@ -73,8 +77,10 @@ class Mixer:
         self._device = device
         self._levels = levels_of(layers)
         self._room = Room(KEPT_BYTES if memory_limit is None else memory_limit)
-        self._layers = build_layers(layers, loras, blocks, varying, untouched, combination, self._room)
-        self._stacks = build_stacks(self._layers, self._levels)
+        every = build_layers(layers, loras, blocks, varying, untouched, combination, self._room, masked)
+        self._layers = [layer for layer in every if not isinstance(layer, MaskedLayer)]
+        self._masked_layers = [layer for layer in every if isinstance(layer, MaskedLayer)]
+        self._stacks = build_stacks(every, self._levels)
         self._table = GateTable(self._stacks)
         self._slots: dict[tuple[int, str], Slot] = {}
         for layer in self._layers:
@@ -85,12 +91,7 @@ class Mixer:
         self._brackets: list[Bracket] = []
         self._rows_differ = False
         self._handles: list = []
-        self._rows: list[tuple[float, ...]] = []
-        self._cursor = 0
-        self.rows_called = 0
-        """rows of the last call of the root"""
-        self._gates: Gates | None = None
-        """of the call that runs"""
+        self._rows = StepRows(self.count)
         self._coming: Gates | None = None
         """of the next step, where it is known and begun ahead"""
         self._spread: Gates | None = None
@@ -99,7 +100,7 @@ class Mixer:
     @property
     def layer_names(self) -> list[str]:
         """The layers that the LoRAs reach."""
-        return [layer.name for layer in self._layers]
+        return list(dict.fromkeys(layer.name for layer in (*self._layers, *self._masked_layers)))
 
     @property
     def merged_names(self) -> set[str]:
@@ -152,33 +153,43 @@ class Mixer:
                               "with more GPU memory; the others branched")
         return chosen
 
-    def set_gates(self, rows: Sequence[Sequence[float]], coming: Sequence[float] | None = None) -> None:
+    def set_gates(self, rows: Sequence[Sequence[float]], coming: Sequence[float] | None = None,
+                  views: Sequence[int] = ()) -> None:
         """One gate per LoRA and per factor that varies (`layer_factors.varying_factors`), for each row of the coming
-        calls in order, or one row for all rows of all calls. coming: those of all rows of the next step, where known.
+        calls in order, or one row for all rows of all calls. coming: those of all rows of the next step, where known;
+        views: of each row, which view of `token_gates` it has, where a LoRA with a mask acts.
         """
-        rows = [tuple(float(gate) for gate in row) for row in rows]
-        if not rows or any(len(row) != self.count for row in rows):
-            raise ValueError(f"expected rows of {self.count} gates, got {rows!r}")
-        if any(not math.isfinite(gate) for row in rows for gate in row):
-            raise ValueError(f"gates must be finite, got {rows!r}")
-        if len(set(rows)) == 1:
-            rows = rows[:1]
-        self._cursor = 0
+        self._rows.set(rows, views)
         self._coming = Gates([tuple(coming)]) if coming is not None and self.merges_ahead else None
-        if rows != self._rows:
-            self._rows = rows
-            self._use(rows[:1] if len(rows) == 1 else [])
+
+    @property
+    def token_gates(self) -> TokenGates | None:
+        """Of the LoRAs with masks, in the views that `set_gates` is told of; needed wherever they act."""
+        return self._rows.token_gates
+
+    @token_gates.setter
+    def token_gates(self, token_gates: TokenGates) -> None:
+        self._rows.token_gates = token_gates
+
+    @property
+    def places(self) -> RowGates | None:
+        """Where LoRAs with masks act in the rows of the call that runs."""
+        return self._rows.places
+
+    @property
+    def rows_called(self) -> int:
+        """Rows of the last call of the root."""
+        return self._rows.called
 
     @contextmanager
     def silent(self) -> Iterator[None]:
         """Calls in this context are made as if all gates were 0; afterwards the rows go on where they were."""
-        before = self._rows, self._cursor, self._coming
-        self.set_gates([[0.0] * self.count])
+        coming, self._coming = self._coming, None
         try:
-            yield
+            with self._rows.silent():
+                yield
         finally:
-            self.set_gates(before[0])
-            _, self._cursor, self._coming = before
+            self._coming = coming
 
     def __enter__(self) -> Mixer:
         self._require_closed()
@@ -191,6 +202,8 @@ class Mixer:
             self._handles.append(module.register_forward_pre_hook(self._presenter(bracket)))
             self._handles.append(module.register_forward_hook(bracket.restore, always_call=True))
         self._branch(layer for layer in self._layers if layer.name not in self._merged_names)
+        for layer in self._masked_layers:
+            self._handles.append(layer.target.module.register_forward_hook(self._masked_brancher(layer)))
         return self
 
     def _bracketed(self, slots: Sequence[Slot]) -> list[Bracket]:
@@ -226,7 +239,8 @@ class Mixer:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._rows, self._gates, self._spread, self._coming = [], None, None, None
+        self._rows.clear()
+        self._spread = self._coming = None
         device = self._where()
         if device is not None and is_gpu(device) and not self.keeps:
             self.release()
@@ -240,37 +254,20 @@ class Mixer:
         self._brackets = []
         for slot in self._slots.values():
             slot.release()
-        for layer in self._layers:
+        for layer in (*self._layers, *self._masked_layers):
             layer.release()
         for stack in self._stacks:
             stack.release()
         self._table.release()
 
-    def _use(self, rows: list[tuple[float, ...]]) -> None:
-        if self._gates is None or rows != list(self._gates.rows):
-            self._gates = Gates(rows) if rows else None
-
     def _before_root(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
-        if not self._rows:
-            raise RuntimeError("SciArt: the model was called before its gates were set")
-        count = self.rows_called = len(args[0] if args else next(iter(kwargs.values())))
         if torch.is_grad_enabled():
             self._spread = None  # laid out anew: a gradient keeps the gates that it has seen
-        if len(self._rows) == 1:
-            return
-        rows = self._rows[self._cursor:self._cursor + count]
-        self._cursor += count
-        if len(rows) < count:
-            raise UnknownRowsError(f"SciArt: the UNet was called with {self._cursor} rows in a step of "
-                                   f"{len(self._rows)}; another extension evaluates it, and whose prompt its rows "
-                                   "belong to is not known")
-        if not self._rows_differ and len(set(rows)) > 1:
-            raise RuntimeError("SciArt: gates differ between rows, which this pass was not prepared for")
-        self._use(rows[:1] if len(set(rows)) == 1 else rows)
+        self._rows.begin(args[0] if args else next(iter(kwargs.values())), self._rows_differ)
 
     def _presenter(self, bracket: Bracket) -> Callable:
         def present(module: nn.Module, args: tuple) -> None:
-            if self._gates is None or self._gates.uniform is None:
+            if self._rows.gates is None or self._rows.gates.uniform is None:
                 raise RuntimeError("SciArt: merged layers need the same gates in all rows")
             if self._prime is not None:
                 bracket.prime(self._prime, self._primed_for() if self._primed_for else None)
@@ -283,7 +280,7 @@ class Mixer:
                 self._refresh(bracket)
             if self._coming is not None and module is self.root:
                 self._merge_ahead(bracket)
-            bracket.present(self._gates)
+            bracket.present(self._rows.gates)
         return present
 
     def _merge_ahead(self, bracket: Bracket) -> None:
@@ -304,7 +301,7 @@ class Mixer:
         device = bracket.device()
         if device is not None:
             self._lay_out(device)
-            bracket.refresh(self._gates)
+            bracket.refresh(self._rows.gates)
 
     def _branch_instead(self) -> None:
         """The one step that is taken where memory runs out for merged weights: all layers branch that can."""
@@ -321,28 +318,39 @@ class Mixer:
             add = branch_of(layer, layer.target.module).add
 
             def branch(module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor | None:
-                if self._spread is not self._gates:
+                if self._spread is not self._rows.gates:
                     self._lay_out(output.device)
                 return add(module, args[0], output)
 
             return branch
 
         def branch_all(module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor | None:
-            if layer.is_silent(self._gates):
+            if layer.is_silent(self._rows.gates):
                 return None
             self._lay_out(output.device)
-            return layer.add_branch(module, args[0], output, self._gates)
+            return layer.add_branch(module, args[0], output, self._rows.gates)
 
         return branch_all
 
+    def _masked_brancher(self, layer: MaskedLayer) -> Callable:
+        def branch(module: nn.Module, args: tuple, output: torch.Tensor) -> torch.Tensor | None:
+            if layer.is_silent(self._rows.gates):
+                return None
+            if self._rows.places is None:
+                raise RuntimeError("SciArt: a LoRA with a mask acts, and its mask is not known")
+            self._lay_out(output.device)
+            return layer.add_masked(module, args[0], output, self._rows.gates, self._rows.places)
+
+        return branch
+
     def _lay_out(self, device: torch.device) -> None:
         """Puts the gates of the call before the layers, where they do not lie there yet."""
-        if self._spread is not self._gates:
-            self._table.spread(self._gates, device)
-            self._spread = self._gates
+        if self._spread is not self._rows.gates:
+            self._table.spread(self._rows.gates, device)
+            self._spread = self._rows.gates
 
     def _where(self) -> torch.device | None:
-        weights = (layer.target.weight() for layer in self._layers)
+        weights = (layer.target.weight() for layer in (*self._layers, *self._masked_layers))
         return self._device or next((weight.device for weight in weights if weight is not None), None)
 
     def _limit(self, device: torch.device | None) -> float:
@@ -352,7 +360,7 @@ class Mixer:
             return self.memory_limit / (2 if self.merges_ahead else 1)
         if device is None or not is_gpu(device):
             return math.inf
-        if any(layer.target.bracket is not self.root for layer in self._layers):
+        if any(layer.target.bracket is not self.root for layer in (*self._layers, *self._masked_layers)):
             return 0  # parts of the model come to the GPU one by one, for there is no room for more
         model = sum(weight.numel() * weight.element_size() for weight in self.root.parameters())
         factors = sum(stack.nbytes for stack in self._stacks)

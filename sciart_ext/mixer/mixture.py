@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -74,17 +74,19 @@ def bind(parts: Mapping[str, Part], loras: Sequence[LoraFile], entries: Sequence
          execution: str = "auto", memory_limit: float | None = None,
          prime: Callable[[nn.Module], None] | None = None, device: torch.device | None = None,
          untouched: Callable[[Target], torch.Tensor] | None = None, combination: Combination | None = None,
-         primed_for: Callable[[], Hashable] | None = None) -> Mixture:
+         primed_for: Callable[[], Hashable] | None = None, masked: Collection[int] = ()) -> Mixture:
     """Binds LoRAs (one per recipe entry) to the parts `unet` and `te1`, `te2` of a model called `model`.
 
-    memory_limit: bytes; prime, device, untouched, combination, primed_for: `Mixer`'s. Raises `SciArtError` for a LoRA
-    that does not fit, and where all is to be merged but the limit is too low for that.
+    memory_limit: bytes; prime, device, untouched, combination, primed_for: `Mixer`'s; masked: indices of LoRAs that
+    have masks in the UNet. Raises `SciArtError` for a LoRA that does not fit, and where all is to be merged but the
+    limit is too low for that.
     """
     notes = check_fit(loras, all_layers(parts), model)
     blocks = [entry.blocks for entry in entries]
     notes += [note for lora, one in zip(loras, blocks) for note in left_out(lora.name, lora.layers, one)]
     mixers = {name: Mixer(part.root, part.layers, loras, blocks if name == "unet" else (),
-                          execution, memory_limit, prime, device, untouched, combination, primed_for)
+                          execution, memory_limit, prime, device, untouched, combination, primed_for,
+                          masked if name == "unet" else ())
               for name, part in parts.items()}
     if execution == "merge" and memory_limit is not None:
         needed = max(mixer.touched_bytes() for mixer in mixers.values())

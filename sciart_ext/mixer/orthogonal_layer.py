@@ -52,7 +52,7 @@ class OrthogonalLayer(Layer):
     def __init__(self, name: str, target: Target, factors: Mapping[int, Factors], block_factors: Mapping[int, float],
                  combination: Combination, room: Room):
         super().__init__(name, target, factors, block_factors, room)
-        self._directions = combination.settings.directions
+        self._settings = combination.settings
         self._strengths = tuple(self.strengths.items())
         self._by_order: OrderedDict[tuple[int, ...], Reduced] = OrderedDict()
         self._moved: Kept[Reduced] = Kept(room, newest=True)
@@ -113,7 +113,7 @@ class OrthogonalLayer(Layer):
     def _reduced(self, order: tuple[int, ...]) -> Reduced:
         products = {k: Product(self.factors[k].up.double() * self.factors[k].scale, self.factors[k].down.double())
                     for k in order}
-        left = orthogonal(products, order, self._directions)
+        left = orthogonal(products, order, self._settings.directions, self._settings.strength)
         strengths = tuple((k, self.strengths[k]) for k, product in left.items() for _ in range(len(product.down)))
         return Reduced(Thin(torch.cat([down for _, down in left.values()]).float(),
                             torch.cat([up for up, _ in left.values()], 1).float()), strengths)

@@ -123,12 +123,12 @@ def add_whole_branch(module: nn.Module, weight: Tensor, wholes: Sequence[Whole],
     if strengths is None:
         if not any(rows[0]):
             return y
-        return _add_product(module, x, y, lambda: weighted_sum(wholes, rows[0], weight), None)
+        return add_product(module, x, y, lambda: weighted_sum(wholes, rows[0], weight), None)
     for number, whole in enumerate(wholes):
         acting = [row for row, own in enumerate(rows) if own[number]]
         if acting:
             span = slice(acting[0], acting[-1] + 1)
-            added = _add_product(module, x[span], y[span], lambda whole=whole: whole.of(weight),
+            added = add_product(module, x[span], y[span], lambda whole=whole: whole.of(weight),
                                  strengths[span, number].to(y.dtype).view(-1, *[1] * (y.dim() - 1)))
             y = torch.cat([y[:span.start], added, y[span.stop:]]) if _wants_gradient(x, y) else y
     return y
@@ -147,12 +147,24 @@ def add_norm_branch(module: nn.Module, weight: Tensor, wholes: Sequence[Whole], 
     vectors = _vectors(wholes, weight, y, rows, strengths)
     if vectors is None:
         return y
+    return torch.addcmul(y, _normed(module, x).to(y.dtype), _by_channel(module, y, vectors))
+
+
+def add_vector(module: nn.Module, vector: Tensor | None, whole: Whole, x: Tensor | None, y: Tensor,
+               gates: Tensor) -> Tensor:
+    """y + g·Δb of a bias, or y + g·norm(x)·Δw of a norm's weight, where x is given; gates: they spread to y."""
+    if vector is None:  # a layer without bias is one whose bias is zero
+        vector = y.new_zeros(whole.delta.shape[0])
+    change = _by_channel(module, y, whole.of(vector).view(1, -1).to(y.dtype)) * gates
+    return y + change if x is None else torch.addcmul(y, _normed(module, x).to(y.dtype), change)
+
+
+def _normed(module: nn.Module, x: Tensor) -> Tensor:
+    """norm(x) of a group or layer norm, without its weight and bias; of half precision in single."""
     x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
     if isinstance(module, nn.GroupNorm):
-        normed = F.group_norm(x, module.num_groups, eps=module.eps)
-    else:
-        normed = F.layer_norm(x, module.normalized_shape, eps=module.eps)
-    return torch.addcmul(y, normed.to(y.dtype), _by_channel(module, y, vectors))
+        return F.group_norm(x, module.num_groups, eps=module.eps)
+    return F.layer_norm(x, module.normalized_shape, eps=module.eps)
 
 
 def _vectors(wholes: Sequence[Whole], vector: Tensor | None, y: Tensor, rows: Sequence[tuple[float, ...]],
@@ -175,8 +187,9 @@ def _by_channel(module: nn.Module, y: Tensor, values: Tensor) -> Tensor:
     return values.view(len(values), *[1] * (y.dim() - 2), values.shape[1])
 
 
-def _add_product(module: nn.Module, x: Tensor, y: Tensor, delta: Callable[[], Tensor], gates: Tensor | None) -> Tensor:
-    """y + g·(ΔW x), with the layer's own stride, padding and padding mode; into y where no gradient is wanted."""
+def add_product(module: nn.Module, x: Tensor, y: Tensor, delta: Callable[[], Tensor], gates: Tensor | None) -> Tensor:
+    """y + g·(ΔW x), with the layer's own stride, padding and padding mode; into y where no gradient is wanted. delta:
+    makes ΔW; gates: they spread to y; None: 1."""
     def multiply(x: Tensor) -> Tensor:
         matrix = delta().to(x.dtype)
         return module._conv_forward(x, matrix, None) if isinstance(module, nn.Conv2d) else times(x, matrix)

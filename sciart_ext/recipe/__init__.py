@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .recipe import (
         COMPOSES,
         INFOTEXT_KEY,
+        NOISE_KEY,
         NOTES_KEY,
         VERSION_KEY,
         LoraEntry,
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     )
 
 _OF_PLAN = ("Pair", "PassPlan", "Plan", "Row", "compile_plan")
-__all__ = ["COMPOSES", "INFOTEXT_KEY", "NOTES_KEY", "VERSION_KEY", "LoraEntry", "Pair", "PassPlan", "Plan", "Recipe",
-           "Row", "compile_plan", "dump_recipe", "is_off", "parse_recipe", "recipe_to_text"]
+__all__ = ["COMPOSES", "INFOTEXT_KEY", "NOISE_KEY", "NOTES_KEY", "VERSION_KEY", "LoraEntry", "Pair", "PassPlan", "Plan",
+           "Recipe", "Row", "compile_plan", "dump_recipe", "is_off", "parse_recipe", "recipe_to_text"]
 
 
 def __getattr__(name: str) -> object:

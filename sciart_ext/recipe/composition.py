@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from ..errors import SciArtError, shown
 from .schedule import check_number
 from .schema import Field, Name, Strict, check_bool, check_count, validator
@@ -10,7 +12,7 @@ READ_BY = {
     "switch": ("period", "order", "hires"),
     "composite": ("hires",),
     "spatial": ("temperature", "patch", "recenter", "hires"),
-    "regions": ("feather", "hires"),
+    "regions": ("rows", "feather", "hires"),
 }
 """which of the fields each way to compose looks at"""
 
@@ -28,6 +30,8 @@ class CompositionSettings(Strict):
     patch: int = Field(2, description="of spatial: side of a patch, in pixels of the latent (8 of the picture)")
     recenter: float = Field(
         0.5, description="of spatial: share of the base model in the prediction for the negative prompt")
+    rows: Literal["own", "one"] = Field(
+        "own", description="of regions: each has rows of its own, or all LoRAs act in one, each in its place")
     feather: float = Field(
         0.0, description="of regions: width of their soft edges, as a share of the picture's shorter side")
     hires: bool = Field(True, description="in the hires pass too; false: there the LoRAs are merged")

@@ -6,12 +6,18 @@ from typing import Literal
 
 from ..errors import SciArtError, shown
 from .schedule import MAX_POINTS, check_number, check_points
-from .schema import Field, Strict, check_bool, validator
+from .schema import Field, Strict, check_bool, check_count, validator
+
+OF_MASKED = ("noises", "regions", "hires", "show")
+"""which of the fields compose masked looks at"""
+MAX_NOISES = 16
 
 
 class GuidanceSettings(Strict):
     """Contrastive guidance: how strong, how long, and where each LoRA's prediction counts. Times are progress 0..1."""
 
+    noises: int = Field(1, description="of how many noises, all from the seed, the picture begins with the one in "
+                                       "which the subjects lie farthest apart; each takes a look ahead")
     strength: float = Field(40.0, description="of one update of the latent; 0: no updates, masks only")
     temperature: float = Field(0.5, description="of the contrastive loss")
     until: float = Field(0.3, description="progress after which the latent is not updated any more")
@@ -41,6 +47,10 @@ class GuidanceSettings(Strict):
         low, high = {"strength": (0.0, 1e4), "temperature": (0.01, 100.0), "target": (0.0, 100.0)}.get(
             field.name, (0.0, 1.0))
         return check_number(value, "", low, high)
+
+    @validator("noises", pre=True)
+    def _count(cls, value):
+        return check_count(value, 1, MAX_NOISES)
 
     @validator("masks", "offload", "hires", "show", pre=True)
     def _yes_or_no(cls, value):

@@ -25,7 +25,7 @@ class Row:
     own: int | None = None
     """the index of the LoRA whose own row it is: of those with rows of their own, only this one acts"""
     plain: bool = False
-    """no LoRA with rows of its own acts"""
+    """no LoRA with rows or a mask of its own acts"""
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ class PassPlan:
     """in the negative prompt; empty: as in the prompt"""
     negative_te_weights: tuple[float, ...] = ()
     """while the negative prompt is encoded; empty: as in the prompt"""
+    one_row: bool = False
+    """of compose regions: whether the regions share the rows of a plain picture"""
 
     @property
     def own(self) -> tuple[int, ...]:
@@ -62,16 +64,25 @@ class PassPlan:
         loras = enumerate(self.loras)
         if self.compose == "contrastive":
             return tuple(k for k, lora in loras if lora.subject)
-        if self.compose == "regions":
+        if self.compose == "regions" and not self.one_row:
             return tuple(k for k, lora in loras if lora.region)
         if self.compose == "spatial" or (self.compose == "composite" and len(self.loras) > 1):
             return tuple(k for k, _ in loras)
         return ()
 
     @property
+    def masked(self) -> tuple[int, ...]:
+        """Indices of the LoRAs that have masks in rows which they share with others."""
+        if self.compose == "masked":
+            return tuple(k for k, lora in enumerate(self.loras) if lora.subject)
+        if self.compose == "regions" and self.one_row:
+            return tuple(k for k, lora in enumerate(self.loras) if lora.region)
+        return ()
+
+    @property
     def subjects(self) -> tuple[int, ...]:
-        """Indices of the LoRAs that are steered to their subjects."""
-        return self.own if self.compose == "contrastive" else ()
+        """Indices of the LoRAs that are kept to their subjects."""
+        return {"contrastive": self.own, "masked": self.masked}.get(self.compose, ())
 
     def with_only(self, one: int) -> PassPlan:
         """The plan in which only LoRA k acts whose bit k is in `one`."""
@@ -98,8 +109,9 @@ class PassPlan:
                 *reversed(dict.fromkeys(pair.uncond for pair in pairs)))
 
     def encoded_rows(self) -> tuple[Row, ...]:
-        """Rows whose prompts are needed: `rows`, and where there are subjects the plain one, for the look ahead."""
-        return (*self.rows(), Row(plain=True)) if self.subjects else self.rows()
+        """Rows whose prompts are needed: `rows`, and where there are subjects the plain ones, for the look ahead."""
+        plain = (Row(plain=True), Row(uncond=True, plain=True)) if self.subjects else ()
+        return tuple(dict.fromkeys((*self.rows(), *plain)))
 
     def looking(self) -> tuple[int, ...]:
         """Which of `rows`, by number, look at the prompt for the picture: where they look is where words are seen."""
@@ -155,7 +167,7 @@ class PassPlan:
         return tuple(self.te_weight(k, row.uncond) if self._acts(k, row) else 0.0 for k in range(len(self.loras)))
 
     def _acts(self, k: int, row: Row) -> bool:
-        if k in self.silent or (k in self.own and (row.plain or row.own not in (None, k))):
+        if k in self.silent or (k in (*self.own, *self.masked) and (row.plain or row.own not in (None, k))):
             return False
         return self.loras[k].apply_to in ("both", "uncond" if row.uncond else "cond")
 
@@ -214,14 +226,17 @@ def compile_plan(recipe: Recipe, steps: int, hires_steps: int = 0) -> Plan:
             return tuple(weights(lora, uncond).placed(steps) for lora in loras), tuple(te)
 
         (prompt, te), (negative, negative_te) = sides(False), sides(True)
+        if compose == "masked":
+            negative = tuple(one.times(recipe.masking.negative) if _is_shared(lora, hires) else one
+                             for lora, one in zip(loras, negative))
         return PassPlan(loras, prompt, te, steps, compose, turns, period, negative_weights=negative,
-                        negative_te_weights=negative_te)
+                        negative_te_weights=negative_te, one_row=recipe.composition.rows == "one")
 
     first = compiled(steps, recipe.compose, lambda lora, uncond: _given(lora, False, uncond), False)
     if not hires_steps:
         return Plan(first)
     end = step_progress(steps - 1, steps)
-    stays = recipe.guidance.hires if recipe.compose == "contrastive" else recipe.composition.hires
+    stays = recipe.guidance.hires if recipe.compose in ("contrastive", "masked") else recipe.composition.hires
 
     def late(lora: LoraEntry, uncond: bool) -> _Weighted:
         own = _given(lora, True, uncond)
@@ -245,6 +260,13 @@ def _said(lora: LoraEntry, hires: bool, uncond: bool) -> Iterator[_Weighted]:
 def _given(lora: LoraEntry, hires: bool, uncond: bool) -> _Weighted:
     """The weights there; of the hires pass perhaps those of the first pass."""
     return next(one for one in _said(lora, hires, uncond) if one.is_given)
+
+
+def _is_shared(lora: LoraEntry, hires: bool) -> bool:
+    """Whether a subject's LoRA has a share of its weight in the negative prompt: not where weights are given there."""
+    said = _given(lora, hires, True)
+    its_own = said is lora.negative or (lora.hires is not None and said is lora.hires.negative)
+    return bool(lora.subject) and lora.apply_to == "both" and not its_own
 
 
 def _te_weight(lora: LoraEntry, hires: bool, uncond: bool, acts: bool) -> float:

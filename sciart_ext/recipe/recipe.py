@@ -11,12 +11,14 @@ from .combining import Combination, CombiningSettings, Method
 from .composition import CompositionSettings
 from .guidance import GuidanceSettings
 from .layer_factors import check_blocks, varying_factors
+from .masking import MaskingSettings
 from .schedule import MAX_POINTS, MAX_WEIGHT, check_number, check_points, placed, points_to_text, weight_at
 from .schema import Field, Name, Strict, ValidationError, Words, check_bool, refused, validator
 
 INFOTEXT_KEY = "SciArt"
 VERSION_KEY = "SciArt version"
 NOTES_KEY = "SciArt notes"
+NOISE_KEY = "SciArt noise"
 MAX_LORAS = 32
 MAX_ROLES = 256
 MAX_POINTS_IN_ALL = 40_000
@@ -25,7 +27,7 @@ MAX_SCHEDULED_FACTORS = 512
 """of all LoRAs: different schedules that their layers have by `blocks`"""
 MAX_CHARACTERS = 16 << 20
 """of a recipe as a text, masks included"""
-Compose = Literal["merge", "switch", "composite", "spatial", "regions", "contrastive"]
+Compose = Literal["merge", "switch", "composite", "spatial", "regions", "masked", "contrastive"]
 COMPOSES: tuple[str, ...] = get_args(Compose)
 
 
@@ -65,6 +67,12 @@ class _Weighted(Strict):
     def placed(self, steps: int) -> _Weighted:
         """The same in a pass of so many steps, with the points of its schedule by progress."""
         return self if self.schedule is None else self.copy(update={"schedule": placed(self.schedule, steps)})
+
+    def times(self, share: float) -> _Weighted:
+        """The same with so much of every weight in the UNet."""
+        if self.schedule is not None:
+            return self.copy(update={"schedule": [[place, weight * share] for place, weight in self.schedule]})
+        return self.copy(update={"weight": self.weight * share})
 
     def at(self, progress: float) -> Optional[float]:
         """The weight at `progress`, of a schedule that is `placed`; None where neither weight nor schedule is given."""
@@ -108,8 +116,8 @@ class LoraEntry(_Weighted):
     trigger: Optional[Words] = Field(
         None, description="words put before the subject in this LoRA's own prompt")
     region: Optional[Union[List[float], str]] = Field(
-        None, description="where its subject is (contrastive; default: found) or where it acts (regions): a box "
-                          "[x0, y0, x1, y1], shares of the picture, or a mask, a PNG as a data URL, white inside")
+        None, description="where its subject is (contrastive, masked; default: found) or where it acts (regions): a "
+                          "box [x0, y0, x1, y1], shares of the picture, or a mask, a PNG as a data URL, white inside")
     negative: Optional[NegativeWeights] = Field(
         None, description="weights in the negative prompt; default: the prompt's")
     hires: Optional[HiresWeights] = Field(None, description="weights of the hires pass")
@@ -162,7 +170,9 @@ class Recipe(Strict):
         "merge", description="how the LoRAs share the picture")
     composition: CompositionSettings = Field(
         CompositionSettings(), description="of compose switch, composite, spatial and regions")
-    guidance: GuidanceSettings = Field(GuidanceSettings(), description="of compose contrastive")
+    masking: MaskingSettings = Field(MaskingSettings(), description="of compose masked")
+    guidance: GuidanceSettings = Field(GuidanceSettings(), description="of compose contrastive; of masked too where it "
+                                                                       "says so")
     execution: Literal["auto", "merge", "branch"] = Field(
         "auto", description="how layers are computed: the picture is the same, time and memory differ")
     memory_limit_mb: Optional[float] = Field(None, description="most memory for merged weights; default: automatic")
@@ -252,11 +262,21 @@ def _check_entries(recipe: Recipe) -> None:
             raise SciArtError(f"{where}.region", "needs a subject, which is to be there; give subject too, or compose "
                                                  "regions")
         seen.add(lora.label)
-    needed = {"contrastive": "subject", "regions": "region"}.get(recipe.compose)
+    needed = {"contrastive": "subject", "masked": "subject", "regions": "region"}.get(recipe.compose)
     if needed and recipe.loras and not any(getattr(lora, needed) for lora in recipe.loras):
         raise SciArtError(f"loras[0].{needed}", f"missing; compose {recipe.compose} needs a LoRA with a {needed}")
+    if recipe.combine != "linear" and (by := _placed_by(recipe)):
+        raise SciArtError("combine", f"{recipe.combine} joins whole deltas, which have no places; accepted with "
+                                     f"{by}: linear")
     if recipe.composition.order is not None and recipe.loras:
         _check_order(recipe.composition.order, [lora.label for lora in recipe.loras])
+
+
+def _placed_by(recipe: Recipe) -> str:
+    """The setting by which LoRAs share a row, each in its place; empty without one."""
+    if recipe.compose == "regions" and recipe.composition.rows == "one":
+        return "composition.rows one"
+    return "compose masked" if recipe.compose == "masked" else ""
 
 
 def _check_order(order: List[str], labels: List[str]) -> None:

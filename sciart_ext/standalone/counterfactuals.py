@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ..compose.fusion import Fusion
 from ..errors import SciArtError
-from ..influence.batches import in_batches, missing_of
+from ..guidance.noises import SharedNoise
+from ..influence.batches import in_batches, missing_of, shared_noise
 from ..influence.runs import Run
 from ..influence.word_maps import WordMaps, columns_of
 from ..lora.file import LoraFile
@@ -44,6 +45,7 @@ class SetRows(Rows):
         super().__init__(pipe, mixer, plans[0], rows, cfg_scale, size, cfg_plus_plus)
         self.plans = plans
         self.words = words
+        self.watching = (words,) if words is not None else ()
 
     @contextmanager
     def acting(self) -> Iterator[None]:
@@ -93,7 +95,7 @@ def run_sets(pipe, recipe: Recipe, settings: Settings, loras: Sequence[LoraFile]
         raise SciArtError("words", "the prompt has the word of an embedding that comes with a LoRA, whose attention is "
                                    "not told apart here; accepted: no words, or another prompt")
     missing = missing_of(sets, runs, compiled.acting)
-    done = 0
+    done, noise = 0, shared_noise(runs)
 
     def make(batch: Sequence[int]) -> dict[int, Run]:
         def report(step: int, steps: int) -> None:
@@ -101,7 +103,8 @@ def run_sets(pipe, recipe: Recipe, settings: Settings, loras: Sequence[LoraFile]
                 on_step(done * steps + step * len(batch), len(missing) * steps)
 
         nonlocal done
-        made = _run_batch(pipe, recipe, settings, sampling, mixture, plan, size, columns, batch, report)
+        made = _run_batch(pipe, recipe, settings, sampling, mixture, plan, size, columns, batch, noise,
+                          report)
         done += len(batch)
         return made
 
@@ -124,7 +127,7 @@ def word_columns(pipe, plan: PassPlan, settings: Settings, words: Sequence[str])
 @torch.no_grad()
 def _run_batch(pipe, recipe: Recipe, settings: Settings, sampling: Sampling, mixture: Mixture, plan: PassPlan,
                size: tuple[int, int], columns: Sequence[Sequence[int]], batch: Sequence[int],
-               on_step: Callable[[int, int], None]) -> dict[int, Run]:
+               noise: SharedNoise, on_step: Callable[[int, int], None]) -> dict[int, Run]:
     plans = [plan.with_only(one) for one in batch]
     encoded = [encode_rows(pipe, settings, one, mixture) for one in plans]
     joined = [_joined(same_row) for same_row in zip(*encoded)]
@@ -132,10 +135,10 @@ def _run_batch(pipe, recipe: Recipe, settings: Settings, sampling: Sampling, mix
     words = WordMaps(pipe.unet, diffusers_unet_layers(pipe.unet), columns) if columns else None
     rows = SetRows(pipe, mixture.unet, plans, joined, settings.cfg_scale, size, sampling.is_cfg_plus_plus, words)
     latents, _ = sample(pipe, recipe, settings, rows, sampling, [settings.seed] * len(batch), on_step,
-                        lambda now: seen.append(now.clone()))
+                        lambda now: seen.append(now.clone()), noise)
     pictures = [np.asarray(picture.convert("RGB")) for picture in decode(pipe, latents)]
     told = words.maps().cpu() if words is not None else [None] * len(batch)
-    return {one: Run(*found) for one, *found in zip(batch, torch.stack(seen, 1).cpu(), pictures, told)}
+    return {one: Run(*found, noise.number) for one, *found in zip(batch, torch.stack(seen, 1).cpu(), pictures, told)}
 
 
 def _joined(rows: Sequence[PromptRow]) -> PromptRow:

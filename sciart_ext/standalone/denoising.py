@@ -11,6 +11,8 @@ from torch import Tensor
 
 from ..compose.fusion import Fusion
 from ..guidance.guide import Guide
+from ..guidance.layout import Layout
+from ..guidance.noises import as_large
 from .samplers.making import Sampling
 from .samplers.noise import Noise
 from .sampling import Rows, Time
@@ -20,14 +22,16 @@ Watch = Callable[[Tensor], None]
 
 
 @torch.no_grad()
-def denoise(sampling: Sampling, rows: Rows, unit: Tensor, noise: Noise | None, fusion: Fusion | None = None,
-            on_step: OnStep | None = None, watch: Watch | None = None) -> Tensor:
-    """Latents (images, c, h, w) from unit noise, float32; noise: what samplers add, None for one that
-    adds none.
+def denoise(sampling: Sampling, rows: Rows, unit: Tensor, noise: Noise | None,
+            sharing: Fusion | Layout | None = None, on_step: OnStep | None = None, watch: Watch | None = None,
+            ) -> Tensor:
+    """Latents (images, c, h, w) from unit noise, float32; noise: what samplers add, None for one that adds none;
+    sharing: how rows become one prediction, or where the subjects are, or both, a guide.
 
     on_step(done, steps): progress, whose exceptions end the work; watch(latents): at the start and after each step.
     """
-    guide = _Guidance(fusion, sampling, rows) if isinstance(fusion, Guide) else None
+    fusion, layout = (sharing if isinstance(sharing, kind) else None for kind in (Fusion, Layout))
+    subjects = _Subjects(layout, sampling, rows, unit, noise) if layout is not None else None
     steps = _Steps(sampling, on_step, watch)
     evaluations = sampling.begin(unit, noise)
     found = None
@@ -40,11 +44,15 @@ def denoise(sampling: Sampling, rows: Rows, unit: Tensor, noise: Noise | None, f
         progress = sampling.progress(evaluation, level)
         number = sampling.levels.time(level)
         time = Time(number, torch.full((), number, device=latents.device))
+        if subjects is not None:
+            subjects.find(latents, level)
         if _is_first(sampling, evaluation):
             steps.begin(sampling.step(evaluation), progress, latents)
-        if guide is not None:
-            guide.before(evaluation, latents, level, time, progress)
+        if subjects is not None:
+            subjects.before(evaluation, latents, level, time, progress)
         predicted = rows.predict(latents * sampling.levels.scale(level), time, progress, fusion, sampling.cfg_factor)
+        if layout is not None:
+            layout.evaluated()
         found = sampling.levels.found(predicted, latents, level)
 
 
@@ -78,27 +86,45 @@ class _Steps:
                 self.on_step(done, self.sampling.steps)
 
 
-class _Guidance:
-    """The look ahead and the updates, beside the fusion of the rows."""
+class _Subjects:
+    """The look ahead that finds them, and a guide's updates."""
 
-    def __init__(self, guide: Guide, sampling: Sampling, rows: Rows):
-        self.guide, self.sampling, self.rows = guide, sampling, rows
+    def __init__(self, layout: Layout, sampling: Sampling, rows: Rows, unit: Tensor, noise: Noise | None):
+        self.layout, self.sampling, self.rows, self.unit, self.noise = layout, sampling, rows, unit, noise
+
+    def find(self, latents: Tensor, level: float) -> None:
+        """Finds the places before the first evaluation; changes latents in place where another noise is to be used."""
+        levels, rows = self.sampling.levels, self.rows
+        if self.layout.must_look_ahead:
+            scale = levels.scale(level)
+            inputs = latents * scale
+            other = functools.partial(self._other, inputs) if self.noise is not None else None
+            chosen = self.layout.look_ahead(inputs, levels.trained(level), rows.alphas, rows.denoised, rows.call_plain,
+                                            other)
+            if chosen is not inputs:
+                latents.copy_(chosen / scale)
+        rows.place(self.layout)
 
     def before(self, evaluation: int, latents: Tensor, level: float, time: Time, progress: float) -> None:
-        """Finds the masks before the first evaluation; changes latents in place where their step wants it."""
-        sampling, rows = self.sampling, self.rows
-        scale = sampling.levels.scale(level)
-        if self.guide.must_look_ahead:
-            self.guide.look_ahead(latents * scale, sampling.levels.trained(level), rows.alphas, rows.denoised)
+        """Changes latents in place where their step wants it."""
+        sampling = self.sampling
         if not _is_first(sampling, evaluation):
             return
         step = sampling.step(evaluation)
-        times = self.guide.times(step, sampling.steps)
-        if times:
-            call = functools.partial(rows.call, time=time, progress=progress, rows=[rows.plain])
-            latents.copy_(self.guide.update(latents * scale, progress, times, call) / scale)
+        if isinstance(self.layout, Guide):
+            self._update(self.layout, step, latents, sampling.levels.scale(level), time, progress)
         if step + 1 == sampling.steps:
-            self.guide.watch(progress)
+            self.layout.watch(progress)
+
+    def _other(self, inputs: Tensor, number: int) -> Tensor:
+        """What these inputs are with another of the noises."""
+        return as_large(self.unit, self.noise.other(number), inputs)
+
+    def _update(self, guide: Guide, step: int, latents: Tensor, scale: float, time: Time, progress: float) -> None:
+        times = guide.times(step, self.sampling.steps)
+        if times:
+            call = functools.partial(self.rows.call, time=time, progress=progress, rows=[self.rows.plain])
+            latents.copy_(guide.update(latents * scale, progress, times, call) / scale)
 
 
 def _is_first(sampling: Sampling, evaluation: int) -> bool:

@@ -16,7 +16,8 @@ from .. import __version__
 from ..compose.unread import unread
 from ..compose.ways import fusion_of
 from ..errors import SciArtError
-from ..guidance.guide import Guide
+from ..guidance.layout import Layout
+from ..guidance.noises import SharedNoise, not_chosen, told
 from ..guidance.sheet import subject_sheet
 from ..lora.file import LoraFile, load_lora
 from ..lora.folder import find_lora
@@ -24,11 +25,11 @@ from ..memory import unless_too_large
 from ..mixer.cost import Workload
 from ..mixer.mixture import Mixture, Part, all_layers, bind
 from ..mixer.targets import Target, clip_layers, diffusers_unet_layers
-from ..recipe import INFOTEXT_KEY, NOTES_KEY, VERSION_KEY, PassPlan, Recipe, Row, recipe_to_text
+from ..recipe import INFOTEXT_KEY, NOISE_KEY, NOTES_KEY, VERSION_KEY, PassPlan, Recipe, Row, recipe_to_text
 from ..recipe.doubtful import in_plan, without_guidance
 from .denoising import denoise
-from .guided import enter_guide
 from .infotext import infotext
+from .masked_rows import masked_rows
 from .prompt_rows import encode_part, notes_on, of_one_length, texts_in_row
 from .prompts.check import check_parts
 from .prompts.chunks import words_in
@@ -41,6 +42,7 @@ from .samplers.making import Sampling, make_sampling
 from .samplers.names import find, steps_run
 from .samplers.noise import Noise, quiet_sampling
 from .sampling import PromptRow, Rows, decode
+from .subjects import enter_layout, enter_regions
 
 
 @dataclass(frozen=True)
@@ -106,19 +108,22 @@ def generate_batch(pipe, recipe: Recipe, settings: Settings, loras: list[LoraFil
     started = time.perf_counter()
     rows = Rows(pipe, mixture.unet, plan, encode_rows(pipe, first, plan, mixture), first.cfg_scale, size,
                 sampling.is_cfg_plus_plus)
-    images, seen = [], []
+    images, seen, noises = [], [], []
     at_once = 1 if sampling.is_adaptive else len(seeds)
     for begin in range(0, len(seeds), at_once):
         report = on_step and functools.partial(_report, on_step, begin // at_once, len(seeds) // at_once)
-        latents, guide = sample(pipe, recipe, first, rows, sampling, seeds[begin:begin + at_once], report)
+        latents, layout = sample(pipe, recipe, first, rows, sampling, seeds[begin:begin + at_once], report)
         images += decode(pipe, latents)
-        seen += guide.seen() if guide else []
+        seen += layout.seen() if layout else []
+        noises += layout.noises or [] if layout else []
+        notes += not_chosen(layout) if layout and not begin else []
     notes += mixture.unet.notes
     labels = [plan.loras[k].label for k in plan.subjects]
     sheets = [subject_sheet(image, one, labels) for image, one in zip(images, seen)] or [None] * len(images)
     seconds = time.perf_counter() - started
-    return [Picture(image, _infotext(own, sampling, recipe, model_name, size, notes), seconds, notes, sheet)
-            for image, own, sheet in zip(images, settings, sheets)]
+    told_noises = [told(number, recipe.guidance.noises) for number in noises] or [None] * len(images)
+    return [Picture(image, _infotext(own, sampling, recipe, model_name, size, notes, noise), seconds, notes, sheet)
+            for image, own, noise, sheet in zip(images, settings, told_noises, sheets)]
 
 
 def sampling_of(pipe, settings: Settings) -> Sampling:
@@ -128,9 +133,9 @@ def sampling_of(pipe, settings: Settings) -> Sampling:
 
 def sample(pipe, recipe: Recipe, settings: Settings, rows: Rows, sampling: Sampling, seeds: Sequence[int],
            on_step: Callable[[int, int], None] | None = None, watch: Callable[[Tensor], None] | None = None,
-           ) -> tuple[Tensor, Guide | None]:
-    """Latents (images, c, h, w), one for each seed, and what guided them. on_step, watch: `denoise`'s. Raises
-    `SciArtError` where it does not fit in memory.
+           shared: SharedNoise | None = None) -> tuple[Tensor, Layout | None]:
+    """Latents (images, c, h, w), one for each seed, and where their subjects are. on_step, watch: `denoise`'s; shared:
+    where pictures are compared. Raises `SciArtError` where it does not fit in memory.
     """
     width, height = (side // pipe.vae_scale_factor for side in rows.size)
     noise = Noise(seeds, (pipe.unet.config.in_channels, height, width), pipe.device)
@@ -139,11 +144,13 @@ def sample(pipe, recipe: Recipe, settings: Settings, rows: Rows, sampling: Sampl
         stack.enter_context(quiet_sampling())
         rows.mixer.choose(workload(rows, sampling.sampler.pattern.per_step, unit.shape))
         stack.enter_context(rows.acting())
-        guide = (enter_guide(stack, pipe, rows.plan, settings, recipe.guidance, len(seeds)) if rows.plan.subjects
-                 else None)
-        fusion = guide or fusion_of(rows.plan, recipe.composition)
-        make = functools.partial(denoise, sampling, rows, unit, noise, fusion, on_step, watch)
-        return unless_too_large(make, functools.partial(rows.too_many, unit)), guide
+        layout = enter_layout(stack, pipe, rows, settings, recipe, len(seeds))
+        if layout is not None:
+            layout.shared = shared
+        enter_regions(stack, pipe, rows, recipe, unit.shape)
+        sharing = layout or fusion_of(rows.plan, recipe.composition)
+        make = functools.partial(denoise, sampling, rows, unit, noise, sharing, on_step, watch)
+        return unless_too_large(make, functools.partial(rows.too_many, unit)), layout
 
 
 def check_settings(pipe, settings: Settings) -> tuple[int, int]:
@@ -184,7 +191,7 @@ def mixture_of(pipe, recipe: Recipe, plan: PassPlan, loras: Sequence[LoraFile], 
     """The LoRAs of a recipe's plan on the pipeline's model; loras: as `load_loras` has them. Raises `SciArtError`."""
     check_loaded(plan, loras)
     return bind(model_parts(pipe), loras, plan.loras, model_name, recipe.execution, recipe.memory_limit,
-                combination=recipe.combination)
+                combination=recipe.combination, masked=plan.masked)
 
 
 def encode_rows(pipe, settings: Settings, plan: PassPlan, mixture: Mixture) -> list[PromptRow]:
@@ -195,13 +202,17 @@ def encode_rows(pipe, settings: Settings, plan: PassPlan, mixture: Mixture) -> l
     check_parts(plan, max(len(parts) for parts in texts.values()))
     if plan.subjects and any(words_in(encoders(pipe)[0][0], text, words)
                              for parts in texts.values() for part in parts for _, text in part.texts):
-        raise SciArtError("compose", "contrastive cannot place the word of an embedding that comes with a LoRA here; "
-                                     "accepted: merge, or another prompt")
+        raise SciArtError("compose", f"{plan.compose} cannot place the word of an embedding that comes with a LoRA "
+                                     "here; accepted: merge, or another prompt")
 
-    def encoded(row: Row) -> list[PromptRow]:
-        with mixture.encoding(plan.te_gates(row)):
-            return [encode_part(pipe, row, part, settings.clip_skip, words) for part in texts[row]]
+    def encoded(row: Row, gates: Row | None = None) -> list[PromptRow]:
+        """The row's parts; gates: the row with whose LoRAs they are encoded, if another."""
+        with mixture.encoding(plan.te_gates(gates or row)):
+            parts = texts_in_row(plan, row, settings)
+            return [encode_part(pipe, row, part, settings.clip_skip, words) for part in parts]
 
+    if plan.masked:
+        return masked_rows(pipe, plan, lambda row, gates: encoded(row, gates)[0], settings.clip_skip)
     return of_one_length(pipe, plan, [one for row in texts for one in encoded(row)], settings.clip_skip)
 
 
@@ -224,7 +235,7 @@ def _report(on_step: Callable[[int, int], None], before: int, batches: int, done
 
 
 def _infotext(settings: Settings, sampling: Sampling, recipe: Recipe, model_name: str, size: tuple[int, int],
-              notes: Sequence[str]) -> str:
+              notes: Sequence[str], noise: str | None) -> str:
     mixes = recipe.enabled and recipe.loras
     return infotext(strip_comments(settings.prompt), strip_comments(settings.negative_prompt), {
         "Steps": settings.steps, "Sampler": sampling.sampler.name,
@@ -232,5 +243,5 @@ def _infotext(settings: Settings, sampling: Sampling, recipe: Recipe, model_name
         "Size": f"{size[0]}x{size[1]}", "Model": model_name or None,
         "Clip skip": settings.clip_skip if settings.clip_skip > 1 else None, "RNG": "CPU",
         INFOTEXT_KEY: recipe_to_text(recipe) if mixes else None, VERSION_KEY: __version__ if mixes else None,
-        NOTES_KEY: "; ".join(notes) or None,
+        NOISE_KEY: noise, NOTES_KEY: "; ".join(notes) or None,
         "Version": f"SciArt {__version__} standalone"})

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..compose.fusion import Fusion, fused
 from ..errors import SciArtError
+from ..guidance.masked import Watching, region_gates, token_gates
 from ..memory import rows_that_fit, too_many_rows, unless_too_large
 from ..mixer.mixer import Mixer
 from ..mixer.refusal import too_large
@@ -24,6 +25,7 @@ from .samplers.levels import Predicted
 if TYPE_CHECKING:
     from PIL import Image
 
+    from ..guidance.layout import Layout
     from .prompts.encoding import Embeddings
 
 
@@ -70,7 +72,8 @@ class Rows:
         self.evaluation = 0
         """of the picture, counted from 0: prompts change by it"""
         in_order = [one for row in plan.rows() for one in rows if one.row == row]
-        self.plain = next((one for one in rows if one.row == Row(plain=True)), None)
+        self.plain, self.plain_uncond = (next((one for one in rows if one.row == Row(uncond, plain=True)), None)
+                                         for uncond in (False, True))
         self.cond = [one for one in in_order if not one.row.uncond]
         is_joined = any(one.weight != 1 for one in self.cond) or (len(self.cond) > 1 and not plan.own)
         needs_uncond = cfg_scale != 1 or cfg_plus_plus or is_joined
@@ -78,6 +81,9 @@ class Rows:
         """those of the plan's first pair in the end"""
         self.cfg_scale = cfg_scale
         self.size = size
+        self._is_placed = False
+        self.watching: tuple[Watching, ...] = ()
+        """what records the attention besides"""
         self._time_ids = _time_ids(size, rows[0].embeddings)
 
     @property
@@ -88,9 +94,20 @@ class Rows:
     @contextmanager
     def acting(self) -> Iterator[None]:
         """The LoRAs act on the UNet in this context, of one picture or one batch."""
-        self.evaluation = 0
+        self.evaluation, self._is_placed = 0, False
         with self.mixer:
             yield
+
+    def place(self, layout: Layout) -> None:
+        """The LoRAs that have masks act from now on where the layout has their subjects."""
+        if self.plan.masked and not self._is_placed:
+            self.mixer.token_gates = token_gates(self.plan, layout.masks)
+            self._is_placed = True
+
+    def place_in_regions(self, feather: float, latents: torch.Size) -> None:
+        """The LoRAs that share a row act from now on in their regions, in latents of this shape."""
+        self.mixer.token_gates = region_gates(self.plan, feather, tuple(latents[-2:]), self.unet.device)
+        self._is_placed = True
 
     def call(self, inputs: Tensor, time: Time, progress: float, rows: Sequence[PromptRow]) -> Tensor:
         """inputs (images, c, h, w), as the sampler scales them → predictions (rows, images, c, h, w), of their type."""
@@ -122,7 +139,9 @@ class Rows:
 
     def set_gates(self, rows: Sequence[Row], progress: float, images: int) -> None:
         """For the next call, which has these rows of so many images, all images of a row together."""
-        self.mixer.set_gates([self.gates(progress, row, image) for row in rows for image in range(images)])
+        masked = self._is_placed and not any(row.plain for row in rows)
+        views = list(range(images)) * len(rows) if masked else ()
+        self.mixer.set_gates([self.gates(progress, row, image) for row in rows for image in range(images)], views=views)
 
     def gates(self, progress: float, row: Row, image: int) -> tuple[float, ...]:
         """One gate per LoRA in this row of this image."""
@@ -136,8 +155,6 @@ class Rows:
         rows = [*cond, *(self.uncond if fusing else self.uncond[-1:])]
         found = self.call(inputs, time, progress, rows)
         self.evaluation += 1
-        if fusion is not None:
-            fusion.evaluated()
         if not fusing:
             return self._joined([one.weight for one in cond], found, cfg_factor)
         pairs, by_row = self.plan.pairs(), {row.row: one for row, one in zip(rows, found)}
@@ -156,19 +173,26 @@ class Rows:
     def denoised(self, inputs: Tensor, time: int, progress: float) -> Tensor:
         """What the plain row alone makes of variance preserving latents at a training time: they without noise."""
         at = Time(time, torch.full((), time, device=inputs.device))
-        found = self.call(inputs, at, progress, [self.plain, *self.uncond[:1]])
+        without = [self.plain_uncond or self.uncond[0]] if self.uncond else []
+        found = self.call(inputs, at, progress, [self.plain, *without])
         prediction, alpha = self._with_cfg(found[0], found[-1]).guided, float(self.alphas[time])
         if self.prediction_type == "v_prediction":
             return alpha**0.5 * inputs - (1 - alpha) ** 0.5 * prediction
         return (inputs - (1 - alpha) ** 0.5 * prediction) / alpha**0.5
 
+    def call_plain(self, inputs: Tensor, time: int, progress: float) -> None:
+        """The plain row alone, of variance preserving latents at a training time."""
+        self.call(inputs, Time(time, torch.full((), time, device=inputs.device)), progress, [self.plain])
+
     @torch.no_grad()
     def too_many(self, inputs: Tensor) -> SciArtError | None:
         """The refusal of these inputs (images, c, h, w), which have not fitted; finds out what would."""
         images, time, most = len(inputs), Time(0, torch.tensor(0, device=inputs.device)), self.mixer.rows_called
+        # where subjects are may not be known yet
+        tried = self.plain if self.plan.masked and self.plan.subjects else self.cond[0]
 
         def call(rows: int) -> Tensor:
-            return self.call(inputs[:1], time, 0.0, self.cond[:1] * rows)
+            return self.call(inputs[:1], time, 0.0, [tried] * rows)
 
         if not self.plan.own:
             return too_large(self.mixer, call, images)

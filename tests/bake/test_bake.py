@@ -46,7 +46,7 @@ MIX = {"loras": [
     {"name": "watercolor", "schedule": "0.55@0.2, 0.55@0.9"},
     {"name": "science", "weight": 0, "te_weight": -0.6},
 ]}
-COMBINING = {"density": 0.4, "seed": 3, "directions": 2}
+COMBINING = {"density": 0.4, "seed": 3, "directions": 2, "strength": 0.7}
 
 
 @pytest.fixture(scope="module")

@@ -311,6 +311,27 @@ def test_each_way_to_compose_shows_its_own_settings(page):
     expect(page.error).to_be_empty()
 
 
+def test_masks_in_one_row_take_subjects_and_a_threshold(page):
+    page.open().add("child_style", weight="1")
+    page.add("watercolor-v2", weight="1")
+    choose_compose(page, "each where its subject is, in one go")
+    expect(page.error).to_contain_text("loras[0].subject: missing; compose masked needs a LoRA with a subject")
+    page.field(0, "subject").fill("rocket")
+    page.field(1, "subject").fill("robot")
+    page.field(1, "region").fill("0.5 0, 1 1")
+    page.panel.locator("[data-field='masking.threshold']").fill("0.3")
+    page.panel.locator("[data-field='masking.negative']").fill("0.7")
+    page.panel.locator("[data-field='guidance.show']").check()
+    page.panel.locator("[data-field='guidance.hires']").uncheck()
+    assert json.loads(page.received()) == {
+        "compose": "masked", "masking": {"threshold": 0.3, "negative": 0.7}, "guidance": {"show": True, "hires": False},
+        "loras": [{"name": "child_style", "weight": 1, "subject": "rocket"},
+                  {"name": "watercolor-v2", "weight": 1, "subject": "robot", "region": [0.5, 0, 1, 1]}]}
+    expect(page.error).to_be_empty()
+    choose_compose(page, "mixed all over the picture")
+    assert "masking" not in page.recipe()
+
+
 def test_a_region_is_a_box_or_a_mask_picture(page, tmp_path):
     page.open().add("child_style", weight="1")
     page.add("watercolor-v2", weight="1")
@@ -354,10 +375,14 @@ def test_how_loras_are_joined_is_chosen_with_the_numbers_it_reads(page):
     expect(page.error).to_be_empty()
     page.panel.locator("[data-field='combining.density']").fill("2")
     expect(page.error).to_contain_text("combining.density: 2 is out of range")
+    page.panel.locator("[data-field='combining.density']").fill("0.3")
     choice.select_option(label="each leaves the stronger ones their directions")
     expect(page.panel.locator("[data-field='combining.directions']")).to_have_count(1)
     expect(page.panel.locator("[data-field='combining.density']")).to_have_count(0)
     page.panel.locator("[data-field='combining.directions']").fill("4")
+    page.panel.locator("[data-field='combining.strength']").fill("0.5")
+    assert json.loads(page.received())["combining"] == {
+        "density": 0.3, "seed": 7, "directions": 4, "strength": 0.5}
     choice.select_option(label="by their sum")
     assert "combine" not in page.recipe()
 

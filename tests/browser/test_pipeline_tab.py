@@ -7,6 +7,7 @@ import json
 import re
 
 import pytest
+from dropdowns import choose
 from panel_page import new_tab
 from PIL import Image
 from test_tab import field, open_tab, option
@@ -77,8 +78,7 @@ def test_a_preset_ticks_its_own_stages_and_pose(page, address):
     page.locator("#sciart_tabs .tab-nav button", has_text="Pipeline").click()
     with page.expect_response("**/run/predict**"):
         page.locator("#sciart_pipeline_list").click()
-    page.locator("#sciart_pipeline_preset input").fill(name)
-    option(page, name).click()
+    choose(page, "#sciart_pipeline_preset", name)
     expect(page.get_by_role("radio", name="waving")).to_be_checked()
     ticks = page.locator("#sciart_pipeline_stages input")
     assert [tick.is_checked() for tick in ticks.all()] == [True, False, False, True]

@@ -10,6 +10,7 @@ import urllib.parse
 import urllib.request
 
 import pytest
+from dropdowns import choose
 from panel_page import expect, opened
 from PIL import Image
 
@@ -269,8 +270,7 @@ def test_the_tab_lists_what_is_wrong_line_by_line_and_opens_it_to_be_mended(pres
     tab.get_by_role("button", name="List the presets").click()
     expect(lines).to_have_text([re.compile(r"^ABC: name: "), re.compile(r"^bad: preset: bad\.json cannot be read"),
                                 re.compile(r"^roles: .* mend or delete the file ")])
-    tab.locator("#sciart_presets_chosen input").click()
-    tab.locator("ul.options li[aria-label='bad']").click()
+    choose(tab, "#sciart_presets_chosen", "bad")
     expect(text).to_have_value('{"title": <b>&"}')
     expect(lines).to_have_count(1)
     text.fill(json.dumps(GOOD))

@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+from dropdowns import choose
 from panel_page import new_tab
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -169,8 +170,7 @@ def test_loras_are_compared(page):
         page.get_by_role("button", name="List the LoRAs").click()
     names = page.locator("#sciart_geometry_loras input")
     for name in ("child_style", "science_fiction"):
-        names.fill(name)
-        option(page, name).click()
+        choose(page, "#sciart_geometry_loras", name)
         names.press("Escape")
         names.blur()
     page.get_by_role("button", name="Compare").click()
@@ -182,8 +182,7 @@ def test_presets_are_read_saved_exported_imported_and_deleted(page, tmp_path):
     open_tab(page, "Presets")
     status, name = page.locator("#sciart_presets_status.prose"), field(page, "sciart_presets_name")
     page.get_by_role("button", name="List the presets").click()
-    page.locator("#sciart_presets_chosen input").click()
-    option(page, "two-subjects").click()
+    choose(page, "#sciart_presets_chosen", "two-subjects")
     expect(name).to_have_value("two-subjects")
     page.get_by_role("button", name="Save", exact=True).click()
     expect(status).to_contain_text("shipped with SciArt and cannot be replaced")
@@ -219,9 +218,8 @@ def test_what_is_answered_at_once_does_not_wait_in_the_queue(page):
     for name in ("List the presets", "Save", "Delete", "Export mine", "Add the prompts as styles"):
         with page.expect_response("**/run/predict**"):
             page.get_by_role("button", name=name, exact=True).click()
-    page.locator("#sciart_presets_chosen input").click()
     with page.expect_response("**/run/predict**"):
-        option(page, "two-subjects").click()
+        choose(page, "#sciart_presets_chosen", "two-subjects")
     assert sockets == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
 import re
 import shlex
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import rich_click as click
+import torch
 
 from sciart_ext import __version__
 from sciart_ext.cli import main
@@ -104,26 +106,43 @@ def test_there_is_no_colour_where_there_is_no_terminal(capsys):
 
 
 def on_a_terminal(folder: Path, *words: str) -> str:
-    """What a command shows on a terminal."""
+    """What a command shows on a terminal, run in a process that is forked: what it imports is there already."""
     import pty
 
     own, terminal = pty.openpty()
-    started = subprocess.Popen([sys.executable, "-m", "sciart_ext", *words], cwd=folder, stdin=terminal,
-                               stdout=terminal, stderr=terminal, env={
-                                   **os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm-256color", "COLUMNS": "100"})
+    process = multiprocessing.get_context("fork").Process(target=_run_there, args=(folder, words, terminal))
+    process.start()
     os.close(terminal)
     shown = b""
     with contextlib.suppress(OSError):  # so Linux tells that the other end is closed
         while more := os.read(own, 65536):
             shown += more
     os.close(own)
-    started.wait()
+    process.join()
     return shown.decode("utf-8", "replace")
+
+
+def _run_there(folder: Path, words: tuple[str, ...], terminal: int) -> None:
+    os.chdir(folder)
+    os.environ.update(TERM="xterm-256color", COLUMNS="100")
+    for own in (0, 1, 2):
+        os.dup2(terminal, own)
+    sys.stdout, sys.stderr = (open(own, "w", encoding="utf-8", closefd=False) for own in (1, 2))
+    status = 1
+    try:
+        torch.set_num_threads(1)
+        status = main(list(words))
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="terminals of POSIX")
 def test_on_a_terminal_there_are_colour_a_word_while_it_loads_and_a_bar_with_the_time_left(tmp_path):
     pytest.importorskip("diffusers")
+    import sciart_ext.standalone.models  # noqa: F401  before what needs it is forked
+
     assert "\x1b[31m" in on_a_terminal(tmp_path, "plan") and "\x1b[" in on_a_terminal(tmp_path, "plan", "--help")
     shown = on_a_terminal(tmp_path, "generate", "--prompt", "a rocket", "--lora", "child=0.5", "--steps", "4", *SMALL)
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)

@@ -49,6 +49,20 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest's workers pas
 cli.find_spec = begun
 sys.exit(cli.main(sys.argv[1:]))
 """
+AT_NUMPY = """
+import os, signal, sys
+from sciart_ext.cli import main
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numpy":
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Interrupting())
+sys.exit(main(sys.argv[1:]))
+"""
 IMPORTING = ("generate", "loras")
 """of those that import torch for seconds, one with diffusers and one without"""
 
@@ -74,6 +88,13 @@ def test_a_command_that_is_interrupted_as_it_begins_says_so_in_one_line(tmp_path
         started.send_signal(signal.SIGINT)
         _, told = started.communicate(timeout=300)
         assert_told(started.returncode, told, tmp_path)
+
+
+def test_an_interrupt_that_torch_would_swallow_ends_the_command():
+    """Where it is imported it imports numpy, and goes on whatever comes of that."""
+    done = subprocess.run([sys.executable, "-c", AT_NUMPY, *COMMANDS["loras"]], capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "sciart: interrupted\n")
 
 
 def run_here(arguments, folder, begun):

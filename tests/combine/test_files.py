@@ -36,8 +36,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 SETTINGS = Settings("a rocket", "noise", steps=3, seed=5, cfg_scale=3, width=64, height=64, sampler="Euler")
 LORAS = ["child=0.65", "watercolor=0.55", "science=-0.4"]
-COMBINING = {"density": 0.4, "seed": 3, "directions": 2}
-OPTIONS = ["--density", "0.4", "--seed", "3", "--directions", "2"]
+COMBINING = {"density": 0.4, "seed": 3, "directions": 2, "strength": 0.7}
+OPTIONS = ["--density", "0.4", "--seed", "3", "--directions", "2", "--strength", "0.7"]
 OFF = parse_recipe({"enabled": False})
 
 
@@ -229,6 +229,7 @@ def test_progress_is_told_layer_by_layer(tiny):
     (LORAS, ["--density", "2"], "density: 2.0 is out of range"),
     (LORAS, ["--majority", "all"], "majority: 'all' is not known; accepted: total, frequency"),
     (LORAS, ["--seed", "-1"], "seed: -1 is out of range; accepted: 0 to 4294967295"),
+    (LORAS, ["--strength", "2"], "strength: 2.0 is out of range; accepted: 0 to 1"),
     (LORAS, ["--directions", "0"], "directions: 0 is out of range; accepted: 1 to 4096"),
     (LORAS, ["--rank", "0"], "rank: 0 is out of range; accepted: 1 to 4096"),
     (LORAS, ["--svd", "fast"], "svd: 'fast' is not known; accepted: exact, randomised, auto"),

@@ -25,15 +25,16 @@ def matrices(products):
     return {k: (up @ down).numpy() for k, (up, down) in products.items()}
 
 
+@pytest.mark.parametrize("strength", [0.25, 1.0])
 @pytest.mark.parametrize("directions", [1, 3, 16])
 @pytest.mark.parametrize("weights", [(0.65, 0.55, 0.5), (0.2, -0.9, 0.5), (0.5, 0.5, 0.5)])
-def test_each_lora_leaves_the_strongest_directions_to_those_of_larger_weight(weights, directions):
+def test_each_lora_leaves_the_strongest_directions_to_those_of_larger_weight(weights, directions, strength):
     products = random_products()
     dense = matrices(products)
     order = order_of(dict(enumerate(weights)))
-    reduced = matrices(orthogonal(products, order, directions))
+    reduced = matrices(orthogonal(products, order, directions, strength))
     for place, k in enumerate(order):
-        wanted = projected_out(dense[k], [dense[other] for other in order[:place]], directions)
+        wanted = projected_out(dense[k], [dense[other] for other in order[:place]], directions, strength)
         np.testing.assert_allclose(reduced[k], wanted, atol=1e-11)
 
 
@@ -47,6 +48,15 @@ def test_where_all_directions_are_left_the_deltas_are_orthogonal():
         for b in range(a):
             assert float((reduced[b].up.T @ reduced[a].up).abs().max()) < 1e-10
             assert float((reduced[b].down @ reduced[a].down.T).abs().max()) < 1e-10
+
+
+def test_without_strength_it_is_the_sum_and_the_more_the_less_is_left():
+    products = random_products()
+    left = [orthogonal(products, (0, 1, 2), 16, strength) for strength in (0.0, 0.3, 0.6, 1.0)]
+    for k, product in products.items():
+        assert torch.equal(left[0][k].up, product.up) and torch.equal(left[0][k].down, product.down)
+    norms = [[one[k].squared_norm() for one in left] for k in (1, 2)]
+    assert all(own == sorted(own, reverse=True) and own[-1] < own[0] for own in norms)
 
 
 def test_ranks_stay_and_one_lora_alone_is_itself():

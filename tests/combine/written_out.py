@@ -33,8 +33,8 @@ def elected_mean(deltas, weights, majority):
     return result
 
 
-def projected_out(delta, others, directions):
-    """The delta without the strongest left and right singular directions of the others."""
+def projected_out(delta, others, directions, strength=1.0):
+    """The delta without so much of what lies in the strongest left and right singular directions of the others."""
     if not others:
         return delta
     left, right = [], []
@@ -43,5 +43,6 @@ def projected_out(delta, others, directions):
         count = min(directions, int((values > 1e-9 * values[0]).sum()))
         left.append(u[:, :count])
         right.append(v[:count].T)
-    keep = [np.eye(len(basis)) - basis @ np.linalg.pinv(basis) for basis in (np.hstack(left), np.hstack(right))]
+    keep = [np.eye(len(basis)) - strength * basis @ np.linalg.pinv(basis)
+            for basis in (np.hstack(left), np.hstack(right))]
     return keep[0] @ delta @ keep[1]

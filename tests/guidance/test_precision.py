@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,9 +14,9 @@ pytest.importorskip("transformers")
 from sciart_ext.guidance import guide as guides
 from sciart_ext.recipe import compile_plan, parse_recipe
 from sciart_ext.standalone.generate import Settings
-from sciart_ext.standalone.guided import enter_guide
 from sciart_ext.standalone.models import load_pipeline
 from sciart_ext.standalone.prompts.encoding import encode
+from sciart_ext.standalone.subjects import enter_layout
 from sciart_ext.world import MODEL
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -35,7 +36,7 @@ def gradient_in(dtype, device="cpu", **guidance):
     pipe.unet.to(dtype)
     text = text.detach().expand(2, -1, -1).to(dtype)
     with ExitStack() as stack:
-        guide = enter_guide(stack, pipe, plan, Settings(PROMPT), recipe.guidance, images=2)
+        guide = enter_layout(stack, pipe, SimpleNamespace(plan=plan), Settings(PROMPT), recipe, images=2)
         guide.first = torch.rand(2, 2, 8, 8, generator=torch.Generator().manual_seed(1))
         return guide.gradient(NOISE.to(device), lambda inputs: pipe.unet(inputs.to(dtype), 999, text))
 
@@ -79,14 +80,15 @@ def test_a_gradient_that_no_scale_mends_is_an_error(monkeypatch):
 
 def test_images_of_other_prompts_have_each_the_loss_of_its_own_words():
     pipe = load_pipeline(MODEL, device="cpu")
-    plan = compile_plan(parse_recipe(RECIPE), 20).first
+    recipe = parse_recipe(RECIPE)
+    plan = compile_plan(recipe, 20).first
     prompts = [PROMPT, "a robot and a rocket in space", PROMPT]
     text = torch.cat([encode(pipe, prompt, 1).tokens for prompt in prompts]).detach()
     noise, first = torch.cat([NOISE, NOISE[:1]]), torch.rand(3, 2, 8, 8, generator=torch.Generator().manual_seed(1))
 
     def gradient(chosen):
         with ExitStack() as stack:
-            guides = [enter_guide(stack, pipe, plan, Settings(prompts[image]), parse_recipe(RECIPE).guidance)
+            guides = [enter_layout(stack, pipe, SimpleNamespace(plan=plan), Settings(prompts[image]), recipe)
                       for image in chosen]
             guide = guides[0]
             words = {prompts[image]: one.words[0] for image, one in zip(chosen, guides)}

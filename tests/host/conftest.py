@@ -69,3 +69,17 @@ def tiny_world(tiny_world_models: Path) -> Iterator[HostServer]:
     """A WebUI without its page, in which it is loaded."""
     with HostServer(models=tiny_world_models, checkpoint="sciart-tiny.safetensors", env=ONE_THREAD) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostServer]:
+    """The tiny model that SciArt ships as the checkpoint `sciart-tiny`, with its LoRAs, and once more as `refiner`."""
+    pytest.importorskip("diffusers")
+    from sciart_ext.standalone.export import export_webui
+    from sciart_ext.world import MODEL
+
+    models = tmp_path_factory.mktemp("models")
+    for name in ("sciart-tiny", "refiner"):
+        export_webui(MODEL, models, name)
+    with HostServer(models=models, checkpoint="sciart-tiny.safetensors", env=ONE_THREAD) as server:
+        yield server

@@ -32,12 +32,13 @@ def random_request(number: int) -> tuple[dict, dict]:
     loras = [_lora(rng, name, hires) for name in rng.sample(NAMES, count)]
     recipe: dict = {"loras": loras}
     _composed(rng, recipe, compose)
-    if rng.random() < 0.4:
+    places = compose == "masked" or recipe.get("composition", {}).get("rows") == "one"
+    if rng.random() < 0.4 and not places:
         recipe["combine"] = rng.choice(METHODS)
         if recipe["combine"] != "linear":
             recipe["combining"] = _some(rng, density=lambda: _round(rng, 0.1, 1), seed=lambda: rng.randrange(2**32),
                                         majority=lambda: rng.choice(("total", "frequency")),
-                                        directions=lambda: rng.randint(1, 20))
+                                        directions=lambda: rng.randint(1, 20), strength=lambda: rng.random())
     recipe.update(_some(rng, 0.3, execution=lambda: rng.choice(("auto", "merge", "branch")),
                         memory_limit_mb=lambda: rng.choice((0, 0.25, 3, 512))))
     if recipe.get("execution") == "merge":
@@ -92,10 +93,13 @@ def _blocks(rng: random.Random) -> object:
 def _composed(rng: random.Random, recipe: dict, compose: str) -> None:
     if compose != "merge":
         recipe["compose"] = compose
-    if compose == "contrastive":
+    if compose in ("contrastive", "masked"):
         for lora, subject in zip(recipe["loras"], SUBJECTS):
             lora["subject"] = subject
             lora.update(_some(rng, 0.4, trigger=lambda: rng.choice(TRIGGERS[1:]), region=lambda: _region(rng)))
+    if compose == "masked":
+        recipe["masking"] = {"threshold": _round(rng, 0, 0.5), "negative": _round(rng, 0, 1)}
+    if compose == "contrastive":
         recipe["guidance"] = _some(
             rng, 0.3, strength=lambda: rng.choice((0, 12.5, 40)), until=lambda: _round(rng, 0, 1),
             refine=lambda: {"0": 2, "0.5": 1}, mask_threshold=lambda: _round(rng, 0.1, 0.9),
@@ -106,7 +110,7 @@ def _composed(rng: random.Random, recipe: dict, compose: str) -> None:
             lora["region"] = _region(rng)
     values = {"period": lambda: rng.randint(1, 3), "temperature": lambda: _round(rng, 0.01, 1),
               "patch": lambda: rng.randint(1, 4), "recenter": lambda: _round(rng, 0, 1),
-              "feather": lambda: _round(rng, 0, 0.5), "hires": lambda: False,
+              "rows": lambda: "one", "feather": lambda: _round(rng, 0, 0.5), "hires": lambda: False,
               "order": lambda: rng.sample([lora["name"] for lora in recipe["loras"]], len(recipe["loras"]))}
     chosen = _some(rng, **{name: values[name] for name in READ_BY.get(compose, ())})
     if chosen:

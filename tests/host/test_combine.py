@@ -16,7 +16,7 @@ from sciart_ext.world import MODEL
 WEIGHTS = {"sciart-tiny-child": 0.65, "sciart-tiny-watercolor": 0.55, "sciart-tiny-science": -0.5}
 SETTINGS = {"prompt": "a rocket and a planet in space", "steps": 6, "seed": 3, "sampler_name": "Euler", "width": 128,
             "height": 128}
-COMBINING = {"density": 0.4, "seed": 5, "directions": 4}
+COMBINING = {"density": 0.4, "seed": 5, "directions": 4, "strength": 0.6}
 
 
 def combined(method: str, weights: dict[str, float] | None = None, **more) -> dict:
@@ -32,7 +32,7 @@ def host(tmp_path_factory):
     given = [f"{name}={weight}" for name, weight in WEIGHTS.items()]
     for method in METHODS:
         assert main(["combine", *given, "--lora-dir", str(models / "Lora"), "--method", method, "--density", "0.4",
-                     "--seed", "5", "--directions", "4", "--rank", "4096", "--precision", "fp32", "--quiet",
+                     "--seed", "5", "--directions", "4", "--strength", "0.6", "--rank", "4096", "--precision", "fp32", "--quiet",
                      "--out", str(models / "Lora" / f"combined-{method}.safetensors")]) == 0
     with HostServer(models=models, checkpoint="sciart-tiny.safetensors", env=ONE_THREAD) as server:
         yield server

@@ -16,7 +16,6 @@ from server import ONE_THREAD, HostServer
 pytest.importorskip("diffusers")
 
 from sciart_ext.recipe import parse_recipe
-from sciart_ext.standalone.export import export_webui
 from sciart_ext.standalone.generate import Settings, generate, load_loras
 from sciart_ext.standalone.models import load_pipeline
 from sciart_ext.world import MODEL
@@ -48,15 +47,6 @@ RECIPES = {
                 "composition": {"feather": 0.2}},
     "masks": {"compose": "regions", "loras": [{**ROCKET, "region": as_mask(CORNER)}, {**ROBOT, "region": WHOLE}]},
 }
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    models = tmp_path_factory.mktemp("models")
-    for name in ("sciart-tiny", "refiner"):
-        export_webui(MODEL, models, name)
-    with HostServer(models=models, checkpoint="sciart-tiny.safetensors", env=ONE_THREAD) as server:
-        yield server
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from dropdowns import choose
 from server import ONE_THREAD, HostServer
 from test_first_picture import expect, server, shot  # noqa: F401  (a fixture)
 from test_page import opened
@@ -39,8 +40,7 @@ def makes_the_portrait(page) -> None:
     page.locator("#sciart_tabs .tab-nav button", has_text="Pipeline").click()
     with page.expect_response("**/run/predict**"):
         page.locator("#sciart_pipeline_list").click()
-    page.locator("#sciart_pipeline_preset input").fill("robot")
-    page.locator("ul.options li[aria-label='robot-portrait']").click()
+    choose(page, "#sciart_pipeline_preset", "robot-portrait", typed="robot")
     expect(page.locator("#sciart_pipeline_stages").get_by_label("ADetailer")).not_to_be_checked()
     page.locator("#sciart_pipeline_run").click()
     gallery = page.locator("#sciart_pipeline_gallery")

@@ -108,10 +108,12 @@ def test_the_panel_in_every_state_is_korean(page: Tab, server: HostServer) -> No
         for value in values:
             page.panel.locator(f"select[data-field={field}]").first.select_option(value)
             open_all(tab, PANEL)
+            if value == "regions":
+                page.panel.locator("[data-draw]").first.click()
             seen |= look(tab, PANEL)
             if folder := os.environ.get("SCIART_SCREENSHOTS"):
-                if value == "contrastive":
-                    tab.screenshot(path=Path(folder) / "korean-panel.png", full_page=True)
+                if value in ("contrastive", "regions"):
+                    tab.screenshot(path=Path(folder) / f"korean-panel-{value}.png", full_page=True)
     for preset in page.panel.locator(".sciart-presets input[type=radio]").all():
         preset.check()
         seen |= look(tab, PANEL)

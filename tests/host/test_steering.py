@@ -7,13 +7,12 @@ import re
 import numpy as np
 import pytest
 from pictures import difference, with_recipe
-from server import ONE_THREAD, HostServer, as_base64
+from server import HostServer, as_base64
 
 pytest.importorskip("diffusers")
 
 from sciart_ext.recipe import parse_recipe
 from sciart_ext.report.heat import HEADER, TILE
-from sciart_ext.standalone.export import export_webui
 from sciart_ext.standalone.generate import Settings, generate, load_loras
 from sciart_ext.standalone.models import load_pipeline
 from sciart_ext.world import MODEL
@@ -24,15 +23,6 @@ SUBJECTS = [{"name": "red-striped-rocket", "weight": 1.0, "subject": "rocket", "
 STYLE = {"name": "watercolor", "weight": 0.5}
 GUIDANCE = {"refine": {"0": 3}, "strength": 10.0}
 SIZE = {"width": 128, "height": 128}
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    models = tmp_path_factory.mktemp("models")
-    for name in ("sciart-tiny", "refiner"):
-        export_webui(MODEL, models, name)
-    with HostServer(models=models, checkpoint="sciart-tiny.safetensors", env=ONE_THREAD) as server:
-        yield server
 
 
 def recipe_of(loras=(*SUBJECTS, STYLE), prefix="sciart-tiny-", **guidance):

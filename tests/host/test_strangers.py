@@ -17,9 +17,8 @@ OWN_ROWS = {
                                                 {"name": "watercolor", "weight": 0.8, "region": [0.5, 0, 1, 1]}]},
     "contrastive": {"compose": "contrastive", "loras": SUBJECTS},
 }
-SPOILING = ["hook", "method", "class", "module", "function", "model", "texts", "texts_in_place", "latents", "late"]
-
-
+SPOILING = ["hook", "method", "class", "module", "function", "model", "step", "texts", "texts_in_place", "latents",
+            "late"]
 UNCHECKED = {"sciart_check_others": False}
 SPOILT = [(kind, way) for kind in SPOILING for way in OWN_ROWS]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dropdowns import choose
 from pictures import MAX_DIFFERENCE, difference, recipe, with_recipe
 from PIL import Image
 from server import HostServer
@@ -99,8 +100,7 @@ def test_the_hosts_loras_are_compared(page) -> None:
         page.get_by_role("button", name="List the LoRAs").click()
     names = page.locator("#sciart_geometry_loras input")
     for name in ("child", "watercolor"):
-        names.fill(name)
-        page.locator(f"ul.options li[aria-label='{name}']").click()
+        choose(page, "#sciart_geometry_loras", name)
         names.press("Tab")
     page.get_by_role("button", name="Compare").click()
     report = page.frame_locator("#sciart_geometry_report iframe")

@@ -106,6 +106,9 @@ def test_combine_strength_and_the_switch(host: HostServer) -> None:
     prompt = {"prompt": "a rocket and a robot"}
     assert_cells(host, plot(host, ("[SciArt] Guidance strength", "0, 25"), **prompt, **with_recipe(two)),
                  [{**two, "guidance": {"strength": strength}} for strength in (0.0, 25.0)], **prompt)
+    for axis, values, group in (("Noises", (1, 2), "noises"), ("Mask threshold", (0.1, 0.4), "mask_threshold")):
+        assert_cells(host, plot(host, (f"[SciArt] {axis}", ", ".join(map(str, values))), **prompt, **with_recipe(two)),
+                     [{**two, "guidance": {group: value}} for value in values], **prompt)
     switched = plot(host, ("[SciArt] Enabled", ["True", "False"]), **with_recipe({**TWO, "enabled": False}))
     assert (switched.pictures[1] == host.txt2img(**with_recipe(TWO)).pictures[0]).all()
     assert (switched.pictures[2] == host.txt2img().pictures[0]).all()

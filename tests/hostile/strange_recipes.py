@@ -154,7 +154,7 @@ WHOLE = some(
     roles=st.dictionaries(st.sampled_from(NAMES), st.sampled_from(NAMES), max_size=3),
     execution=st.sampled_from(["auto", "merge", "branch"]), memory_limit_mb=st.floats(0, 1e6),
     combining=some(density=st.floats(0.01, 1), seed=st.integers(0, 2**32 - 1), directions=st.integers(1, 4096),
-                   majority=st.sampled_from(["total", "frequency"])),
+                   strength=st.floats(0, 1), majority=st.sampled_from(["total", "frequency"])),
     composition=some(period=st.integers(1, 1000), order=st.just("reversed"), temperature=st.floats(1e-4, 100),
                      patch=st.integers(1, 64), recenter=st.floats(0, 1), feather=st.floats(0, 0.5),
                      hires=st.booleans()),

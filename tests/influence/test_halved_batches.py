@@ -24,13 +24,13 @@ def making(most, asked):
 def test_all_at_once_where_they_fit():
     runs, asked = {}, []
     in_batches(range(5), 4, making(8, asked), runs, EVERYTHING)
-    assert asked == [[0, 1, 2, 3], [4]] and runs == {one: f"run {one}" for one in range(5)}
+    assert asked == [[4, 3, 2, 1], [0]] and runs == {one: f"run {one}" for one in range(5)}
 
 
 def test_sets_that_differ_in_what_does_not_act_have_one_run():
     runs, asked = {0: "run 0"}, []
     in_batches(range(8), 8, making(8, asked), runs, lambda one: one & 0b101)
-    assert asked == [[1, 4, 5]] and runs == {one: f"run {one & 0b101}" for one in range(8)}
+    assert asked == [[5, 4, 1]] and runs == {one: f"run {one & 0b101}" for one in range(8)}
 
 
 def test_halves_where_they_do_not_and_no_more_than_fitted_after_it():

@@ -35,7 +35,7 @@ from sciart_ext.mixer.targets import clip_layers, diffusers_unet_layers, open_cl
 from sciart_ext.recipe import LoraEntry
 from sciart_ext.recipe.combining import Combination, CombiningSettings
 
-SETTINGS = CombiningSettings(density=0.4, seed=3, directions=2)
+SETTINGS = CombiningSettings(density=0.4, seed=3, directions=2, strength=0.7)
 METHODS = ["orthogonal", "ties", "dare-linear", "dare-ties", "magnitude-prune"]
 KINDS = ["orthogonal", "ties", "dare-linear"]
 GATES = (0.65, -0.4, 0.5)
@@ -63,7 +63,7 @@ def delta_of(method, name, loras, gates, blocks=None):
     if not any(weights.values()):
         return torch.zeros_like(products[next(iter(products))].up @ products[next(iter(products))].down)
     if method == "orthogonal":
-        left = orthogonal.orthogonal(products, order_of(weights), SETTINGS.directions)
+        left = orthogonal.orthogonal(products, order_of(weights), SETTINGS.directions, SETTINGS.strength)
         return sum(weights[k] * up @ down for k, (up, down) in left.items())
     combining = SparseCombination(combination(method), name, {k: loras[k].path.stem for k in found})
     return combining({k: up @ down for k, (up, down) in products.items()}, weights)

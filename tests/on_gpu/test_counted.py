@@ -9,9 +9,10 @@ import pytest
 from pretended_gpu.marks import needs_pretended_gpu
 
 from benchmarks import record
-from benchmarks.cuda.stand_ins import COMBINING, GUIDANCE
+from benchmarks.cuda.stand_ins import COMBINING, GUIDANCE, MASKING
 from sciart_ext.recipe.combining import CombiningSettings
 from sciart_ext.recipe.guidance import GuidanceSettings
+from sciart_ext.recipe.masking import MaskingSettings
 
 SAME = """
 import torch
@@ -43,6 +44,7 @@ def test_counts_without_numbers_are_those_with_numbers():
     assert done.stdout.strip() == "the same", done.stderr
 
 
-@pytest.mark.parametrize("given, settings", [(GUIDANCE, GuidanceSettings), (COMBINING, CombiningSettings)])
+@pytest.mark.parametrize("given, settings", [(GUIDANCE, GuidanceSettings), (COMBINING, CombiningSettings),
+                                             (MASKING, MaskingSettings)])
 def test_the_settings_are_the_recipes_defaults(given, settings):
     assert given == settings().dict()

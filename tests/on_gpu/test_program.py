@@ -44,8 +44,8 @@ sys.meta_path[:] = [Hiding if finder is PathFinder else finder for finder in sys
 '''
 PRETENDED = {
     "pretended", "quick", "checks", "merge_same", "merge_change", "branch_same", "branch_change", "auto_same",
-    "auto_change", "rows_differ", "first_call", "fp32_files", "sets_of_a_step", "guided_step", "combine_per_layer",
-    "kind_per_layer", "python_ms", "memory"}
+    "auto_change", "rows_differ", "first_call", "fp32_files", "sets_of_a_step", "guided_step", "masked_step",
+    "combine_per_layer", "kind_per_layer", "python_ms", "memory"}
 
 
 def run(*arguments, **environment):
@@ -69,7 +69,7 @@ def test_the_pretended_program_needs_torch_alone_and_its_last_line_has_every_fig
     assert set(found["checks"]["not_run"].values()) <= {"needs numpy"}
     for model in ("sd15", "sdxl"):
         assert {"plain", "merge_change", "branch_change", "auto_change", "rows_differ", "guided_2",
-                "guided_2_offload"} < found["memory"][model].keys()
+                "guided_2_offload", "masked_2"} < found["memory"][model].keys()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")

@@ -63,17 +63,18 @@ def test_all_sets_at_once_give_what_they_give_one_by_one(bench, measuring):
 
 @torch.no_grad()
 def test_steered_pictures_are_timed(bench, measuring):
-    assert measuring.pictures(bench, 0).keys() == {"plain", "guided_2", "guided_3", "rounds", "raw"}
+    found = measuring.pictures(bench, 0)
+    assert found.keys() == {"plain", "guided_2", "guided_3", "masked_2", "masked_3", "rounds", "raw"}
 
 
 @torch.no_grad()
 def test_what_does_not_fit_is_told_and_the_others_are_measured(bench, measuring, monkeypatch):
     plain_mixer = bench.mixer
 
-    def mixer(execution, loras=None):
+    def mixer(execution, *more):
         if execution == "merge":
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return plain_mixer(execution, loras)
+        return plain_mixer(execution, *more)
 
     monkeypatch.setattr(bench, "mixer", mixer)
     found = measuring.variants(bench, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,11 +23,12 @@ PROFILES = ["science-imagination-profile-cool", "science-imagination-profile-war
 STUDY = ["science-imagination", "science-imagination-child", "science-imagination-cool",
          "science-imagination-large", "science-imagination-science", "science-imagination-warm",
          "science-imagination-watercolor"]
-STEERED = ["two-subjects", "two-subjects-science-imagination"]
+STEERED = {"two-subjects": ("masked", 2), "two-subjects-science-imagination": ("masked", 2),
+           "three-subjects": ("contrastive", 3)}
 SHIPPED = sorted([*STUDY, *PROFILES, *STEERED])
 OWN = {"title": "Mine", "recipe": {"loras": [{"name": "a", "weight": 0.5}]}, "txt2img": {"steps": 10}}
 ROLES = {"child": "kid_v2", "watercolor": "aqua", "science": "scifi"}
-SUBJECTS = {"rocket": "apollo", "robot": "robbie"}
+SUBJECTS = {"rocket": "apollo", "robot": "robbie", "submarine": "nautilus"}
 
 
 @pytest.fixture
@@ -58,9 +60,9 @@ def test_the_subjects_of_a_preset_are_in_all_its_prompts(store, name):
     preset = store.read(name)
     recipe = parse_recipe(preset.data["recipe"])
     subjects = [lora.subject for lora in recipe.loras if lora.subject]
-    assert recipe.compose == "contrastive" and len(subjects) == 2
+    assert (recipe.compose, len(subjects)) == STEERED[name]
     for prompt in (preset.data["txt2img"]["prompt"], *preset.data["prompts"]):
-        assert all(f" {subject} " in prompt for subject in subjects)
+        assert all(re.search(rf"\b{subject}\b", prompt) for subject in subjects)
 
 
 @pytest.mark.parametrize("name", ["science-imagination", "science-imagination-cool", "science-imagination-warm",

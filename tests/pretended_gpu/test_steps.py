@@ -22,22 +22,29 @@ HALVES = [{**ALIKE[0], "region": [0, 0, 0.5, 1]}, {"name": "science", "weight": 
 SUBJECTS = [{"name": "child", "weight": 0.8, "subject": "rocket"},
             {"name": "watercolor", "weight": 0.8, "subject": "robot"}, {"name": "science", "weight": 0.5}]
 
+
+BOXES = [[0, 0, 0.5, 1], [0.5, 0, 1, 1]]
+"""of both subjects, so that there is no look ahead, which takes most of the time"""
+
+
+def of_subjects(compose, boxes=(None, None), **more):
+    loras = [{**lora, **({"region": box} if box else {})} for lora, box in zip(SUBJECTS, boxes)]
+    return {"loras": [*loras, SUBJECTS[2]], "compose": compose, **more}
+
+
+def steered(boxes=(None, None), **guidance):
+    return of_subjects("contrastive", boxes, guidance=guidance)
+
+
 RECIPES = {
     "merged": {"loras": ALIKE, "execution": "merge"}, "branched": {"loras": ALIKE, "execution": "branch"},
     "rows that differ": {"loras": DIFFER}, "composite": {"loras": DIFFER, "compose": "composite"},
     "spatial": {"loras": DIFFER, "compose": "spatial"}, "regions": {"loras": HALVES, "compose": "regions"},
+    "regions in one row": {"loras": HALVES, "compose": "regions", "composition": {"rows": "one"}},
+    "masked": of_subjects("masked", BOXES),
 }
 COMBINED = {f"{method}, {rows}": {"loras": loras, "combine": method} for method in ("ties", "orthogonal")
             for rows, loras in (("alike", [*ALIKE, {"name": "watercolor", "weight": 0.6}]), ("rows differ", DIFFER))}
-
-
-def steered(boxes=(None, None), **guidance):
-    loras = [{**lora, **({"region": box} if box else {})} for lora, box in zip(SUBJECTS, boxes)]
-    return {"loras": [*loras, SUBJECTS[2]], "compose": "contrastive", "guidance": guidance}
-
-
-BOXES = [[0, 0, 0.5, 1], [0.5, 0, 1, 1]]
-"""of both subjects, so that there is no look ahead, which takes most of the time"""
 STEERED = {
     "masks": steered(until=0), "mixture alone": steered(BOXES, until=0, masks=False),
     "attention in a box": steered([[0, 0, 0.5, 1], None], until=0, regions="attention", opacity="0.7"),
@@ -111,6 +118,16 @@ def test_the_look_ahead_waits_once(gpu, pipe):
         return seen
 
     assert sum((of_first_step() - of_first_step(masks=False)).values()) == 1
+
+
+def test_the_look_ahead_of_masks_in_one_row_waits_once(gpu, pipe):
+    def of_first_step(boxes):
+        seen, = waits_after_steps(gpu, 1, lambda on_step: painted(
+            pipe, of_subjects("masked", boxes), replace(STEPS, steps=2), every=5, on_step=on_step))
+        return seen
+
+    ahead = of_first_step((None, None)) - of_first_step(BOXES)
+    assert sum(count for (_, place), count in ahead.items() if place.startswith("guidance/")) == 1
 
 
 def test_what_a_gradient_needs_later_is_not_on_the_device_meanwhile(gpu, pipe):

@@ -122,6 +122,27 @@ def test_the_hires_pass_says_both_prompts_or_the_negative_one_alone():
                                         (0.4, 0.4, 0.8, 0.6, 0.8), (0.4, 0.1, 0.3, 0.6, 0.6))
 
 
+def test_a_subject_with_a_mask_has_a_share_of_its_weight_in_the_negative_prompt():
+    subjects = [{"weight": 0.8, "subject": "a"}, {"weight": 0.8, "subject": "b", "negative": {"weight": 0.3}},
+                {"weight": 0.8, "subject": "c", "apply_to": "cond"}, {"weight": 0.8},
+                {"weight": 0.8, "subject": "d", "hires": {"weight": 0.6}},
+                {"weight": 0.8, "subject": "e", "hires": {"negative": {"weight": 0.1}}}]
+
+    def plan(share, compose="masked"):
+        loras = [{"name": f"n{i}", **lora} for i, lora in enumerate(subjects)]
+        return compile_plan(parse_recipe({"compose": compose, "masking": {"negative": share}, "loras": loras}), 5, 5)
+
+    halved = plan(0.5)
+    assert halved.first.gates(0, MINUS) == (0.4, 0.3, 0, 0.8, 0.4, 0.4)
+    assert halved.hires.gates(0, MINUS) == (0.4, 0.3, 0, 0.8, 0.3, 0.1)
+    assert halved.first.gates(0) == (0.8,) * 6 and halved.first.te_gates(MINUS) == (0.8, 0.3, 0, 0.8, 0.8, 0.8)
+    told = halved.table()["first"]["loras"]
+    assert told[0]["negative"]["weights"] == [0.4] * 5 and "negative" not in told[3]
+    alone = [halved.first.with_only(1 << k).rows_differ for k in (0, 3)]
+    assert alone == [True, False] and not plan(1).first.with_only(1).rows_differ
+    assert plan(0, "merge").first.gates(0, MINUS) == (0.8, 0.3, 0, 0.8, 0.8, 0.8)
+
+
 def test_rows_differ_only_where_weights_of_the_unet_do():
     assert not plan_of({"weight": 0.5, "negative": {"weight": 0.5, "te_weight": 0}}).first.rows_differ
     assert not plan_of({"weight": 0.5, "negative": {}}).first.rows_differ

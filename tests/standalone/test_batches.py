@@ -38,7 +38,7 @@ SEEDS = [5, 9, 6]
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory):
-    folder, loras = write_random_model(tmp_path_factory.mktemp("tiny"))
+    folder, loras = write_random_model(tmp_path_factory.mktemp("tiny"), levels=2)
     return load_pipeline(folder, device="cpu"), loras
 
 
@@ -103,11 +103,10 @@ def test_progress_is_told_of_the_whole_batch(tiny, sampler, steps, expected):
     assert told == expected
 
 
-def test_with_steps_of_its_own_choice_pictures_are_made_one_by_one():
-    model, told = (load_pipeline(MODEL, device="cpu"), MODEL / "loras"), []
-    settings = replace(SETTINGS, sampler="DPM adaptive", cfg_scale=1, steps=2)
-    made = batch(model, {"enabled": False}, [5, 9], settings, on_step=lambda *done: told.append(done))
-    assert np.array_equal(pixels(made[1]), pixels(alone(model, {"enabled": False}, 9, settings)))
+def test_with_steps_of_its_own_choice_pictures_are_made_one_by_one(tiny):
+    told, settings = [], replace(SETTINGS, sampler="DPM adaptive", cfg_scale=1, steps=2)
+    made = batch(tiny, {"enabled": False}, [5, 9], settings, on_step=lambda *done: told.append(done))
+    assert np.array_equal(pixels(made[1]), pixels(alone(tiny, {"enabled": False}, 9, settings)))
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 

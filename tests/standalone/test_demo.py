@@ -6,6 +6,7 @@ import html
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -132,13 +133,16 @@ def test_every_picture_has_its_command_and_recipe_on_the_page(demo, text):
             assert json.dumps(dump_recipe(made.order.parsed)) in blocks
 
 
-@pytest.mark.parametrize("order", orders()[1:8:3], ids=lambda order: order.stem)
-def test_the_commands_make_the_pictures(order, demo, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("number", "seeds"), [(0, 2), (1, 1), (4, 1), (7, 1)])
+def test_the_commands_make_the_pictures(number, seeds, demo, tmp_path, monkeypatch):
+    """Of several seeds the first ones: all are made alike."""
     monkeypatch.chdir(tmp_path)
+    order = replace(orders()[number], seeds=orders()[number].seeds[:seeds])
     _, *words = shlex.split(order.command())
     assert words[:2] == ["-m", "sciart_ext"]
     assert main([*words[2:], "--quiet"]) == 0
-    made = next(one for one in demo.made if one.order == order)
+    made = next(one for one in demo.made if one.order == orders()[number])
+    assert len(order.files()) == seeds
     for name, picture, infotext in zip(order.files(), made.pictures, made.infotexts):
         with Image.open(tmp_path / name) as again:
             assert np.abs(np.asarray(again.convert("RGB"), int) - np.asarray(picture, int)).max() <= 2

@@ -53,6 +53,13 @@ def pipe(tiny):
     return load_pipeline(tiny[0], device="cpu")
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """The same of two levels, where it does not matter how many layers make a picture: (pipeline, LoRA folder)"""
+    folder, loras = write_random_model(tmp_path_factory.mktemp("small"), levels=2)
+    return load_pipeline(folder, device="cpu"), loras
+
+
 def paint(pipe, folder, recipe, settings=SETTINGS, **options):
     recipe = parse_recipe(recipe)
     return generate(pipe, recipe, settings, load_loras(recipe, folder), **options)
@@ -116,48 +123,48 @@ def test_the_mixture_differs_and_repeats(pipe, tiny, base):
     assert np.abs(first - pixels(base)).mean() > 5
 
 
-def test_every_lora_and_the_schedule_matter(pipe, tiny):
-    whole = pixels(paint(pipe, tiny[1], MIX))
+def test_every_lora_and_the_schedule_matter(small):
+    whole = pixels(paint(*small, MIX))
     for i in range(3):
         part = {"loras": MIX["loras"][:i] + MIX["loras"][i + 1:]}
-        assert np.abs(pixels(paint(pipe, tiny[1], part)) - whole).mean() > 1
+        assert np.abs(pixels(paint(*small, part)) - whole).mean() > 1
     constant = {"loras": [{"name": "child", "weight": 0.65}, *MIX["loras"][1:]]}
-    assert np.abs(pixels(paint(pipe, tiny[1], constant)) - whole).mean() > 1
+    assert np.abs(pixels(paint(*small, constant)) - whole).mean() > 1
 
 
 NEGATIVE = {"loras": [{"name": "child", "weight": 0.8, "negative": {"schedule": "0@s2, 1@s3", "te_weight": 0.1}},
                       {"name": "science", "weight": 0.5}]}
 
 
-def test_the_negative_prompt_has_its_own_weights(pipe, tiny):
+def test_the_negative_prompt_has_its_own_weights(small):
     """Where they are the prompt's or none, it is the picture that other words of the recipe give."""
     def child(**changes):
-        return pixels(paint(pipe, tiny[1], {"loras": [{"name": "child", "weight": 0.8, **changes}]}))
+        return pixels(paint(*small, {"loras": [{"name": "child", "weight": 0.8, **changes}]}))
 
     whole, prompt_only = child(), child(apply_to="cond")
     assert np.array_equal(child(negative={"weight": 0.8}), whole)
     assert np.abs(child(negative={"weight": 0}) - prompt_only).max() <= 2
     assert np.abs(whole - prompt_only).mean() > 1
-    other = pixels(paint(pipe, tiny[1], NEGATIVE))
+    other = pixels(paint(*small, NEGATIVE))
     for changed in ({"weight": 0.8}, {"schedule": "0@s2, 1@s3", "te_weight": 1}):
         recipe = {"loras": [{**NEGATIVE["loras"][0], "negative": changed}, NEGATIVE["loras"][1]]}
-        assert np.abs(pixels(paint(pipe, tiny[1], recipe)) - other).mean() > 0.5
+        assert np.abs(pixels(paint(*small, recipe)) - other).mean() > 0.5
 
 
-def test_the_negative_prompt_s_weights_are_in_the_infotext(pipe, tiny):
-    parsed = parse_infotext(paint(pipe, tiny[1], NEGATIVE).infotext)
+def test_the_negative_prompt_s_weights_are_in_the_infotext(small):
+    parsed = parse_infotext(paint(*small, NEGATIVE).infotext)
     again = parse_recipe(parsed["SciArt"])
     assert again == parse_recipe(NEGATIVE)
     assert again.loras[0].negative.schedule == [["s2", 0], ["s3", 1]]
 
 
 @pytest.mark.parametrize("schedule", ["0.2@s3, 0.9@s3", "0.9:start=3", [["s1", 0.2], [1, 0.9]]])
-def test_the_unet_is_given_schedules_in_steps(pipe, tiny, monkeypatch, schedule):
+def test_the_unet_is_given_schedules_in_steps(small, monkeypatch, schedule):
     seen = []
     original = Mixer.set_gates
-    monkeypatch.setattr(Mixer, "set_gates", lambda self, rows, *more: (seen.append(rows[0][0]),
-                                                                       original(self, rows, *more))[1])
-    paint(pipe, tiny[1], {"loras": [{"name": "child", "schedule": schedule, "te_weight": 0}]})
+    monkeypatch.setattr(Mixer, "set_gates", lambda self, rows, *more, **views: (seen.append(rows[0][0]),
+                                                                       original(self, rows, *more, **views))[1])
+    paint(*small, {"loras": [{"name": "child", "schedule": schedule, "te_weight": 0}]})
     plan = compile_plan(parse_recipe({"loras": [{"name": "child", "schedule": schedule}]}), SETTINGS.steps)
     expected = {"0.2@s3, 0.9@s3": [0.2, 0.2, 0.9, 0.9], "0.9:start=3": [0, 0, 0.9, 0.9]}.get(str(schedule))
     assert seen == [plan.first.gates(p)[0] for p in plan.first.progress()]
@@ -214,36 +221,36 @@ def without_room(wrong):
     return check
 
 
-def test_merged_weights_that_leave_no_room_are_refused_with_what_does(pipe, tiny, monkeypatch):
+def test_merged_weights_that_leave_no_room_are_refused_with_what_does(small, monkeypatch):
     mixers, choose = [], Mixer.choose
     monkeypatch.setattr(Mixer, "choose", lambda mixer, work: (mixers.append(mixer), choose(mixer, work)))
-    before = pixels(paint(pipe, tiny[1], MIX))
+    before = pixels(paint(*small, MIX))
     for execution, limit in (("auto", r"memory_limit_mb below \1, "), ("merge", "")):
         check = without_room(lambda rows: rows > 1 and mixers[-1].merged_bytes())
-        with pipe.unet.conv_in.register_forward_pre_hook(check), pytest.raises(SciArtError) as refused:
-            paint(pipe, tiny[1], {**MIX, "execution": execution})
+        with small[0].unet.conv_in.register_forward_pre_hook(check), pytest.raises(SciArtError) as refused:
+            paint(*small, {**MIX, "execution": execution})
         assert re.fullmatch(r"execution: out of memory: 2 rows at once do not fit beside (\d+) MB of merged weights, 1 "
                             rf"would; accepted: execution branch, {limit}a smaller picture", str(refused.value))
         assert mixers[-1].merged_bytes() == 0
-        with pipe.unet.conv_in.register_forward_pre_hook(check):
-            branched = paint(pipe, tiny[1], {**MIX, "execution": "branch"})  # as it says
+        with small[0].unet.conv_in.register_forward_pre_hook(check):
+            branched = paint(*small, {**MIX, "execution": "branch"})  # as it says
         assert np.abs(pixels(branched) - before).max() <= 2
-    assert np.array_equal(pixels(paint(pipe, tiny[1], MIX)), before)
+    assert np.array_equal(pixels(paint(*small, MIX)), before)
 
 
 @pytest.mark.parametrize("execution", ["merge", "branch"])
-def test_a_picture_that_does_not_fit_in_memory_is_refused(pipe, tiny, execution):
+def test_a_picture_that_does_not_fit_in_memory_is_refused(small, execution):
     check = without_room(lambda rows: True)
-    with pipe.unet.conv_in.register_forward_pre_hook(check), pytest.raises(SciArtError) as refused:
-        paint(pipe, tiny[1], {**MIX, "execution": execution})
+    with small[0].unet.conv_in.register_forward_pre_hook(check), pytest.raises(SciArtError) as refused:
+        paint(*small, {**MIX, "execution": execution})
     assert re.fullmatch(r"execution: out of memory: 2 rows at once do not fit( beside \d+ MB of merged weights)?, 0 "
                         "would; accepted: a smaller picture", str(refused.value))
 
 
-def test_a_picture_that_cannot_be_decoded_for_want_of_memory_is_refused(pipe, tiny):
+def test_a_picture_that_cannot_be_decoded_for_want_of_memory_is_refused(small):
     check = without_room(lambda rows: True)
-    with pipe.vae.post_quant_conv.register_forward_pre_hook(check), pytest.raises(SciArtError) as refused:
-        paint(pipe, tiny[1], MIX)
+    with small[0].vae.post_quant_conv.register_forward_pre_hook(check), pytest.raises(SciArtError) as refused:
+        paint(*small, MIX)
     assert str(refused.value) == ("width: out of memory in the autoencoder, after the last step; accepted: a smaller "
                                   "picture")
 
@@ -276,21 +283,21 @@ def state(pipe):
 
 
 @pytest.mark.parametrize("sampler", list(SAMPLERS))
-def test_every_evaluation_has_the_gate_of_its_sampler_step(pipe, tiny, sampler, monkeypatch):
+def test_every_evaluation_has_the_gate_of_its_sampler_step(small, sampler, monkeypatch):
     """Two-evaluation samplers use one gate for both evaluations of a step."""
     last, seen, done = [], [], []
 
     set_gates = Mixer.set_gates
 
-    def record(mixer, rows):
+    def record(mixer, rows, **views):
         last[:] = [tuple(row) for row in rows]
-        set_gates(mixer, rows)
+        set_gates(mixer, rows, **views)
 
     monkeypatch.setattr(Mixer, "set_gates", record)
-    handle = pipe.unet.register_forward_pre_hook(lambda *_: seen.append(last[0][0]))
+    handle = small[0].unet.register_forward_pre_hook(lambda *_: seen.append(last[0][0]))
     settings = Settings("a", steps=5, sampler=sampler, cfg_scale=3, width=64, height=64)
     try:
-        paint(pipe, tiny[1], {"loras": [{"name": "child", "schedule": "0@0, 1@1"}]}, settings,
+        paint(*small, {"loras": [{"name": "child", "schedule": "0@0, 1@1"}]}, settings,
               on_step=lambda step, steps: done.append(step))
     finally:
         handle.remove()
@@ -306,9 +313,9 @@ def test_every_evaluation_has_the_gate_of_its_sampler_step(pipe, tiny, sampler, 
 
 
 @pytest.mark.parametrize("cfg_scale", [3, 1])
-def test_a_lora_of_the_prompt_only_has_rows_of_its_own(pipe, tiny, cfg_scale):
+def test_a_lora_of_the_prompt_only_has_rows_of_its_own(small, cfg_scale):
     settings = Settings("a rocket", "noise", steps=4, seed=5, cfg_scale=cfg_scale, width=64, height=64)
-    base, both, cond, uncond = (pixels(paint(pipe, tiny[1], recipe, settings)) for recipe in (
+    base, both, cond, uncond = (pixels(paint(*small, recipe, settings)) for recipe in (
         {"enabled": False}, mixed(0.5), mixed(0.5, apply_to="cond"), mixed(0.5, apply_to="uncond")))
     if cfg_scale == 1:  # there is no negative row: what is for it alone does nothing
         assert np.array_equal(uncond, base)
@@ -367,13 +374,13 @@ def test_the_host_s_own_patterns_read_the_infotext():
     assert [key for key, _ in pair.findall(text.splitlines()[-1])] == ["Steps", "SciArt"]
 
 
-def test_long_prompts_are_read_in_chunks_of_75(pipe, tiny):
-    assert count_chunks(pipe, "") == 1
-    assert count_chunks(pipe, "a " * 75) == 1
-    assert count_chunks(pipe, "a " * 76) == 2
-    long, negative = encode(pipe, "a " * 76, 2).tokens, encode(pipe, "", 2).tokens
+def test_long_prompts_are_read_in_chunks_of_75(small):
+    assert count_chunks(small[0], "") == 1
+    assert count_chunks(small[0], "a " * 75) == 1
+    assert count_chunks(small[0], "a " * 76) == 2
+    long, negative = encode(small[0], "a " * 76, 2).tokens, encode(small[0], "", 2).tokens
     assert long.shape == negative.shape == (1, 154, 64)
-    pictures = [pixels(paint(pipe, tiny[1], MIX, Settings("rocket " * count, steps=2, width=64, height=64)))
+    pictures = [pixels(paint(*small, MIX, Settings("rocket " * count, steps=2, width=64, height=64)))
                 for count in (12, 40)]
     assert not np.array_equal(*pictures)
 

@@ -27,8 +27,9 @@ def cell(store, base, **values):
 
 
 def test_labels_are_unique_and_each_axis_says_what_it_is():
-    assert len(AXES) == len(axes()) == 22
+    assert len(AXES) == len(axes()) == 25
     assert AXES["LoRA 1 weight"].kind is float and AXES["Guidance strength"].kind is float
+    assert AXES["Noises"].kind is int
     assert {axis.label for axis in axes() if axis.choices} == {
         "Enabled", "Preset", "Combine", "Compose", *(f"LoRA {k} name" for k in range(1, 5))}
 
@@ -56,10 +57,28 @@ def test_weights_by_name_are_read_as_they_are_written(store, value, lora):
     assert cell(store, TWO, **{"NAME=WEIGHT": value})["loras"][2] == {"name": "science", **lora}
 
 
+@pytest.mark.parametrize(("axis", "value", "group"), [
+    ("Combine strength", 0.30000000000000004, {"combining": {"density": 0.4, "strength": 0.3}}),
+    ("Guidance strength", 25.0, {"guidance": {"show": True, "strength": 25.0}}),
+    ("Noises", 4, {"guidance": {"show": True, "noises": 4}})])
+def test_a_setting_is_changed_beside_the_others_of_its_group(store, axis, value, group):
+    given = {**TWO, "combining": {"density": 0.4}, "guidance": {"show": True}}
+    assert cell(store, given, **{axis: value}) == {**given, **group}
+
+
+def test_the_threshold_is_that_of_the_masks_there_are(store):
+    subjects = {"loras": [{**TWO["loras"][0], "subject": "rocket"}], "compose": "contrastive"}
+    assert cell(store, subjects, **{"Mask threshold": 0.2})["guidance"] == {"mask_threshold": 0.2}
+    for edits in itertools.permutations({"Mask threshold": 0.2, "Compose": "masked"}.items()):
+        data = cell(store, subjects, **dict(edits))
+        assert data["masking"] == {"threshold": 0.2} and "guidance" not in data
+
+
 def test_what_was_given_is_left_as_it_is(store):
     before = copy.deepcopy(TWO)
     for axis, value in [("LoRA 1 weight", 0.1), (f"LoRA 2 schedule ({EXAMPLE})", "1@0"), ("LoRA 1 name", "science"),
-                        ("NAME=WEIGHT", "science=0.3"), ("Guidance strength", 3.0), ("Compose", "switch")]:
+                        ("NAME=WEIGHT", "science=0.3"), ("Guidance strength", 3.0), ("Mask threshold", 0.2),
+                        ("Compose", "switch")]:
         cell(store, TWO, **{axis: value})
         assert TWO == before, axis
 
@@ -104,6 +123,9 @@ def test_what_is_switched_off_stays_off_unless_an_axis_switches_it_on(store):
     ("Compose", "switch", [], "Compose: switch"),
     ("Combine", "ties", [], "Combine: ties"),
     ("Guidance strength", 40.0, [], "Strength: 40"),
+    ("Combine strength", 0.5, [], "Combine strength: 0.5"),
+    ("Noises", 4, [], "Noises: 4"),
+    ("Mask threshold", 0.15, [], "Mask threshold: 0.15"),
     ("Enabled", "False", [], "SciArt off"),
 ])
 def test_what_is_written_beside_the_grid(axis, value, labels, told):

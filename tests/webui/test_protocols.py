@@ -21,17 +21,20 @@ KEPT = {
     "LoraFiles": [(f"{A1111}/lora_files.py", "")],
     "Encoding": [(f"{A1111}/prompts/encoding.py", "Prompts._encode_rows.encode"),
                  (f"{STANDALONE}/generate.py", "encode_rows.encoded")],
-    "Progress": [(f"{A1111}/picture/sampling.py", "Pass._progress")],
+    "Progress": [(f"{A1111}/picture/moments.py", "Moments.progress")],
     "SetGates": [(f"{A1111}/picture/sampling.py", "Pass._set_gates"), (f"{STANDALONE}/sampling.py", "Rows.set_gates")],
-    "Denoised": [(f"{A1111}/picture/guided.py", "GuidedPass._denoised"),
+    "Denoised": [(f"{A1111}/picture/subjects.py", "Subjects._denoised"),
                  (f"{STANDALONE}/sampling.py", "Rows.denoised")],
+    "PlainCall": [(f"{A1111}/picture/subjects.py", "Subjects._call_plain"),
+                  (f"{STANDALONE}/sampling.py", "Rows.call_plain")],
     "GradientPass": [(f"{A1111}/picture/guided.py", "GuidedPass.update.call"),
                      (f"{STANDALONE}/sampling.py", "Rows.call")],
     "Noise": [(f"{A1111}/picture/fused.py", "FusedPass.noise_of"), (f"{STANDALONE}/sampling.py", "Rows._noise")],
     "Refused": [("host/webui/errors.py", "as_request_error"), (f"{A1111}/picture/run.py", "Run.refused")],
     "Note": [(f"{A1111}/picture/run.py", "Run.note")],
 }
-BOUND = {"Pass._set_gates": ["images"], "GuidedPass._denoised": ["now", "set_gates"], "Rows._noise": ["inputs", "time"],
+BOUND = {"Pass._set_gates": ["images"], "Subjects._denoised": ["now", "set_gates"],
+         "Subjects._call_plain": ["now", "set_gates"], "Rows._noise": ["inputs", "time"],
          "FusedPass.noise_of": ["x"], "Rows.set_gates": ["images"],
          "Rows.call": ["time", "progress", "rows"]}
 """arguments that are given beforehand, with `functools.partial`"""

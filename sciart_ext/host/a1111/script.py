@@ -9,7 +9,7 @@ from collections.abc import Callable
 from modules import scripts
 
 from ...errors import SciArtError
-from ...recipe import INFOTEXT_KEY, NOTES_KEY, VERSION_KEY, is_off
+from ...recipe import INFOTEXT_KEY, NOISE_KEY, NOTES_KEY, VERSION_KEY, is_off
 from ...ui.panel import build_panel
 from ..webui.adetailer import is_repair, not_repaired
 from ..webui.errors import as_request_error
@@ -47,7 +47,7 @@ class SciArtScript(scripts.Script):
         if asked and whole is not None:
             asked = asked.of_image(whole.p.batch_index)
         recipe = asked.recipe if asked else recipe
-        for key in (INFOTEXT_KEY, VERSION_KEY, NOTES_KEY, LOSS_KEY):
+        for key in (INFOTEXT_KEY, VERSION_KEY, NOISE_KEY, NOTES_KEY, LOSS_KEY):
             p.extra_generation_params.pop(key, None)
         if is_off(recipe):
             session.clear()

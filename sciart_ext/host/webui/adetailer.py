@@ -8,7 +8,7 @@ from __future__ import annotations
 from ...errors import SciArtError
 from ...recipe import Recipe
 
-PLACED = ("contrastive", "regions")
+PLACED = ("contrastive", "masked", "regions")
 """ways to compose that say where in the whole picture something is"""
 
 

@@ -18,13 +18,13 @@ LORAS = 4
 EXAMPLE = "0.2@0; 0.65@0.5"
 """of a schedule as a value of an axis: the plot takes commas for the ends of values, unless a value is in quotes"""
 YES, NO = "True", "False"
-_START, _NAME, _WEIGHT, _REST = range(4)
+_START, _NAME, _WEIGHT, _REST, _LAST = range(5)
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis. `kind`: float takes ranges such as 0-1 (+0.25); `choices`: what it offers, "loras" and "presets" those
-    that there are; `order`: an axis with a smaller one acts first, whichever of X, Y and Z it is."""
+    """One axis. `kind`: float and int take ranges such as 0-1 (+0.25); `choices`: what it offers, "loras" and "presets"
+    those that there are; `order`: an axis with a smaller one acts first, whichever of X, Y and Z it is."""
 
     label: str
     order: int
@@ -57,7 +57,11 @@ def axes() -> list[Axis]:
              choices=METHODS),
         Axis("Compose", _REST, lambda data, value, store: {**data, "compose": value}, partial(_named, "Compose"),
              choices=COMPOSES),
-        Axis("Guidance strength", _REST, _set_strength, partial(_named, "Strength"), float),
+        Axis("Combine strength", _REST, partial(_set_in, "combining", "strength"), partial(_named, "Combine strength"),
+             float),
+        Axis("Guidance strength", _REST, partial(_set_in, "guidance", "strength"), partial(_named, "Strength"), float),
+        Axis("Noises", _REST, partial(_set_in, "guidance", "noises"), partial(_named, "Noises"), int),
+        Axis("Mask threshold", _LAST, _set_threshold, partial(_named, "Mask threshold"), float),
     ]
 
 
@@ -160,8 +164,15 @@ def _set_by_name(data: dict, value: object, store: PresetStore) -> dict:
     return _set_schedule(k, data, given, store)
 
 
-def _set_strength(data: dict, value: object, store: PresetStore) -> dict:
-    return {**data, "guidance": {**data.get("guidance", {}), "strength": round(float(value), 8)}}
+def _set_in(group: str, field: str, data: dict, value: object, store: PresetStore) -> dict:
+    value = round(value, 8) if isinstance(value, float) else value
+    return {**data, group: {**data.get(group, {}), field: value}}
+
+
+def _set_threshold(data: dict, value: object, store: PresetStore) -> dict:
+    """Of the masks that the recipe's way to compose has."""
+    where = ("masking", "threshold") if data.get("compose") == "masked" else ("guidance", "mask_threshold")
+    return _set_in(*where, data, value, store)
 
 
 def _yes(value: object) -> bool:

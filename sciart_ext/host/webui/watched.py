@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...guidance.noises import SharedNoise
 from ...influence.word_maps import WordMaps
 from ...recipe import PassPlan
 
@@ -45,6 +46,8 @@ class Watched(Asked):
 
     sets: tuple[int, ...] = ()
     words: tuple[str, ...] = ()
+    noise: SharedNoise = field(default_factory=SharedNoise)
+    """that all of them begin with"""
     batch: int = 0
     batches: int = 1
     latents: list[Tensor] = field(default_factory=list)

@@ -21,8 +21,8 @@ def check_prompts(recipe: Recipe, prompt: str, negative_prompt: str, steps: int)
 
 
 def check_parts(plan: PassPlan, parts: int) -> None:
-    """Refuses a prompt of several parts where LoRAs have rows of their own."""
-    if plan.own and parts > 1:
+    """Refuses a prompt of several parts where LoRAs have rows or masks of their own."""
+    if (plan.own or plan.masked) and parts > 1:
         raise SciArtError("compose", f"{plan.compose} does not work with AND in the prompt; accepted: merge, switch")
 
 

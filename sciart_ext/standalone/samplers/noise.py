@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...errors import SciArtError
+from ...guidance.noises import noise_seed
 from ...mixer.gates import sent
 
 Draw = Callable[[float, float], Tensor]
@@ -28,6 +29,10 @@ class Noise:
     def next(self) -> Tensor:
         """Unit noise (images, c, h, w), float32; what the pictures begin with is drawn first."""
         return self._sent([torch.randn(self.shape, generator=generator) for generator in self._generators])
+
+    def other(self, number: int) -> Tensor:
+        """What the pictures begin with where that is another of each one's noises (`guidance.noises`), from 1 on."""
+        return Noise([noise_seed(seed, number) for seed in self.seeds], self.shape, self.device).next()
 
     def draw(self, sigma: float, following: float) -> Tensor:
         """The next noise, at any level."""

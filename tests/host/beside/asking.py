@@ -23,6 +23,12 @@ OWN_ROWS = {
         {"name": "child", "weight": 0.8, "subject": "rocket"},
         {"name": "watercolor", "weight": 0.8, "subject": "robot"}]},
 }
+MASKED = {"compose": "masked", "loras": [{"name": "child", "weight": 0.7, "subject": "rocket",
+                                          "region": [0, 0, 0.5, 1]}]}
+"""in one half, which reads the same text as the other"""
+REGIONS_IN_ONE_ROW = {"compose": "regions", "composition": {"rows": "one"}, "loras": [
+    {"name": "child", "weight": 0.7, "region": [0, 0, 0.5, 1]}, {"name": "watercolor", "weight": 0.5}]}
+EVERY_WAY = {**MERGED, **OWN_ROWS, "masked": MASKED, "regions in one row": REGIONS_IN_ONE_ROW}
 
 
 def made(host: HostServer, recipe: dict | None = None, scripts: dict | None = None, **settings) -> Reply:

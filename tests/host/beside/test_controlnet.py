@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from asking import MERGED, OWN_ROWS, WEIGHTS, is_first_picture_other, is_first_picture_same, made
+from asking import EVERY_WAY, MASKED, MERGED, OWN_ROWS, WEIGHTS, is_first_picture_other, is_first_picture_same, made
 from control_files import write_adapter
 from pictures import tags
 from PIL import ImageOps
@@ -44,9 +44,9 @@ def test_constant_weights_are_the_host_s_own(both: HostServer, as_before, unit: 
     assert is_first_picture_same(own, controlled(both, MERGED["constant"], unit))
 
 
-@pytest.mark.parametrize("name", [*MERGED, *OWN_ROWS])
+@pytest.mark.parametrize("name", EVERY_WAY)
 def test_both_act(both: HostServer, as_before, name: str) -> None:
-    recipe = {**MERGED, **OWN_ROWS}[name]
+    recipe = EVERY_WAY[name]
     mixed = controlled(both, recipe)
     for other in (controlled(both), made(both, recipe), controlled(both, recipe, MIRRORED)):
         assert is_first_picture_other(mixed, other)
@@ -59,6 +59,15 @@ def test_rows_of_single_loras_are_told_apart(both: HostServer, as_before, name: 
     """LoRAs of next to no weight leave its picture as it is: it acts in the same rows as without them."""
     nothing = {**OWN_ROWS[name], "loras": [{"name": lora, "weight": weight} for lora, weight in NOTHING.items()]}
     assert is_first_picture_same(controlled(both, unit=unit), controlled(both, nothing, unit))
+
+
+@pytest.mark.parametrize("unit", [POSE, ONLY_PROMPT], ids=["both", "only prompt"])
+@pytest.mark.parametrize("more", [{}, {"override_settings": {"pad_cond_uncond": True}, "negative_prompt": "sky " * 90}],
+                         ids=["short", "padded"])
+def test_texts_one_after_another_are_told_apart(both: HostServer, as_before, unit: dict, more: dict) -> None:
+    """As above, with masks."""
+    nothing = {**MASKED, "loras": [{**MASKED["loras"][0], "weight": 1e-6}]}
+    assert is_first_picture_same(controlled(both, unit=unit, **more), controlled(both, nothing, unit, **more))
 
 
 def test_guidance_updates_the_latent_with_its_gradient(both: HostServer, as_before) -> None:
@@ -76,9 +85,9 @@ def test_references_work_where_all_rows_share_their_weights(both: HostServer, as
     assert is_first_picture_other(mixed, made(both, MERGED[name]))
 
 
-@pytest.mark.parametrize("name", list(OWN_ROWS))
-def test_references_are_refused_where_rows_differ(both: HostServer, as_before, name: str) -> None:
-    refused = controlled(both, OWN_ROWS[name], REFERENCE)
+@pytest.mark.parametrize("name", [*OWN_ROWS, "masked"])
+def test_references_are_refused_where_rows_or_places_differ(both: HostServer, as_before, name: str) -> None:
+    refused = controlled(both, EVERY_WAY[name], REFERENCE)
     assert refused.status == 422 and refused.json["detail"]["field"] == "compose"
     assert "reference" in refused.text and "accepted: merge, switch" in refused.text
 

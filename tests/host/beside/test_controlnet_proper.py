@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from asking import MERGED, OWN_ROWS, WEIGHTS, is_first_picture_other, is_first_picture_same, made
+from asking import EVERY_WAY, MASKED, MERGED, WEIGHTS, is_first_picture_other, is_first_picture_same, made
 from beside_host import folder_of
 from control_files import write_controlnet
 from pictures import tags
@@ -48,9 +48,9 @@ def test_constant_weights_are_the_host_s_own(both: HostServer, as_before) -> Non
     assert is_first_picture_same(own, controlled(both, MERGED["constant"]))
 
 
-@pytest.mark.parametrize("name", ["schedule", "by row", "composite", "contrastive"])
+@pytest.mark.parametrize("name", ["schedule", "by row", "composite", "contrastive", "masked"])
 def test_both_act(both: HostServer, as_before, name: str) -> None:
-    recipe = {**MERGED, **OWN_ROWS}[name]
+    recipe = EVERY_WAY[name]
     mixed, mirrored = controlled(both, recipe), {**MIRRORED, "model": UNIT["model"]}
     for other in (controlled(both), made(both, recipe, **QUICK), controlled(both, recipe, mirrored)):
         assert is_first_picture_other(mixed, other)
@@ -59,5 +59,7 @@ def test_both_act(both: HostServer, as_before, name: str) -> None:
 def test_rows_of_single_loras_are_told_apart(both: HostServer, as_before) -> None:
     """LoRAs of next to no weight leave its picture as it is, where it acts in the prompt alone."""
     unit = {**UNIT, "control_mode": "ControlNet is more important"}
-    nothing = {"compose": "composite", "loras": [{"name": name, "weight": 1e-6} for name in ("child", "watercolor")]}
-    assert is_first_picture_same(controlled(both, unit=unit), controlled(both, nothing, unit))
+    rows = {"compose": "composite", "loras": [{"name": name, "weight": 1e-6} for name in ("child", "watercolor")]}
+    texts = {**MASKED, "loras": [{**MASKED["loras"][0], "weight": 1e-6}]}
+    for nothing in (rows, texts):
+        assert is_first_picture_same(controlled(both, unit=unit), controlled(both, nothing, unit))

@@ -4,7 +4,7 @@ disk, some minutes."""
 from __future__ import annotations
 
 import pytest
-from asking import MERGED, OWN_ROWS, is_first_picture_other, is_first_picture_same, made
+from asking import EVERY_WAY, is_first_picture_other, is_first_picture_same, made
 from beside_host import folder_of
 from server import HostServer
 from test_crowd import nearly_nothing
@@ -30,7 +30,7 @@ def test_it_acts_in_every_way(both: HostServer, version: str, size: dict) -> Non
     plain, alone = made(both, **size), made(both, None, scripts, **size)
     state = both.probe()
     assert is_first_picture_other(plain, alone)
-    for way in (*MERGED, *OWN_ROWS):
+    for way in EVERY_WAY:
         reply = made(both, nearly_nothing(way, 0.0001), scripts, **size)
         if way == "contrastive" and version == "2":  # it writes into what the gradient needs
             assert reply.status == 422 and "sd-webui-freeu/" in reply.text, reply.text[:500]

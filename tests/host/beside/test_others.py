@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 from asking import (
+    EVERY_WAY,
     MERGED,
     OWN_ROWS,
     SETTINGS,
@@ -101,10 +102,10 @@ def test_the_queue_makes_the_same_picture(both: HostServer, as_before, name: str
     assert (np.asarray(Image.open(io.BytesIO(picture)).convert("RGB")) == direct.pictures[0]).all()
 
 
-@pytest.mark.parametrize("name", [*MERGED, *OWN_ROWS])
+@pytest.mark.parametrize("name", EVERY_WAY)
 def test_regional_prompts(both: HostServer, as_before, name: str) -> None:
     folder_of(REGIONAL)
-    prompt, recipe = "a rocket BREAK a robot", {**MERGED, **OWN_ROWS}[name]
+    prompt, recipe = "a rocket BREAK a robot", EVERY_WAY[name]
     alone = made(both, None, COLUMNS, prompt=prompt, **SMALL)
     assert is_first_picture_other(alone, made(both, prompt=prompt, **SMALL))
     mixed = made(both, recipe, COLUMNS, prompt=prompt, **SMALL)
@@ -114,7 +115,7 @@ def test_regional_prompts(both: HostServer, as_before, name: str) -> None:
         assert is_first_picture_same(made(both, whole, COLUMNS, prompt=prompt, cfg_scale=1, **SMALL),
                                      made(both, recipe, COLUMNS, prompt=prompt, cfg_scale=1, **SMALL))
         return
-    if name in OWN_ROWS:
+    if name not in MERGED:
         assert mixed.status == 422 and "accepted: merge, switch" in mixed.text
         return
     assert is_first_picture_other(mixed, alone)
@@ -123,14 +124,22 @@ def test_regional_prompts(both: HostServer, as_before, name: str) -> None:
                                           **SMALL), mixed)
 
 
-@pytest.mark.parametrize("name", [*MERGED, *OWN_ROWS])
+def test_regions_in_one_row_are_refused_beside_regional_prompts(both: HostServer, as_before) -> None:
+    folder_of(REGIONAL)
+    recipe = {**OWN_ROWS["regions"], "composition": {"rows": "one"}}
+    refused = made(both, recipe, COLUMNS, prompt="a rocket BREAK a robot", **SMALL)
+    assert refused.status == 422 and "sd-webui-regional-prompter/scripts" in refused.text, refused.text[:500]
+    assert "accepted: merge, switch, composition.rows own" in refused.text
+
+
+@pytest.mark.parametrize("name", EVERY_WAY)
 def test_regional_prompts_in_latent_mode(both: HostServer, as_before, name: str) -> None:
     """They become parts joined by AND. Tags of the prompt act in their own region alone there, and not in negative
     prompts; a recipe's LoRAs act everywhere, as those of a checkpoint into which they are baked."""
     folder_of(REGIONAL)
-    prompt, recipe = "a rocket BREAK a robot", {**MERGED, **OWN_ROWS}[name]
+    prompt, recipe = "a rocket BREAK a robot", EVERY_WAY[name]
     mixed = made(both, recipe, LATENT, prompt=prompt, **SMALL)
-    if name in OWN_ROWS and name != "by row":
+    if name not in MERGED and name != "by row":
         assert mixed.status == 422 and "does not work with AND" in mixed.text
         return
     assert is_first_picture_other(mixed, made(both, None, LATENT, prompt=prompt, **SMALL))
@@ -139,15 +148,15 @@ def test_regional_prompts_in_latent_mode(both: HostServer, as_before, name: str)
         assert is_first_picture_same(mixed, made(both, None, LATENT, prompt=prompt, **with_baked))
 
 
-@pytest.mark.parametrize("name", [*MERGED, *OWN_ROWS])
+@pytest.mark.parametrize("name", EVERY_WAY)
 def test_tiled_diffusion(both: HostServer, as_before, name: str) -> None:
     folder_of(TILED)
-    recipe = {**MERGED, **OWN_ROWS}[name]
+    recipe = EVERY_WAY[name]
     large = {**SMALL, "width": 256, "height": 128}
     alone = made(both, None, TILES, **large)
     assert is_first_picture_other(alone, made(both, **large))
     mixed = made(both, recipe, TILES, **large)
-    if name in OWN_ROWS:
+    if name not in MERGED:
         assert mixed.status == 422 and "accepted: merge, switch" in mixed.text
         return
     assert is_first_picture_other(mixed, alone)

@@ -29,14 +29,15 @@ class Session:
         self._mixtures: OrderedDict[tuple, Mixture] = OrderedDict()
         self._reports: dict[tuple[str, int, int], dict] = {}
 
-    def mixture(self, sd_model: nn.Module, recipe: Recipe) -> Mixture:
-        """The recipe's LoRAs bound to the model; read and bound anew only when one of them has changed."""
+    def mixture(self, sd_model: nn.Module, recipe: Recipe, masked: tuple[int, ...] = ()) -> Mixture:
+        """The recipe's LoRAs bound to the model; read and bound anew only when one of them has changed. masked: indices
+        of those that have masks."""
         paths = lora_paths(recipe)
         bound_to = (repr(recipe.combination), *((_of_file(path, i), repr(lora.blocks))
                                                 for i, (path, lora) in enumerate(zip(paths, recipe.loras))))
         unet = sd_model.model.diffusion_model
         execution = "branch" if lora_files.others_write_weights() else recipe.execution  # only these survive
-        key = (id(unet), bound_to, execution, recipe.memory_limit_mb, sd_model.lowvram)
+        key = (id(unet), bound_to, masked, execution, recipe.memory_limit_mb, sd_model.lowvram)
         if key in self._mixtures:
             self._mixtures.move_to_end(key)
             self._mixtures[key].keep(stays_on_gpu(), merges_ahead())
@@ -47,7 +48,7 @@ class Session:
         loras = [_load(path, lora.name, i) for i, (path, lora) in enumerate(zip(paths, recipe.loras))]
         mixture = bind(model_parts(sd_model), loras, recipe.loras, model_name(sd_model), execution,
                        recipe.memory_limit, update_weights, devices.device, untouched_weight, recipe.combination,
-                       loaded_networks)
+                       loaded_networks, masked)
         mixture.keep(stays_on_gpu(), merges_ahead())
         self._mixtures[key] = mixture
         while len(self._mixtures) > MODELS_KEPT:

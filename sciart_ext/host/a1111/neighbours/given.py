@@ -53,16 +53,32 @@ def of_one_length(cond: Text, uncond: Text) -> Text:
             for name, part in cond.items()}
 
 
+def versions(params) -> list[tuple[int, object]]:
+    """By which it is known, without waiting for a device, whether a tensor was replaced or written into; of one that
+    does not count its writes it may have been."""
+    return [_version(params.x), _version(params.image_cond), *text_versions(params)]
+
+
+def text_versions(params) -> list[tuple[int, object]]:
+    """The same of the texts alone."""
+    return [_version(part) for text in (params.text_cond, params.text_uncond) for part in parts_of(text).values()]
+
+
+def _version(tensor: Tensor) -> tuple[int, object]:
+    return id(tensor), object() if tensor.is_inference() else tensor._version
+
+
 @contextmanager
-def noting_who_changes() -> Iterator[list[Callable]]:
-    """The host's callbacks that change, while it lasts, something of what they are given before an evaluation."""
+def noting_who_changes(versions: Callable = versions) -> Iterator[list[Callable]]:
+    """The host's callbacks that change, while it lasts, something of what they are given before an evaluation.
+    versions(what they are given): by which that is known."""
     ordered, who = script_callbacks.ordered_callbacks, []
 
     def noted(callback: Callable) -> Callable:
         def call(params) -> None:
-            before = _versions(params)
+            before = versions(params)
             callback(params)
-            if _versions(params) != before:
+            if versions(params) != before:
                 who.append(callback)
 
         return call
@@ -78,11 +94,3 @@ def noting_who_changes() -> Iterator[list[Callable]]:
         yield who
     finally:
         script_callbacks.ordered_callbacks = ordered
-
-
-def _versions(params) -> list[tuple[int, object]]:
-    """By which it is known, without waiting for a device, whether a tensor was replaced or written into; of one that
-    does not count its writes it may have been."""
-    texts = (part for text in (params.text_cond, params.text_uncond) for part in parts_of(text).values())
-    return [(id(tensor), object() if tensor.is_inference() else tensor._version)
-            for tensor in (params.x, params.image_cond, *texts)]

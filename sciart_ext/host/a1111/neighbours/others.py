@@ -51,6 +51,10 @@ class Others:
         """Files of the host's callbacks of a category, such as `cfg_denoiser`."""
         return list(dict.fromkeys(self._of(one.callback for one in script_callbacks.ordered_callbacks(category))))
 
+    def in_hooks(self, module: nn.Module) -> list[str]:
+        """Files of the hooks of a module and of those within it."""
+        return list(dict.fromkeys(file for one in module.modules() for file in self._of_hooks(one)))
+
     def of_function(self, function: Callable) -> list[str]:
         """Files of theirs that a function is from."""
         return list(dict.fromkeys(self._of([function])))
@@ -69,10 +73,12 @@ class Others:
         return next(iter(reversed([file for file in files if file is not None])), None)
 
     def _of_module(self, module: nn.Module) -> Iterator[str]:
-        hooks = (module._forward_pre_hooks, module._forward_hooks)
-        yield from self._of(hook for one in hooks for hook in one.values())
+        yield from self._of_hooks(module)
         own = (value for name, value in vars(module).items() if name == "_forward" or not name.startswith("_"))
         yield from self._of(value for value in own if callable(value) and not isinstance(value, nn.Module))
+
+    def _of_hooks(self, module: nn.Module) -> Iterator[str]:
+        return self._of([*module._forward_pre_hooks.values(), *module._forward_hooks.values()])
 
     def _of_class(self, one: type) -> Iterator[str]:
         if one.__module__ in sys.modules:

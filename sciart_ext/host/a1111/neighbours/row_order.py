@@ -11,10 +11,9 @@ from .given import by_row, copied, noting_who_changes
 from .others import Others, named
 
 
-def in_order(denoiser: nn.Module, original: Callable, params) -> None:
+def in_order(denoiser: nn.Module, others: Others, original: Callable, params) -> None:
     """In the place of the host's call of what others do before each evaluation. Raises `SciArtError` where
     somebody moves rows to other places."""
-    others = Others()
     if params.denoiser is not denoiser or not others.in_callbacks("cfg_denoiser"):
         return original(params)
     before = by_row(copied(params))

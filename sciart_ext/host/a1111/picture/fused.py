@@ -22,6 +22,7 @@ from ....memory import rows_that_fit, too_many_rows
 from ....mixer.gates import sent
 from ....recipe import Pair, PassPlan, Row
 from ...protocols import SetGates
+from ..neighbours.others import Others, named
 from ..prompts.encoding import Conditioning, EncodedRows
 
 
@@ -64,6 +65,8 @@ class FusedPass:
         self.fusion = fusion
         self.progress = 0.0
         self.now: Evaluation | None = None
+        self._is_fused = True
+        """whether nothing of the evaluation that runs is still to be fused"""
         self._parts: list[list[tuple[int, float]]] = []
         """of each image: the numbers of its rows in the host's evaluation that runs, and how much each counts"""
         self._rows_on = functools.lru_cache(maxsize=1)(self._row_numbers)
@@ -76,6 +79,19 @@ class FusedPass:
         """To be called before each evaluation: how far the pass is, and what the denoiser is called with."""
         self.progress = progress
         self.now = now
+        self._is_fused = not self.fusion.is_fusing(progress)
+
+    def end(self) -> None:
+        """To be called after each evaluation. Raises `SciArtError` where its rows were joined without being fused: an
+        extension has a step of its own in the place of the host's."""
+        if not self._is_fused:
+            files = Others().of_function(self.denoiser.forward)
+            by = named(files) if files else "another extension"
+            raise SciArtError("compose", f"{by} has a step of its own, which does not know the rows in which LoRAs act "
+                                         "alone; accepted: merge, switch, or that extension off for this picture")
+
+    def look_ahead(self, set_gates: SetGates) -> None:
+        """What is to be found before the first evaluation."""
 
     def update(self, step: int, steps: int, set_gates: SetGates) -> None:
         """What is to be done before this step (0-based) of so many."""
@@ -102,6 +118,7 @@ class FusedPass:
         self.fusion.evaluated()
         if not self.fusion.is_fusing(self.progress):
             return
+        self._is_fused = True
         images = len(self.encoded.prompts)
         with_prompt, last = predictions[:-images].unflatten(0, (images, -1)), predictions[-images:]
         found = torch.cat([with_prompt, last.unsqueeze(1)], 1)
@@ -137,10 +154,6 @@ class FusedPass:
         """
         return predictions if self.is_vp else x - predictions
 
-    def _model(self, conditioning: Conditioning, sigma: Tensor, image: Tensor) -> Callable[[Tensor], Tensor]:
-        """The host's inner model on latents (images, …), with one part of the conditioning for each."""
-        return _model_on(self.denoiser, conditioning, sigma, image)
-
 
 def calls_with(denoiser, conditioning: Conditioning, now: Evaluation) -> Callable[[int], Tensor]:
     """Calls of the host's inner model with so many rows, all of them the first part of the first image."""
@@ -150,12 +163,13 @@ def calls_with(denoiser, conditioning: Conditioning, now: Evaluation) -> Callabl
     def call(count: int) -> Tensor:
         x, sigma, image = (tensor[:1].expand(count, *tensor.shape[1:])
                            for tensor in (now.x, now.sigma, now.image_cond))
-        return _model_on(denoiser, Conditioning(conditioning.shape, [first] * count), sigma, image)(x)
+        return model_on(denoiser, Conditioning(conditioning.shape, [first] * count), sigma, image)(x)
 
     return call
 
 
-def _model_on(denoiser, conditioning: Conditioning, sigma: Tensor, image: Tensor) -> Callable[[Tensor], Tensor]:
+def model_on(denoiser, conditioning: Conditioning, sigma: Tensor, image: Tensor) -> Callable[[Tensor], Tensor]:
+    """The host's inner model on latents (images, …), with one part of the conditioning for each."""
     _, text = prompt_parser.reconstruct_multicond_batch(conditioning, denoiser.step)
     given = {**(text if isinstance(text, dict) else {"c_crossattn": [text]}), "c_concat": [image]}
     return lambda x: denoiser.inner_model(x, sigma, cond=given)

@@ -13,12 +13,15 @@ from .... import __version__
 from ....compose.unread import unread
 from ....errors import SciArtError
 from ....guidance.guide import Guide
+from ....guidance.layout import Layout
+from ....guidance.noises import not_chosen, told
 from ....guidance.sheet import Seen, subject_sheet
 from ....lora.opened import fingerprint
 from ....mixer.mixture import Mixture
 from ....presets import resolve
 from ....recipe import (
     INFOTEXT_KEY,
+    NOISE_KEY,
     NOTES_KEY,
     VERSION_KEY,
     PassPlan,
@@ -41,7 +44,8 @@ from ..prompts.encoding import Prompts
 from ..settings import OwnPresets, version_is_told, with_memory_limit
 from .fused import check_can_compose
 from .guided import check_can_guide
-from .sampling import Pass, PassContext
+from .pass_context import PassContext
+from .sampling import Pass
 
 LOSS_KEY, HASHES_KEY = "SciArt loss", "Lora hashes"
 _NOT_IN_HASHES = str.maketrans("", "", ":,")
@@ -64,6 +68,8 @@ class Run:
             check_can_guide()
         self.sampled = False
         self._is_over = False
+        self._noises: dict[int, list[int]] = {}
+        """by the number of the batch: the numbers of those that its images begin with, where they were chosen"""
         self.seen: list[list[Seen]] = []
         """what guidance saw in each call of a sampler, of each image"""
         self.kept = parse_recipe(renamed(dump_recipe(self.recipe), unique_name))
@@ -72,7 +78,8 @@ class Run:
         if version_is_told():
             p.extra_generation_params[VERSION_KEY] = __version__
         in_hires = in_hires_pass(self.recipe) if getattr(p, "enable_hr", False) else []
-        for note in [*session.mixture(loaded_model(), self.recipe).notes, *unread(self.recipe), *in_hires]:
+        mixture = session.mixture(loaded_model(), self.recipe, masked_in(self.recipe))
+        for note in [*mixture.notes, *unread(self.recipe), *in_hires]:
             self.note(note)
         files = [(fingerprint(path), self.recipe.combination) for path in lora_paths(self.recipe)]
         self.prompts = Prompts(p, files, lambda hires: self.plan(p.steps, hires), self.plans, self.mixture,
@@ -91,7 +98,7 @@ class Run:
             for lora in self.recipe.loras:
                 if lora.name in prompted:
                     self.note(f"{lora.name} is also in the prompt as <{kind}:{lora.name}:…>: both weights act")
-        for note in notes_on_embeddings(session.mixture(loaded_model(), self.recipe)):
+        for note in notes_on_embeddings(session.mixture(loaded_model(), self.recipe, masked_in(self.recipe))):
             self.note(note)
         if shared.opts.lora_add_hashes_to_infotext:
             self._tell_hashes()
@@ -128,7 +135,8 @@ class Run:
     def _pass_context(self) -> PassContext:
         hires = self._is_hires()
         return PassContext(self.p, hires, self.recipe, self.asked, plan=lambda steps: self.plan(steps, hires),
-                           plans=self.plans, encoded=lambda: self.prompts.encoded[hires], mixture=self.mixture,
+                           plans=self.plans, encoded=lambda: self.prompts.encoded[hires],
+                           mixture=functools.partial(self.mixture, hires),
                            note=self.note, keep=self.keep, refused=self.refused)
 
     def _is_hires(self) -> bool:
@@ -148,14 +156,27 @@ class Run:
             self.whole.note(not_repaired(error))
         return as_request_error(error)
 
-    def keep(self, guide: Guide) -> None:
-        """What is told and shown of the guidance of a pass: the losses before its updates, means over its images."""
-        if guide.settings.show:
-            self.seen.append(guide.seen())
-        if guide.losses:
-            losses = " ".join(f"{sum(images) / len(images):.3f}" for images in guide.losses)
+    def keep(self, layout: Layout) -> None:
+        """What is told and shown of the subjects of a pass: the noises that its images begin with, the losses before
+        its updates, means over its images."""
+        if not self._is_hires():
+            for note in not_chosen(layout):
+                self.note(note)
+            if layout.noises is not None:
+                self._noises[self.p.iteration] = layout.noises
+                self.p.extra_generation_params[NOISE_KEY] = self._told_noise
+        if layout.settings.show:
+            self.seen.append(layout.seen())
+        if isinstance(layout, Guide) and layout.losses:
+            losses = " ".join(f"{sum(images) / len(images):.3f}" for images in layout.losses)
             log.info("loss of guidance before each update: %s", losses)
             self.p.extra_generation_params[LOSS_KEY] = losses
+
+    def _told_noise(self, index: int, **_) -> str | None:
+        """As the host asks for what differs from image to image: while a batch is made, by the number in it; some ask
+        by the number in the run."""
+        numbers = self._noises.get(self.p.iteration)
+        return None if numbers is None else told(numbers[index % len(numbers)], self.recipe.guidance.noises)
 
     def end(self) -> None:
         """An error ends the run: the host goes no further, so other scripts are told here."""
@@ -194,12 +215,19 @@ class Run:
         """Of each image of a batch."""
         return self.asked.plans(plan, images) if self.asked is not None else [plan] * images
 
-    def mixture(self) -> Mixture | None:
-        """The LoRAs on the model that is loaded now; None, with a note, for a later model they do not fit."""
+    def mixture(self, hires: bool = False) -> Mixture | None:
+        """The LoRAs on the model that is loaded now, for the first or the hires pass; None, with a note, for a later
+        model they do not fit."""
         try:
-            return session.mixture(loaded_model(), self.recipe)
+            return session.mixture(loaded_model(), self.recipe, masked_in(self.recipe, hires))
         except SciArtError as error:
             if not self.sampled:
                 raise self.refused(error) from None
             self.note(f"{loaded_model().sd_checkpoint_info.name_for_extra} runs without the LoRAs ({error})")
             return None
+
+
+def masked_in(recipe: Recipe, hires: bool = False) -> tuple[int, ...]:
+    """Indices of the LoRAs that have masks in the first or the hires pass."""
+    plan = compile_plan(recipe, 1, 1)
+    return (plan.hires if hires else plan.first).masked

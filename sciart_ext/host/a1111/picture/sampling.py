@@ -5,66 +5,38 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
 
 import torch
-from modules import prompt_parser, sd_samplers_cfg_denoiser, sd_samplers_timesteps, shared
-from modules.processing import StableDiffusionProcessing
+from modules import prompt_parser, sd_samplers_cfg_denoiser, shared
 
 from ....compose.ways import fusion_of
-from ....errors import SciArtError, UnknownRowsError, UnseenAttentionError, quoted
-from ....guidance.guide import Guide
+from ....errors import SciArtError
+from ....guidance.layout import Layout
 from ....guidance.words import mixed_prompt, subjects_in
 from ....influence.word_maps import WordMaps, columns_of
-from ....memory import is_out_of_memory, unless_too_large
+from ....memory import unless_too_large
 from ....mixer.cost import Workload
-from ....mixer.mixture import Mixture
 from ....mixer.refusal import too_large
-from ....recipe import PassPlan, Recipe, Row
+from ....recipe import Row
 from ....recipe.doubtful import in_plan, without_guidance
-from ....recipe.evaluations import EvaluationPattern, progress_of_sigma
-from ....recipe.schedule import step_progress
-from ...protocols import Note, Refused
-from ...webui.watched import Asked, Watched
+from ...webui.watched import Watched
 from ..model.parts import model_parts
 from ..model.session import loaded_model
 from ..neighbours.controlnet import check_rows_are_whole, told_apart
-from ..neighbours.others import Others, named
+from ..neighbours.others import Others
 from ..neighbours.row_order import in_order
 from ..neighbours.rows_seen import RowsSeen
 from ..neighbours.swallowed import nothing_swallowed
+from ..neighbours.texts_kept import texts_kept
 from ..prompts.embeddings import known_words
-from ..prompts.encoding import EncodedRows
 from ..prompts.tokens import Tokens
 from ..settings import others_are_checked
 from .fused import Evaluation, FusedPass, calls_with
 from .guided import GuidedPass
-
-WAYS_OUT = "accepted: merge, switch, with apply_to both and one weight for both prompts"
-
-
-@dataclass(frozen=True)
-class PassContext:
-    """What a call of a sampler needs of its run."""
-
-    p: StableDiffusionProcessing
-    hires: bool
-    """whether it is the hires pass"""
-    recipe: Recipe
-    asked: Asked | None
-    """what our own routes ask of the run"""
-    plan: Callable[[int], PassPlan]
-    """of this pass, for a number of steps"""
-    plans: Callable[[PassPlan, int], Sequence[PassPlan]]
-    """(plan, images): of each image of the batch"""
-    encoded: Callable[[], EncodedRows]
-    """the conditionings of this pass, where LoRAs have rows of their own"""
-    mixture: Callable[[], Mixture | None]
-    """the LoRAs on the model that is loaded now; None where they do not fit it"""
-    note: Note
-    keep: Callable[[Guide], None]
-    """is given the guidance of the pass at its end"""
-    refused: Refused
+from .masked import MaskedPass, OneRowPass, RegionsPass
+from .moments import Moments
+from .pass_context import PassContext
+from .refusals import WAYS_OUT, refusals
 
 
 class Pass:
@@ -74,9 +46,8 @@ class Pass:
         self.context = context
         self.sampler = sampler
         self.denoiser = sampler.model_wrap_cfg
-        self.pattern = _pattern(sampler)
-        self.steps = _evaluated_steps(sampler, context.p, steps)
-        self.plan = context.plan(self.steps)
+        self.moments = Moments(sampler, context.p, steps)
+        self.plan = context.plan(self.moments.steps)
         self.plans = context.plans(self.plan, len(x))
         self.latent = x
         self._watched = context.asked if isinstance(context.asked, Watched) and not context.hires else None
@@ -85,9 +56,8 @@ class Pass:
         self._mixing = ExitStack()
         self._mixer = None
         self._fused: FusedPass | None = None
+        self._masked: OneRowPass | None = None
         self._now: Evaluation | None = None
-        self._levels: tuple[torch.Tensor, float, float] | None = None
-        """the model's noise levels, the least and the largest of them"""
 
     def __enter__(self) -> Pass:
         try:
@@ -104,16 +74,29 @@ class Pass:
 
     def __exit__(self, *exception) -> None:
         try:
-            if isinstance(self._fused, GuidedPass):
-                self.context.keep(self._fused.guide)
+            if self._layout is not None:
+                self.context.keep(self._layout)
             self._leave()
         finally:
             self._stack.close()
 
     @property
-    def _rows_have_their_own(self) -> bool:
-        """Whether some rows have other weights than others: what then goes wrong elsewhere may have to do with us."""
-        return self._mixer is not None and (self.plan.rows_differ or self._sets_differ or self._fused is not None)
+    def _layout(self) -> Layout | None:
+        """Where the subjects are, if LoRAs are kept to them."""
+        return self._fused.guide if isinstance(self._fused, GuidedPass) else self._masked and self._masked.layout
+
+    @property
+    def _apart(self) -> str:
+        """What some rows or places of the picture have that others have not, as it is told; nothing where all have the
+        same. What goes wrong elsewhere may have to do with it."""
+        if self._mixer is None or not (self._gates_differ or self.plan.own or self.plan.masked):
+            return ""
+        return "LoRAs with masks" if self.plan.masked else "rows in which LoRAs act alone"
+
+    @property
+    def _gates_differ(self) -> bool:
+        """Whether some rows have other weights than others."""
+        return self.plan.rows_differ or self._sets_differ
 
     @property
     def _sets_differ(self) -> bool:
@@ -122,36 +105,14 @@ class Pass:
 
     def sample(self, sampling: Callable[[], torch.Tensor]) -> torch.Tensor:
         """The sampler's run, which gives latents; where it does not fit in memory, a refusal that says what would."""
-        try:
-            with nothing_swallowed("compose", WAYS_OUT) if self._rows_have_their_own else nullcontext():
+        with refusals(self.denoiser, self.context.refused, lambda: self._apart,
+                      lambda: self._words is not None and self._masked is None):
+            with nothing_swallowed("compose", WAYS_OUT) if self._apart else nullcontext():
                 latents = unless_too_large(sampling, self._too_large)
-        except SciArtError as error:
-            raise self.context.refused(error) from error
-        except UnknownRowsError as error:
-            file = Others().in_error(error)
-            known = SciArtError("compose", f"{f'{file}: ' if file else ''}{error}; {WAYS_OUT}")
-            raise self.context.refused(known) from None
-        except UnseenAttentionError as error:
-            raise self.context.refused(self._unseen(error)) from None
-        except Exception as error:
-            file = Others().in_error(error) if self._rows_have_their_own else None
-            if file is None or is_out_of_memory(error):  # memory can run out wherever the model is called
-                raise
-            failed = SciArtError("compose", f"{file} failed beside rows in which LoRAs act alone: "
-                                            f"{quoted(str(error) or type(error).__name__)}; {WAYS_OUT}")
-            raise self.context.refused(failed) from error
         if self._watched is not None:
             self._watched.see(latents)
         self._tell_what_did_nothing()
         return latents
-
-    def _unseen(self, error: UnseenAttentionError) -> SciArtError:
-        """Of word maps, or of contrastive guidance; names who is in the model."""
-        files = Others().in_evaluation(self.denoiser.inner_model, shared.sd_model)
-        told = f"{error}{f' ({named(files)})' if files else ''}"
-        if self._words is not None:
-            return SciArtError("words", f"{told}; accepted: [], or that extension off for this picture")
-        return SciArtError("compose", f"{told}; accepted: merge, switch")
 
     def _tell_what_did_nothing(self) -> None:
         """Samplers with CFG++ and InstructPix2Pix models go on from the negative prompt's prediction at any scale."""
@@ -171,29 +132,33 @@ class Pass:
             return None
         images = len(self.latent)
         ways_out = [(images, "the setting `Batch cond/uncond` off")] if shared.opts.batch_cond_uncond else []
-        self._mixer.set_gates(self._rows[:1])
+        silent = [[0.0] * self._mixer.count]  # masks may not be known yet
+        self._mixer.set_gates(silent if self._masked is not None else self._rows[:1])
         return too_large(self._mixer, calls_with(self.denoiser, self._now.cond, self._now), images, ways_out)
 
     def _mix(self) -> None:
         mixture = self.context.mixture()
         self._mixer = mixture.unet if mixture else None
-        self._fused = self._words = None
+        self._fused = self._words = self._masked = None
         if self._mixer is None:
             return
         rows = len(self.latent) * len(self.plan.rows())
-        calls = self.steps * self.pattern.per_step
-        self._mixer.choose(Workload(calls, self.plan.changes(), rows, *self.latent.shape[-2:],
-                                    rows_differ=self.plan.rows_differ or self._sets_differ))
-        if self.plan.rows_differ or self._sets_differ:
+        self._mixer.choose(Workload(self.moments.evaluations, self.plan.changes(), rows, *self.latent.shape[-2:],
+                                    rows_differ=self._gates_differ))
+        if self._gates_differ or self.plan.masked:
             self._check_rows()
         self._mixing.enter_context(self._mixer)
         if self.plan.own:
             self._fuse()
         elif self._sets_differ:
             self._mixing.enter_context(_replaced(sd_samplers_cfg_denoiser, "cfg_denoiser_callback",
-                                                 functools.partial(in_order, self.denoiser)))
+                                                 functools.partial(in_order, self.denoiser, Others())))
         if self._watched is not None and self._watched.words:
             self._watch_words(self._watched.words)
+        if self.plan.masked:
+            self._place()
+        if self._layout is not None and self._watched is not None:
+            self._layout.shared = self._watched.noise
 
     def _leave(self) -> None:
         """The model is left as it was; what the mixer did otherwise than usual is told."""
@@ -225,6 +190,19 @@ class Pass:
                             WAYS_OUT)
             self._mixing.enter_context(_replaced(sd_samplers_cfg_denoiser, "cfg_denoiser_callback", seen.conditioned))
 
+    def _place(self) -> None:
+        context, watching = self.context, [self._words] if self._words is not None else []
+        encoded = told_apart(context.encoded(), self.plan.rows())
+        given = (self._mixing, self.sampler, self.plan, context.recipe, encoded, self._mixer, watching)
+        try:
+            with known_words(context.mixture()):
+                self._masked = MaskedPass(*given) if self.plan.subjects else RegionsPass(*given, self.latent)
+        except SciArtError as error:
+            raise context.refused(error) from None
+        if others_are_checked():
+            self._mixing.enter_context(_replaced(sd_samplers_cfg_denoiser, "cfg_denoiser_callback",
+                                                 functools.partial(texts_kept, self.denoiser, Others())))
+
     def _laid_out(self, original: Callable, conditioning, step: int) -> tuple:
         parts, texts = original(conditioning, step)
         self._fused.laid_out(conditioning, parts)
@@ -240,7 +218,7 @@ class Pass:
     def _silent(self) -> Iterator[None]:
         """Calls of the model in this context are made as without LoRAs, and nothing is seen of them."""
         with ExitStack() as stack:
-            for one in filter(None, (self._words, self._fused)):
+            for one in filter(None, (self._words, self._fused, self._masked)):
                 stack.enter_context(one.looking_away())
             stack.enter_context(self._mixer.silent())
             yield
@@ -260,12 +238,15 @@ class Pass:
 
     def _follow_model(self, original: Callable[[], None]) -> None:
         """The refiner has been loaded: leave the old UNet, mix in the new one."""
-        before = self._fused
+        before, masked = self._fused, self._masked
         self._leave()
         original()
         self._mix()
+        if self._masked is not None and masked is not None:
+            self._masked.follow(masked)
+            self.sampler.sampler_extra_args.update(self._masked.needed())
         if self._mixer is not None:
-            self._mixer.set_gates(self._rows)
+            self._mixer.set_gates(self._rows, views=self._views())
         self._record_words()
         if self._fused is not None:
             self._fused.follow(before)
@@ -275,38 +256,50 @@ class Pass:
         given = {**dict(zip(("x", "sigma"), args)), **kwargs}
         now = Evaluation.of({**self.sampler.sampler_extra_args,
                              **{name: value for name, value in given.items() if value is not None}})
-        progress = self._progress(denoiser.step, now.sigma)
+        progress = self.moments.progress(denoiser.step, now.sigma)
         self._now = now
         if self.context.asked is not None and self.context.asked.stop():
             shared.state.interrupt()  # before its next step the host stops
-        if self._watched is not None and self._is_first_of_step(denoiser.step):
-            self._watched.see(now.x)
+        is_first = self.moments.is_first_of_step(denoiser.step)
+        set_gates = functools.partial(self._set_gates, len(now.cond.batch))
         if self._fused is not None:
             self._fused.begin(progress, now)
-            if self._is_first_of_step(denoiser.step):
-                set_gates = functools.partial(self._set_gates, len(now.cond.batch))
-                self._fused.update(self.pattern.step(denoiser.step), self.steps, set_gates)
+            self._fused.look_ahead(set_gates)
+        elif self._masked is not None:
+            self._masked.begin(now, set_gates)
+        if self._watched is not None and is_first:
+            self._watched.see(now.x)
+        if self._fused is not None:
+            if is_first:
+                self._fused.update(self.moments.step(denoiser.step), self.moments.steps, set_gates)
             kwargs = {**kwargs, "cond": self._fused.needed()}
             *rows, last = self._fused.rows()
             told = [plan.gates(progress, row) for plan in self.plans for row in rows]
         else:
+            if self._masked is not None:
+                kwargs = {**kwargs, **self._masked.needed()}
             last = Row(uncond=True)
             told = [plan.gates(progress) for plan, image in zip(self.plans, now.cond.batch) for _ in image]
         # InstructPix2Pix evaluates every picture twice more without its prompt, other models once
         without = [plan.gates(progress, last) for plan in self.plans] * (2 if _is_edit(denoiser) else 1)
         self._rows, self._rows_per_image = told + without, len(told) // len(self.plans)
         if self._mixer is not None:
-            self._mixer.set_gates(self._rows, self._coming(denoiser.step))
+            self._mixer.set_gates(self._rows, self._coming(denoiser.step), self._views())
+        if self._masked is not None and is_first and self.moments.is_in_last_step(denoiser.step):
+            self._masked.watch(progress)
         self._record_words()
         return args, kwargs
 
+    def _views(self) -> Sequence[int]:
+        """Of each row of the evaluation, where LoRAs have masks."""
+        return () if self._masked is None else self._masked.views(len(self._rows))
+
     def _coming(self, evaluation: int) -> tuple[float, ...] | None:
         """The gates of all rows of the step after that of this evaluation; None where rows differ, or none is known."""
-        step = self.pattern.step(evaluation + 1)
-        if (self._fused is not None or self.plan.rows_differ or self._sets_differ or step >= self.steps
-                or self.sampler.funcname == "sample_dpm_adaptive"):
+        progress = self.moments.coming_progress(evaluation)
+        if self._fused is not None or self._gates_differ or progress is None:
             return None
-        return self.plan.gates(step_progress(step, self.steps))
+        return self.plan.gates(progress)
 
     def _record_words(self) -> None:
         if self._words is not None:
@@ -314,39 +307,16 @@ class Pass:
                                 for image in range(len(self.plans))])
 
     def _after_evaluation(self, *_) -> None:
+        if self._fused is not None:
+            self._fused.end()
+        if self._masked is not None:
+            self._masked.evaluated()
         if self._words is not None:
             self._words.add()
 
     def _set_gates(self, images: int, rows: Sequence[Row], progress: float) -> None:
         """For a call with these rows of each of the first so many images."""
         self._mixer.set_gates([plan.gates(progress, row) for plan in self.plans[:images] for row in rows])
-
-    def _is_first_of_step(self, evaluation: int) -> bool:
-        return evaluation == 0 or self.pattern.step(evaluation) > self.pattern.step(evaluation - 1)
-
-    def _progress(self, evaluation: int, sigma: torch.Tensor) -> float:
-        if self.sampler.funcname == "sample_dpm_adaptive":  # which waits for each of its steps to know the next one's
-            sigmas = self.denoiser.inner_model.sigmas
-            if self._levels is None or self._levels[0] is not sigmas:
-                self._levels = sigmas, float(sigmas[0]), float(sigmas[-1])
-            return progress_of_sigma(float(sigma.max()), *self._levels[1:])
-        return step_progress(self.pattern.step(evaluation), self.steps)
-
-
-def _pattern(sampler) -> EvaluationPattern:
-    if sampler.func.__name__ == "plms":
-        return EvaluationPattern(extra_in_first=1)
-    return EvaluationPattern(per_step=2 if sampler.config.options.get("second_order") else 1)
-
-
-def _evaluated_steps(sampler, p, steps: int) -> int:
-    """The steps that are really run: the host's timestep samplers run one less, or as many as timesteps divide."""
-    if not isinstance(sampler, sd_samplers_timesteps.CompVisSampler):
-        return steps
-    from_picture = getattr(p, "is_hr_pass", False) or hasattr(p, "init_images")
-    count = steps - 1 if from_picture else len(sampler.get_timesteps(p, steps))
-    return max(count if sampler.func.__name__ == "unipc" else count - 1, 1)
-
 
 def _is_edit(denoiser) -> bool:
     scale = denoiser.image_cfg_scale

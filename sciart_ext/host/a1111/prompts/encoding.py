@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 
+import torch
 from modules import prompt_parser, sd_samplers_cfg_denoiser, shared
 from torch import Tensor
 
@@ -25,11 +27,15 @@ class EncodedRows:
     joined: Conditioning
     """AND parts of one, per image: the plan's rows but the last, which is the host's own negative prompt"""
     plain: Conditioning | None
-    """of contrastive guidance: the prompt as it was given, without any subject's LoRA"""
+    """where there are subjects: the prompt as it was given, without any subject's LoRA"""
     prompts: tuple[str, ...]
     """as they were given, per image"""
     steps: int
     hires_steps: int | None
+    plain_negative: Conditioning | None = None
+    """the negative prompt of the plain one, where it is not the joined one's last part"""
+    without: list | None = None
+    """of LoRAs with masks: the schedules of the negative prompts, per image"""
 
     @property
     def mixture(self) -> Conditioning:
@@ -39,7 +45,7 @@ class EncodedRows:
     @property
     def negative(self) -> Conditioning:
         """The negative prompt of the own rows and of the plain one."""
-        return self._alone(-1)
+        return self.plain_negative or self._alone(-1)
 
     def _alone(self, part: int) -> Conditioning:
         """One part of each image, which counts whole."""
@@ -71,7 +77,7 @@ class Prompts:
         """what is in the place of the host's function that encodes prompts, and that one"""
         self._negatives: dict[bool, list] = {}
         self._original = p.get_conds_with_caching
-        self._ended = False
+        self._ended = self._is_encoding = False
 
     def attach(self) -> None:
         """Puts itself in the place of the host's own encoding."""
@@ -84,15 +90,26 @@ class Prompts:
         original = prompt_parser.get_learned_conditioning
 
         def learned(model, prompts, *args, **kwargs):
-            mixture = self._mixture() if self._learned is not None else None
-            if mixture is None or not mixture.text_encoders:
-                return original(model, prompts, *args, **kwargs)
-            row = Row(uncond=getattr(prompts, "is_negative_prompt", False))
-            with known_words(mixture), mixture.encoding(self._plans(self._plan(False), 1)[0].te_gates(row)):
+            with self._as_mixture(prompts) if self._learned is not None else nullcontext():
                 return original(model, prompts, *args, **kwargs)
 
         self._learned = learned, original
         prompt_parser.get_learned_conditioning = learned
+
+    @contextmanager
+    def _as_mixture(self, prompts) -> Iterator[None]:
+        """Prompts of others that are encoded while it lasts are encoded as the mixture's."""
+        mixture = self._mixture() if not self._ended else None
+        if mixture is None or not mixture.text_encoders or self._is_encoding:
+            yield
+            return
+        row = Row(uncond=getattr(prompts, "is_negative_prompt", False))
+        self._is_encoding = True
+        try:
+            with known_words(mixture), mixture.encoding(self._plans(self._plan(False), 1)[0].te_gates(row)):
+                yield
+        finally:
+            self._is_encoding = False
 
     def _stop_reading(self) -> None:
         if self._learned is not None:
@@ -108,24 +125,32 @@ class Prompts:
         if vars(self.p).get("get_conds_with_caching") is self._attached:
             del self.p.get_conds_with_caching
 
-    def _encode_all(self, function: Callable, *args, **kwargs):
+    def _encode_all(self, function: Callable, prompts, steps, caches, extra_network_data, hires_steps=None):
         if self._learned is not None and function is self._learned[0]:
             function = self._learned[1]
+        if not self._is_the_hosts(caches):
+            with self._as_mixture(prompts):
+                return self._original(function, prompts, steps, caches, extra_network_data, hires_steps)
         self._stop_reading()
         try:
-            return self._encode_rows(function, *args, **kwargs)
+            return self._encode_rows(function, prompts, steps, caches, extra_network_data, hires_steps)
         except Exception:
             self._end()
             raise
+
+    def _is_the_hosts(self, caches: Sequence[list]) -> bool:
+        """Whether it is the host that asks for the run's own prompts, and not an extension for others of its own."""
+        own = [getattr(self.p, name, None) for name in ("cached_c", "cached_uc", "cached_hr_c", "cached_hr_uc")]
+        return any(cache is one for cache in caches for one in own)
 
     def _encode_rows(self, function: Callable, prompts, steps, caches, extra_network_data, hires_steps=None):
         hires = hires_steps is not None
         first, plan, uncond = self._plan(False), self._plan(hires), getattr(prompts, "is_negative_prompt", False)
         known: dict[tuple, Conditioning | list] = {}
 
-        def encode(row: Row, caches=None):
+        def encode(row: Row, caches=None, gates_of: Row | None = None):
             texts = _retold(prompts, lambda text: row_prompt(first, row, text, text))
-            gates = [one.te_gates(row) for one in self._plans(plan, len(prompts))]
+            gates = [one.te_gates(gates_of or row) for one in self._plans(plan, len(prompts))]
             key = tuple(texts), tuple(gates)
             if key not in known:
                 known[key] = encoded(texts, gates, caches or [[None, None]])
@@ -137,8 +162,10 @@ class Prompts:
             return _side_by_side([self._encode(own, function, _retold([text], str, texts), steps, [[None, None]],
                                                extra_network_data, hires_steps) for own, text in zip(gates, texts)])
 
-        if self._ended or not first.own or self._mixture() is None:
+        if self._ended or not (first.own or first.masked) or self._mixture() is None:
             return encode(Row(uncond=uncond), caches)
+        if first.masked:
+            return self._encode_texts(encode, prompts, plan, uncond, caches, steps, hires_steps)
         if uncond:  # the host encodes these first
             *others, last = (row for row in plan.rows() if row.uncond)
             self._negatives[hires] = [encode(row) for row in others]
@@ -154,6 +181,37 @@ class Prompts:
         plain = encode(Row(plain=True)) if plan.subjects else None
         self.encoded[hires] = EncodedRows(rows, plain, tuple(prompts), steps, hires_steps)
         return rows
+
+    def _encode_texts(self, encode: Callable, prompts, plan: PassPlan, uncond: bool, caches, steps, hires_steps):
+        """Where LoRAs have masks: the texts of the rows of a plain picture, one after another (`guidance.masked`).
+        encode(row, caches, row of the gates)."""
+        hires, row = hires_steps is not None, Row(uncond=uncond)
+        if not plan.masked:  # a hires pass in which the LoRAs are merged
+            return encode(row, caches)
+        told = encode(row, caches, replace(row, plain=True))
+        texts = [told, *(encode(row if uncond else Row(own=k), None, replace(row, own=k)) for k in plan.masked)]
+        merged = encode(row) if shared.sd_model.is_sdxl else told  # SDXL reads what is pooled of it
+        if uncond:  # the host encodes these first
+            self._negatives[hires] = texts, merged
+            return [_after_one_another(image, pooled) for image, pooled in zip(zip(*texts), merged)]
+        if any(len(image) > 1 for text in texts for image in text.batch):
+            raise self._refused(SciArtError("compose", f"{plan.compose} does not work with AND in the prompt; "
+                                                       "accepted: merge, switch"))
+        own = [[part.schedules for part, in image] for image in zip(*(text.batch for text in texts))]
+        others, merged_negative = self._negatives[hires]
+        negatives = list(zip(*others))
+        # else the host would pad all of them at their end
+        pads = shared.opts.pad_cond_uncond or shared.opts.pad_cond_uncond_v0
+        length = max(map(_longest, (*own, *negatives))) if pads else 0
+        scheduled = prompt_parser.ComposableScheduledPromptConditioning
+        joined = Conditioning(told.shape, [[scheduled(_after_one_another(image, pooled[0].schedules, length))]
+                                           for image, pooled in zip(own, merged.batch)])
+        negative = Conditioning(told.shape, [[scheduled(image[0])] for image in negatives])
+        plain = encode(Row(plain=True)) if plan.subjects else None
+        self.encoded[hires] = EncodedRows(joined, plain, tuple(prompts), steps, hires_steps, negative,
+                                          [_after_one_another(image, pooled, length)
+                                           for image, pooled in zip(negatives, merged_negative)])
+        return joined
 
     def _encode(self, gates: Sequence[float], function: Callable, prompts, steps, caches, data, hires_steps):
         """What the host makes of the prompts, with these text-encoder gates and the words of the LoRAs' embeddings."""
@@ -178,6 +236,21 @@ def _side_by_side(images: Sequence):
     return [image[0] for image in images]
 
 
+def _after_one_another(texts: Sequence[Sequence], pooled: Sequence, length: int = 0) -> list:
+    """The schedule of a text that has all these in it, each with a schedule of its own, and all so many tokens long, or
+    as the longest. pooled: the schedule that has what SDXL reads beside them."""
+    scheduled = prompt_parser.ScheduledPromptConditioning
+    length = length or _longest(texts)
+    ends = sorted({one.end_at_step for text in (*texts, pooled) for one in text})
+    held = [[next(one.cond for one in text if end <= one.end_at_step) for text in (pooled, *texts)] for end in ends]
+    return [scheduled(end, with_tokens(beside, torch.cat([tokens_of(_padded(cond, length)) for cond in conds])))
+            for end, (beside, *conds) in zip(ends, held)]
+
+
+def _longest(texts: Sequence[Sequence]) -> int:
+    return max(len(tokens_of(one.cond)) for text in texts for one in text)
+
+
 def _joined(parts: Sequence[Conditioning], negatives: Sequence[Sequence[Sequence]], compose: str) -> Conditioning:
     """AND parts of one, per image, whose weights sum to 1; negatives: what the host makes of the negative prompt in
     some rows, per image its schedule."""
@@ -197,19 +270,20 @@ def weighted(part, weight: float):
 
 def _of_one_length(parts: Sequence) -> list:
     """The parts of an image, shorter ones with empty chunks after them, as the host pads a negative prompt."""
-    longest = max(tokens_of(scheduled.cond).shape[0] for part in parts for scheduled in part.schedules)
-
-    def padded(cond):
-        missing = longest - tokens_of(cond).shape[0]
-        if not missing:
-            return cond
-        empty = shared.sd_model.cond_stage_model_empty_prompt
-        return with_tokens(cond, sd_samplers_cfg_denoiser.pad_cond(
-            tokens_of(cond)[None], missing // empty.shape[1], empty)[0])
-
+    longest = max(len(tokens_of(scheduled.cond)) for part in parts for scheduled in part.schedules)
     return [prompt_parser.ComposableScheduledPromptConditioning(
-        [scheduled._replace(cond=padded(scheduled.cond)) for scheduled in part.schedules], part.weight)
+        [scheduled._replace(cond=_padded(scheduled.cond, longest)) for scheduled in part.schedules], part.weight)
         for part in parts]
+
+
+def _padded(cond, length: int):
+    """One prompt with empty chunks after it, so many tokens long."""
+    missing = length - len(tokens_of(cond))
+    if not missing:
+        return cond
+    empty = shared.sd_model.cond_stage_model_empty_prompt
+    return with_tokens(cond, sd_samplers_cfg_denoiser.pad_cond(
+        tokens_of(cond)[None], missing // empty.shape[1], empty)[0])
 
 
 def tokens_of(cond) -> Tensor:

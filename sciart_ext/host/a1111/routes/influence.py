@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from PIL import Image
 
 from ....errors import SciArtError
-from ....influence.batches import in_batches, missing_of
+from ....influence.batches import in_batches, missing_of, shared_noise
 from ....influence.page import report_page
 from ....influence.report import Report, as_data, heat_sheets, report
 from ....influence.runs import Run
@@ -80,15 +80,17 @@ def explained(body: InfluenceRequest, stop: Callable[[], bool] = lambda: False) 
                                     "accepted")
     acting = compile_plan(recipe, request.steps, hires_steps).acting
     missing = missing_of(question.sets, runs, acting)
+    noise = shared_noise(runs)
 
     def make(batch: Sequence[int]) -> dict[int, Run]:
         done = sum(one in runs for one in missing)
-        watched = Watched(dump_recipe(recipe), stop, sets=tuple(batch), words=words, batch=done // len(batch),
-                          batches=-(-len(missing) // len(batch)))
+        watched = Watched(dump_recipe(recipe), stop, sets=tuple(batch), words=words, noise=noise,
+                          batch=done // len(batch), batches=-(-len(missing) // len(batch)))
         _make(request, seed, watched)
         if watched.interrupted or stop():
             raise _Interrupted
-        return dict(zip(batch, map(Run, watched.trajectories(), watched.pictures, watched.attention())))
+        return dict(zip(batch, map(Run, watched.trajectories(), watched.pictures, watched.attention(),
+                                   [noise.number] * len(batch))))
 
     try:
         in_batches(question.sets, body.at_once, make, runs, acting)
