@@ -35,6 +35,8 @@ _FULL = {39, 112} if os.name == "nt" else {errno.ENOSPC, errno.EDQUOT, errno.EFB
 _RESERVED = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$",
              *(f"{port}{number}" for port in ("COM", "LPT") for number in "123456789¹²³")}
 _own_threads = threading.Lock()
+_in_work: dict[Path, BaseFileLock | None] = {}
+"""the temporary files of this process, and the lock on each"""
 
 
 class NoRoomError(SciArtError):
@@ -89,6 +91,12 @@ def check_folder_place(path: Path, size: int = 1) -> None:
         if _is_folder(path) is False:
             raise SciArtError(path.name, "is a file; accepted: a folder")
         _check_room(path, size)
+
+
+def clear_interrupted() -> None:
+    """Takes away what an interrupt has left of this process's own files: one that came while they were taken away."""
+    for temporary in tuple(_in_work):
+        _clear(temporary)
 
 
 def delete(path: Path) -> None:
@@ -183,22 +191,28 @@ def _check_room(folder: Path, size: int) -> None:
 @contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
     """An empty file beside `path`, locked."""
-    for _ in range(_TRIES):
-        temporary = path.with_name(f"{path.name[:32]}.{secrets.token_hex(8)}{_ENDING}")
-        try:
-            lock = _taken(_lock_of(temporary), 1)
-        except TimeoutError:  # nobody knows of it yet: so old versions of filelock tell of no locks
-            lock = None
-        if lock is None or _lock_of(temporary).exists():
-            break
-        lock.release()  # swept before it was locked
+    temporary = path.with_name(f"{path.name[:32]}.{secrets.token_hex(8)}{_ENDING}")
+    _in_work[temporary] = None
     try:
+        for _ in range(_TRIES):
+            try:
+                lock = _in_work[temporary] = _taken(_lock_of(temporary), 1)
+            except TimeoutError:  # nobody knows of it yet: so old versions of filelock tell of no locks
+                lock = None
+            if lock is None or _lock_of(temporary).exists():
+                break
+            lock.release()  # swept before it was locked
         temporary.touch(exist_ok=False)
         yield temporary
     finally:
-        temporary.unlink(missing_ok=True)
-        if lock is not None:
-            _let_go(lock, _lock_of(temporary))
+        _clear(temporary)
+
+
+def _clear(temporary: Path) -> None:
+    lock = _in_work[temporary]
+    temporary.unlink(missing_ok=True)
+    _let_go(lock, _lock_of(temporary))
+    del _in_work[temporary]
 
 
 def _lock_of(temporary: Path) -> Path:
@@ -223,8 +237,9 @@ def _taken(path: Path, seconds: float) -> BaseFileLock | None:
     return None
 
 
-def _let_go(lock: BaseFileLock, path: Path) -> None:
-    lock.release()
+def _let_go(lock: BaseFileLock | None, path: Path) -> None:
+    if lock is not None:
+        lock.release()
     try:
         path.unlink(missing_ok=True)
     except PermissionError:  # on Windows, where one who sweeps has it open: who takes it away

@@ -11,7 +11,7 @@ from click.shell_completion import shell_complete
 
 from .. import __version__
 from ..errors import SciArtError, nearest
-from ..whole_file import NoRoomError, is_full
+from ..whole_file import NoRoomError, clear_interrupted, is_full
 from .bake import bake
 from .combine import combine
 from .command import Group
@@ -61,6 +61,7 @@ def run(arguments: Sequence[str], name: str) -> int:
     except SciArtError as error:
         return _told(str(error), WRONG)
     except (KeyboardInterrupt, click.Abort) as error:
+        clear_interrupted()
         return _told(f"interrupted: {error}" if str(error) else "interrupted", INTERRUPTED)
     except MemoryError:
         return _told("memory: there is not enough of it", NO_ROOM)
