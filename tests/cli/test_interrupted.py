@@ -105,7 +105,7 @@ def run_here(arguments, folder, begun):
         os.chdir(folder)
         torch.set_num_threads(1)
         try:
-            begun.set()
+            begun.send(None)
             status = main(arguments)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         except KeyboardInterrupt:  # before it began, or after its end
@@ -120,10 +120,11 @@ def interrupted(arguments, folder, moment=None):
     """Its status, what it said, and the seconds it took; moment: seconds after which it is interrupted."""
     folder.mkdir()
     forking = multiprocessing.get_context("fork")
-    begun = forking.Event()
-    process = forking.Process(target=run_here, args=(arguments, folder, begun))
+    begun, its_end = forking.Pipe(duplex=False)
+    process = forking.Process(target=run_here, args=(arguments, folder, its_end))
     process.start()
-    assert begun.wait(60)
+    its_end.close()
+    assert begun.poll(60) and begun.recv() is None
     began = time.monotonic()
     if moment is not None:
         process.join(moment)
