@@ -19,38 +19,54 @@ from sciart_ext.world.oracle import as_tensor
 from sciart_ext.world.scenes import PLACES
 
 from . import architecture
-from .data import Drawn, Sampler, drawn_set, plain
+from .data import Drawn, Sampler, crowded, drawn_set, plain
 from .loop import Training
 
 EMPTY, PLACELESS = 0.1, 0.1
 """shares of captions dropped for guidance, and told without their place"""
 SNR_LIMIT = 5.0
+PLACES_LIMIT = 5.0
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One descent of the learning rate. A later stage starts from the earlier one's average, with more scenes."""
+    """One descent of the learning rate. A later stage starts from the earlier one's average, with more scenes.
+
+    places: whether it is more about where things are than about how they look (see `Noise.loss`).
+    """
 
     name: str
     steps: int
     rate: float
     scenes: int
     seed: int
+    sampler: Sampler = plain
+    places: bool = False
 
 
 STAGES = (Stage("base", 4000, 1e-3, 24000, 21), Stage("base-more", 1500, 5e-4, 12000, 23))
+CROWDED = Stage("base-crowded", 2400, 7e-4, 12000, 25, crowded, places=True)
 
 
-def train(folder: Path, stages: Sequence[Stage] = STAGES, batch: int = 32) -> None:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+def train(folder: Path) -> None:
     words = architecture.tokenizer(MODEL / "tokenizer")
-    text = architecture.text_encoder(words).to(device)
-    unet = architecture.unet().to(device, memory_format=torch.channels_last)
+    _train(folder, architecture.unet(), architecture.text_encoder(words), words, (*STAGES, CROWDED))
+
+
+def train_on(folder: Path) -> None:
+    """The last stage alone, from the model that is there."""
+    pipe = StableDiffusionPipeline.from_pretrained(MODEL, torch_dtype=torch.float32, safety_checker=None)
+    _train(folder, pipe.unet, pipe.text_encoder, pipe.tokenizer, (CROWDED,))
+
+
+def _train(folder: Path, unet, text, words, stages: Sequence[Stage], batch: int = 32) -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    text, unet = text.to(device), unet.to(device, memory_format=torch.channels_last)
     both = torch.nn.ModuleDict({"unet": unet, "text": text})
     noise = Noise(architecture.scheduler().alphas_cumprod.to(device))
     latents, captions = torch.empty(0, 4, architecture.LATENT_SIDE, architecture.LATENT_SIDE), []
     for stage in stages:
-        more, told_of_more = encoded(plain, stage.scenes, stage.seed, folder)
+        more, told_of_more = encoded(stage.sampler, stage.scenes, stage.seed, folder)
         latents, captions = torch.cat([latents, more]), captions + told_of_more
         training = Training(stage.name, stage.steps, dict(both.named_parameters()), stage.rate, folder,
                             {"scenes": len(latents), "batch": batch}, seed=stage.seed + 1, decay=0.01)
@@ -59,7 +75,7 @@ def train(folder: Path, stages: Sequence[Stage] = STAGES, batch: int = 32) -> No
             texts = [told(captions[i], generator) for i in chosen.tolist()]
             with training.autocast():
                 columns = text(token_ids(words, texts).to(device))[0]
-                loss = noise.loss(unet, latents[chosen].to(device), columns, generator)
+                loss = noise.loss(unet, latents[chosen].to(device), columns, generator, stage.places)
             training.learn(loss=loss)
         both.load_state_dict(training.average, strict=False)  # position numbers are no parameters
     save(MODEL, unet.cpu().to(memory_format=torch.contiguous_format), text.cpu(), words)
@@ -93,15 +109,24 @@ class Noise:
     def __init__(self, alphas: Tensor):
         self.alphas = alphas
 
-    def loss(self, unet, latents: Tensor, text: Tensor, generator: torch.Generator) -> Tensor:
-        """Weighted mean squared error of the noise."""
-        times = torch.randint(len(self.alphas), (len(latents),), generator=generator).to(latents.device)
+    def loss(self, unet, latents: Tensor, text: Tensor, generator: torch.Generator, places: bool = False) -> Tensor:
+        """Weighted mean squared error of the noise.
+
+        places: things get their places where there is much noise, and there the noise is easily told. So such times
+        are drawn more often, with density 2 t / T, and the weight is min(1 + 1 / SNR, 5) times as large: up to that
+        limit what the errors of the velocity would weigh (arXiv 2202.00512).
+        """
+        times = torch.randint(len(self.alphas), (1 + places, len(latents)), generator=generator).amax(0).to(
+            latents.device)
         noise = torch.randn(latents.shape, generator=generator).to(latents.device)
         alpha = self.alphas[times].view(-1, 1, 1, 1)
         predicted = unet(alpha.sqrt() * latents + (1 - alpha).sqrt() * noise, times, text).sample
         errors = F.mse_loss(predicted.float(), noise, reduction="none").mean((1, 2, 3))
         ratio = (alpha / (1 - alpha)).view(-1)
-        return (errors * ratio.clamp(max=SNR_LIMIT) / ratio).mean()
+        weights = ratio.clamp(max=SNR_LIMIT) / ratio
+        if places:
+            weights = weights * (1 + 1 / ratio).clamp(max=PLACES_LIMIT)
+        return (errors * weights).mean()
 
 
 def token_ids(words, texts: list[str]) -> Tensor:

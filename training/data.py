@@ -37,6 +37,12 @@ def plain(rng: np.random.Generator) -> tuple[Scene, dict[str, float]]:
     return random_scene(rng), {}
 
 
+def crowded(rng: np.random.Generator) -> tuple[Scene, dict[str, float]]:
+    """The same with more scenes of two and three things, which are harder to lay out."""
+    count = int(rng.choice([1, 2, 3], p=[0.2, 0.35, 0.45]))
+    return random_scene(rng, [str(kind) for kind in rng.choice(list(KINDS), count)]), {}
+
+
 def anything(rng: np.random.Generator) -> tuple[Scene, dict[str, float]]:
     """Individuals among ordinary things, in any mixture of styles: what oracle and autoencoder learn."""
     count = int(rng.choice([1, 2, 3], p=[0.4, 0.4, 0.2]))
