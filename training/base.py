@@ -44,22 +44,22 @@ class Stage:
     places: bool = False
 
 
-STAGES = (Stage("base", 4000, 1e-3, 24000, 21), Stage("base-more", 1500, 5e-4, 12000, 23))
-CROWDED = Stage("base-crowded", 2400, 7e-4, 12000, 25, crowded, places=True)
+STAGES = (Stage("base", 4000, 1e-3, 24000, 21), Stage("base-more", 1500, 5e-4, 12000, 23),
+          Stage("base-crowded", 2400, 7e-4, 12000, 25, crowded, places=True))
 
 
-def train(folder: Path) -> None:
+def train(folder: Path, stages: Sequence[Stage] = STAGES, batch: int = 32) -> None:
     words = architecture.tokenizer(MODEL / "tokenizer")
-    _train(folder, architecture.unet(), architecture.text_encoder(words), words, (*STAGES, CROWDED))
+    _train(folder, architecture.unet(), architecture.text_encoder(words), words, stages, batch)
 
 
-def train_on(folder: Path) -> None:
+def train_on(folder: Path, stage: Stage = STAGES[-1], batch: int = 32) -> None:
     """The last stage alone, from the model that is there."""
     pipe = StableDiffusionPipeline.from_pretrained(MODEL, torch_dtype=torch.float32, safety_checker=None)
-    _train(folder, pipe.unet, pipe.text_encoder, pipe.tokenizer, (CROWDED,))
+    _train(folder, pipe.unet, pipe.text_encoder, pipe.tokenizer, (stage,), batch)
 
 
-def _train(folder: Path, unet, text, words, stages: Sequence[Stage], batch: int = 32) -> None:
+def _train(folder: Path, unet, text, words, stages: Sequence[Stage], batch: int) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     text, unet = text.to(device), unet.to(device, memory_format=torch.channels_last)
     both = torch.nn.ModuleDict({"unet": unet, "text": text})

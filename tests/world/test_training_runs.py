@@ -25,6 +25,7 @@ from sciart_ext.standalone.generate import Settings, generate, load_loras, model
 from sciart_ext.standalone.models import load_pipeline
 from sciart_ext.world.oracle import Oracle
 from training.base import Stage
+from training.data import crowded
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,7 @@ def trained(tmp_path_factory):
         training.autoencoder.train(place / "work", **few)
         stages = [Stage("base", 2, 1e-3, 12, 1), Stage("base-more", 2, 1e-3, 12, 2)]
         training.base.train(place / "work", stages, batch=2)
+        training.base.train_on(place / "work", Stage("base-crowded", 2, 1e-3, 12, 3, crowded, places=True), batch=2)
         training.loras.train(place / "work", **few, names=("child", "golden rocket"))
     torch.set_num_threads(threads)
     return place
@@ -81,7 +83,7 @@ def test_a_reduced_lora_is_the_best_of_its_rank():
 
 
 def test_runs_are_written_down(trained):
-    for name in ("oracle", "autoencoder", "base", "base-more", "lora-child", "lora-golden-rocket"):
+    for name in ("oracle", "autoencoder", "base", "base-more", "base-crowded", "lora-child", "lora-golden-rocket"):
         record = json.loads((trained / "runs" / f"{name}.json").read_text(encoding="utf-8"))
         assert record["curve"][-1]["step"] == record["steps"] >= 2 and record["torch"]
 
