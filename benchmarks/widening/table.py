@@ -27,6 +27,8 @@ from ..tinyworld.steering import CASES, FIRST_SEED, prompt_of
 
 COMPOSE = ("merge", "switch", "composite", "spatial", "regions", "contrastive", "masked")
 ABOUT_SUBJECTS = ("contrastive", "masked")
+SOFT = tuple(f"orthogonal {strength}" for strength in (0.25, 0.5, 0.75))
+"""of other strengths than 1, merged"""
 SCENES = ("two subjects", "three styles", "both")
 SEEDS, QUICK_SEEDS = 16, 2
 STYLED = "a rocket and a planet in space"
@@ -43,12 +45,12 @@ def measure(quick: bool, workers: int = 1, seeds: int | None = None, only: Itera
     LoRAs that are combined) is left out. `only`: scenes and ways of which it consists, all of a kind of which none is
     named."""
     seeds = seeds or (QUICK_SEEDS if quick else SEEDS)
-    combine, compose = (("linear", "ties"), ("merge", "composite")) if quick else (METHODS, COMPOSE)
+    combine, compose = (("linear", "ties"), ("merge", "composite")) if quick else ((*METHODS, *SOFT), COMPOSE)
     only = set(only)
     scenes, compose, combine = ([one for one in kind if one in only] or kind for kind in (SCENES, compose, combine))
     asked = [(scene, how, joined, seeds) for scene in scenes for how in compose for joined in combine
              if (scene != "three styles" or how not in ("regions", *ABOUT_SUBJECTS))
-             and (how != "masked" or joined == "linear")]
+             and (how != "masked" or joined == "linear") and (how == "merge" or joined not in SOFT)]
     commit = record.commit()
     made = dict(_kept(commit))
     missing = [row for row in asked if row not in made]
@@ -100,7 +102,9 @@ def recipe_of(names: Sequence[str], scene: str, compose: str, combine: str) -> t
         loras += [{"name": name, "weight": 1.0 if scene == "three styles" else weight}
                   for name, weight in PRESET.items()]
     words = [KINDS[INDIVIDUALS[name]] if steered else name for name in names]
-    return (parse_recipe({"loras": loras, "compose": compose, "combine": combine}),
+    method, *strength = combine.split()
+    how = {"combining": {"strength": float(strength[0])}} if strength else {}
+    return (parse_recipe({"loras": loras, "compose": compose, "combine": method, **how}),
             prompt_of(words) if names else STYLED)
 
 
