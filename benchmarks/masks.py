@@ -8,7 +8,8 @@ mask lies in the box; which share of the box is covered; and the share of the pi
 
 - look ahead: `masks_from_attention` of the look ahead, as the masks of pictures are made
 - look ahead, with similarity: of the same attention FreeFuse's contrast, cores and similarity of the self-attention's
-  output in the look ahead's last evaluation, shared out evenly; and its part in what the look ahead's masks cover
+  output in the look ahead's last evaluation, shared out evenly
+- both: what these have where the look ahead's masks cover
 - FreeFuse: as published, at the end of its first stage; not for two of one kind, whom its words do not tell apart
 
 Means over subjects and seeds from 10000. Last line: one JSON object.

@@ -24,10 +24,12 @@ import torch
 from scipy.stats import rankdata, spearmanr
 from torch import Tensor
 
+from sciart_ext.guidance.alike import told_apart
 from sciart_ext.guidance.look_ahead import FROM, layouts
 from sciart_ext.guidance.masks import masks_from_attention, smoothed
 from sciart_ext.guidance.noises import least_distance
 from sciart_ext.recipe import Recipe
+from sciart_ext.recipe.masking import MaskingSettings
 from sciart_ext.standalone.subjects import enter_layout
 from sciart_ext.world.scenes import INDIVIDUALS, KINDS
 
@@ -91,8 +93,9 @@ def scores(pictures: Pictures, names: Sequence[str], seeds: np.ndarray) -> dict[
     for chosen in pictures.batches(seeds):
         first, last, mean = attention(pictures, prepared, recipe, chosen)
         of_each = {"InitNO's, first": smoothed(first).flatten(2).amax(2).amin(1)}
-        for told, one in (("first", first), ("last", last), ("mean", mean)):
-            of_each[f"clearness, {told}"] = clearness(one, masks_from_attention(one, 0.15))
+        for told, maps in (("first", first), ("last", last), ("mean", mean)):
+            one, _ = told_apart(maps)
+            of_each[f"clearness, {told}"] = clearness(one, masks_from_attention(one, MaskingSettings().threshold))
             of_each[f"distance, {told}"] = least_distance(one)
         for name, score in of_each.items():
             found.setdefault(name, []).append(score)

@@ -1,7 +1,8 @@
 """How often every subject is in the picture: merge, switch, composite, masked, contrastive guidance, whole and in
 parts, and peers: FreeFuse, W-Switch, W-Composite.
 
-    python -m benchmarks.steer [--quick] [--parts shares,time,memory] [--cases two] [--styles without]
+    python -m benchmarks.steer [--quick] [--parts shares,time,memory] [--cases two] [--variants masked]
+                               [--styles without]
 
 On the tiny world, whose oracle can tell: two individuals of different kinds, two of one kind, three; each without and
 with a style's LoRA. The same seeds for all; shares with 95 % intervals (Wilson), and what is missing where one fails

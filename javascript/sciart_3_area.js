@@ -48,6 +48,7 @@
         /** A picture whose brightness is how much each place counts. */
         fillWith(picture) {
             const {brush, width, height} = this;
+            brush.fillStyle = "black";
             brush.fillRect(0, 0, width, height);
             brush.drawImage(picture, 0, 0, width, height);
             const pixels = brush.getImageData(0, 0, width, height);

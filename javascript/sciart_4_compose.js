@@ -15,7 +15,7 @@
         composite: [],
         spatial: [
             ["temperature", "Temperature", 0.01, 0.01, "Lower: the LoRA that changes most there has it to itself"],
-            ["patch", "Patch", 2, 1, "Side of the squares that are weighed, in eighths of a pixel of the picture"],
+            ["patch", "Patch", 2, 1, "Side of the squares that are weighed; 1 is 8 pixels of the picture"],
             ["recenter", "Base model", 0.5, 0.05, "Its share in what the negative prompt takes away"],
         ],
         regions: [["feather", "Soft edges", 0, 0.05, "Their width, as a share of the picture's shorter side"]],
@@ -70,7 +70,7 @@
                 ...dom.options(COMPOSE, recipe.compose || "merge"));
             const line = dom.h("div", {class: "sciart-line"}, dom.labelled("LoRAs act", select, "sciart-grow"));
             if (recipe.compose === "contrastive") {
-                line.append(dom.labelled("Strength", this.number("guidance", "strength", "automatic", 1,
+                line.append(dom.labelled("Strength", this.number("guidance", "strength", 40, 1,
                     "How firmly the subjects are held in their places; 0: areas only"), "sciart-small"), this.drawNoises());
             }
             if (recipe.compose === "masked") line.append(...this.drawMasking(recipe));
@@ -105,7 +105,8 @@
             const hires = this.box("composition", "hires", given.hires !== false, (on) => on ? undefined : false);
             if (recipe.compose === "regions") {
                 const rows = this.box("composition", "rows", given.rows === "one", (on) => on ? "one" : undefined);
-                fields.push(dom.h("label", {class: "sciart-check"}, rows, "in one go"));
+                fields.push(dom.h("label", {class: "sciart-check", title:
+                    "All regions in the rows of a plain picture: quicker where there are many"}, rows, "in one go"));
             }
             return [...fields, dom.h("label", {class: "sciart-check"}, hires, "in the hires pass too")];
         }

@@ -209,10 +209,10 @@ def _temporary(path: Path) -> Iterator[Path]:
 
 
 def _clear(temporary: Path) -> None:
-    lock = _in_work[temporary]
-    temporary.unlink(missing_ok=True)
-    _let_go(lock, _lock_of(temporary))
-    del _in_work[temporary]
+    if temporary in _in_work:  # or `clear_interrupted` was here before
+        temporary.unlink(missing_ok=True)
+        _let_go(_in_work[temporary], _lock_of(temporary))
+        _in_work.pop(temporary, None)
 
 
 def _lock_of(temporary: Path) -> Path:

@@ -26,6 +26,7 @@ EMPTY, PLACELESS = 0.1, 0.1
 """shares of captions dropped for guidance, and told without their place"""
 SNR_LIMIT = 5.0
 PLACES_LIMIT = 5.0
+"""of 1 + 1 / SNR, see `Noise.loss`"""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def train(folder: Path, stages: Sequence[Stage] = STAGES, batch: int = 32) -> No
 
 
 def train_on(folder: Path, stage: Stage = STAGES[-1], batch: int = 32) -> None:
-    """The last stage alone, from the model that is there."""
+    """The last stage, from the model that is there, on this stage's own scenes: not on those of the stages before."""
     pipe = StableDiffusionPipeline.from_pretrained(MODEL, torch_dtype=torch.float32, safety_checker=None)
     _train(folder, pipe.unet, pipe.text_encoder, pipe.tokenizer, (stage,), batch)
 

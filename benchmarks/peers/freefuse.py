@@ -6,7 +6,7 @@ noise; every LoRA is gated by its mask in the layers of the picture, and by the 
 does not act, in the layers that read the prompt; before the softmax of every cross-attention a place of one subject
 gets −β on the words of others and +γ on its own.
 
-Formulas restated (docs of this project); what they leave open is as in the authors' public implementation for SDXL,
+Formulas restated from the paper; what they leave open is as in the authors' public implementation for SDXL,
 from which no code is taken over: the length of the first stage, its block (the first that attends on the way up), that
 the text encoder has all LoRAs. Unlike there, the row of the negative prompt, which names nobody, has no bias.
 """

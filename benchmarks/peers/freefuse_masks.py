@@ -6,8 +6,8 @@
     owner(p) = argmax_k ( S_k(p) − b_k + v·V_k(p) − g·D_k(p) )
                                                      b raised where a subject has too much, until areas are even
 
-V is what the eight places around claim, D the squared distance from the subject's centre: what the paper's restated
-formulas (docs of this project) do not have and the authors' public implementation for SDXL does, against holes. From it
+V is what the eight places around claim, D the squared distance from the subject's centre: what the paper's formulas
+do not have and the authors' public implementation for SDXL does, against holes. From it
 are T, the rounds and their rates too; no code is taken over. There v and g are 3e-5 whatever S is; here they are shares
 of the range of S.
 """

@@ -16,7 +16,8 @@ FROM, UNTIL = 0.4, 0.7
 
 def layouts(latents: Tensor, start: int, alphas: Tensor, denoised: Callable[[Tensor, int, float], Tensor],
             attended: Callable[[Tensor, int, float], Tensor], recorded: Callable[[], Tensor]) -> Tensor:
-    """The mean of the attention maps on the way of a coarse DDIM run (arXiv 2010.02502, equation 12, η = 0).
+    """The mean of the attention maps (images, h, w, tokens) on the way of a coarse DDIM run (arXiv 2010.02502, equation
+    12, η = 0).
 
     latents (images, c, h, w): variance preserving, at the training time `start`; alphas: cumulative, by training time,
     on the CPU.

@@ -100,7 +100,7 @@ def subjects_of(words: Sequence[tuple[str, str]]) -> list[Subject]:
 
 
 def subjects_in(plan: PassPlan) -> list[Subject]:
-    """What each LoRA with rows of its own is about."""
+    """What each LoRA that is kept to a subject is about."""
     return subjects_of([(plan.loras[k].subject, plan.loras[k].trigger or "") for k in plan.subjects])
 
 

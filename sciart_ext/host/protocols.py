@@ -87,7 +87,7 @@ class SetGates(Protocol):
 
 
 class Denoised(Protocol):
-    """The model without any subject's LoRA: what `Guide.look_ahead` calls."""
+    """The model without any subject's LoRA: what `Layout.look_ahead` calls."""
 
     def __call__(self, latents: Tensor, time: int, progress: float, /) -> Tensor:
         """latents (images, c, h, w), variance preserving, at a training time → the latents without noise that the
@@ -95,7 +95,7 @@ class Denoised(Protocol):
 
 
 class PlainCall(Protocol):
-    """The prompt's row of it alone, whose attention `Guide.look_ahead` looks at."""
+    """The prompt's row of it alone, whose attention `Layout.look_ahead` looks at."""
 
     def __call__(self, latents: Tensor, time: int, progress: float, /) -> Any:
         """Of the same: calls the UNet with the plain row of every image, once. What comes out is not used."""

@@ -1,4 +1,4 @@
-"""The recipe's `guidance`: how contrastive guidance steers."""
+"""The recipe's `guidance`: how subjects are found (`contrastive` and `masked`), and how contrastive guidance steers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class GuidanceSettings(Strict):
     opacity: list[list[float]] = Field(
         [[0.0, 1.0], [0.4, 0.35], [0.7, 0.35], [0.75, 0.0]], max_items=MAX_POINTS,
         description="how much of each LoRA's own prediction counts in its mask, as points [[progress, share], ...] or "
-                    "the text `1@0, 0.35@0.4, 0@0.8`; the rest is the mixture's")
+                    "the text `1@0, 0.35@0.4, 0@0.75`; the rest is the mixture's")
     opacity_crowded: list[list[float]] = Field(
         [[0.0, 1.0], [0.4, 0.7], [0.75, 0.7], [0.8, 0.0]], max_items=MAX_POINTS,
         description="the same of subjects that are alike, two of one kind, or more than two: in the mixture each gets "
