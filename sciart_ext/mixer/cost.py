@@ -70,6 +70,7 @@ class Workload:
     width: int
     text_tokens: int = 77
     rows_differ: bool = False
+    """whether LoRAs without masks have other gates in some rows than in others"""
     recurs: bool = True
     """whether passes with the same constant gates are likely to follow, as with the next picture of a batch"""
 

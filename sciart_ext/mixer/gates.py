@@ -27,6 +27,17 @@ class Gates:
         """Whether one of these has a gate other than 0; where rows differ it is not asked."""
         return self.uniform is None or any(self.uniform[k] for k in loras)
 
+    def without(self, loras: frozenset[int]) -> Gates:
+        """The same with gates of 0 for these."""
+        if not loras:
+            return self
+
+        def derive() -> Gates:
+            rows = [tuple(0.0 if k in loras else gate for k, gate in enumerate(row)) for row in self.rows]
+            return Gates(rows[:1] if len(set(rows)) == 1 else rows)
+
+        return self.once(("without", loras), derive)
+
     def on(self, device: torch.device) -> Tensor:
         """(rows, LoRAs), float32."""
         if self._sent is None or self._sent[0] != device:

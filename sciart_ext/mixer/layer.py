@@ -73,10 +73,14 @@ class Layer:
         """The weight that the deltas without thin factors start from, in the target's own rows: the model's, without
         what the host itself has added to it."""
         weight = self.target.weight()
-        relative = any(whole.delta.needs_weight for whole in self.wholes.values())
-        if self._untouched is not None and weight is not None and relative:
+        if self._untouched is not None and weight is not None and self.reads_weight:
             weight = self.placed.copy_of(self._untouched(self.target), weight.device)
         return weight if self.target.rows is None else weight[self.target.rows]
+
+    @property
+    def reads_weight(self) -> bool:
+        """Whether a ΔW depends on the weight that it is added to."""
+        return any(whole.delta.needs_weight for whole in self.wholes.values())
 
     @property
     def can_merge(self) -> bool:
@@ -109,7 +113,7 @@ class Layer:
 
     def write_merged(self, original: Tensor, merged: Tensor, gates: Gates) -> None:
         """W' = W + U·diag(g)·D + Σ g·ΔW(W), rounded once, into `merged`, of the weight's own shape; gates of which all
-        rows are the same, spread before (`GateTable`)."""
+        rows are the same for its LoRAs, spread before (`GateTable`)."""
         device, own, strength, own_gates = original.device, self.untouched(), 1.0, self.row_gates
         acting = {k: gates.uniform[k] * self.strengths[k] for k in self.wholes if gates.uniform[k]}
         wholes = [self.placed.on(k, device, original.dtype) for k in acting]
@@ -121,7 +125,7 @@ class Layer:
             wide = torch.promote_types(self.stack.dtype, torch.float32)
             down, up = self.stack.on(device, wide).of_layer[self.number]
             with unrounded(device):
-                thin = ((up * own_gates) @ down.to(wide)).reshape(original.shape)
+                thin = ((up * own_gates[:1]) @ down.to(wide)).reshape(original.shape)
             total = thin if total is None else total + thin
         if total is None:
             merged.copy_(original)

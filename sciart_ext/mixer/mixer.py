@@ -77,17 +77,21 @@ class Mixer:
         self._device = device
         self._levels = levels_of(layers)
         self._room = Room(KEPT_BYTES if memory_limit is None else memory_limit)
+        self._with_masks = frozenset([*masked, *(len(loras) + i for i, (k, _) in enumerate(varying) if k in masked)])
+        """the gates of LoRAs with masks, which no merged weight has in it"""
         every = build_layers(layers, loras, blocks, varying, untouched, combination, self._room, masked)
         self._layers = [layer for layer in every if not isinstance(layer, MaskedLayer)]
         self._masked_layers = [layer for layer in every if isinstance(layer, MaskedLayer)]
         self._stacks = build_stacks(every, self._levels)
         self._table = GateTable(self._stacks)
+        self._read_by_masked = {layer.name for layer in self._masked_layers if layer.reads_weight}
+        """layers whose weight must be the model's own while they are called"""
         self._slots: dict[tuple[int, str], Slot] = {}
         for layer in self._layers:
             key = (id(layer.target.module), layer.target.parameter)
             self._slots.setdefault(key, Slot(layer.target)).layers.append(layer)
         self._merged_names = {layer.name for layer in self._layers
-                              if (execution != "branch" and layer.can_merge) or not layer.target.can_branch}
+                              if (execution != "branch" and self._can_merge(layer)) or not layer.target.can_branch}
         self._brackets: list[Bracket] = []
         self._rows_differ = False
         self._handles: list = []
@@ -116,11 +120,14 @@ class Mixer:
         weights = [slot.target.weight() for slot in self._slots.values()]
         return sum(weight.numel() * weight.element_size() for weight in weights if weight is not None)
 
+    def _can_merge(self, layer: Layer) -> bool:
+        return layer.can_merge and layer.name not in self._read_by_masked
+
     def choose(self, work: Workload) -> None:
         """Decides for each layer, for the coming pass, whether it is merged or branches."""
         self._require_closed()
-        self._rows_differ, self.notes = work.rows_differ, []
-        mergeable = [layer for layer in self._layers if layer.can_merge]
+        self._rows_differ, self.notes = work.rows_differ or bool(self._with_masks), []
+        mergeable = [layer for layer in self._layers if self._can_merge(layer)]
         if self.execution == "auto":
             self._merged_names = self._cheapest(mergeable, work)
         elif self.execution == "merge" and not work.rows_differ:
@@ -267,20 +274,21 @@ class Mixer:
 
     def _presenter(self, bracket: Bracket) -> Callable:
         def present(module: nn.Module, args: tuple) -> None:
-            if self._rows.gates is None or self._rows.gates.uniform is None:
+            gates = self._rows.gates and self._rows.gates.without(self._with_masks)
+            if gates is None or gates.uniform is None:
                 raise RuntimeError("SciArt: merged layers need the same gates in all rows")
             if self._prime is not None:
                 bracket.prime(self._prime, self._primed_for() if self._primed_for else None)
             try:
-                self._refresh(bracket)
+                self._refresh(bracket, gates)
             except RuntimeError as error:
                 if self.execution != "auto" or not is_out_of_memory(error):
                     raise
                 self._branch_instead()
-                self._refresh(bracket)
+                self._refresh(bracket, gates)
             if self._coming is not None and module is self.root:
                 self._merge_ahead(bracket)
-            bracket.present(self._rows.gates)
+            bracket.present(gates)
         return present
 
     def _merge_ahead(self, bracket: Bracket) -> None:
@@ -289,7 +297,7 @@ class Mixer:
         if device is None:
             return
         try:
-            bracket.merge_ahead(coming, device)
+            bracket.merge_ahead(coming.without(self._with_masks), device)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -297,11 +305,11 @@ class Mixer:
             self.merges_ahead = False
             self.notes.append("out of GPU memory to merge ahead: each step merged its own weights")
 
-    def _refresh(self, bracket: Bracket) -> None:
+    def _refresh(self, bracket: Bracket, gates: Gates) -> None:
         device = bracket.device()
         if device is not None:
             self._lay_out(device)
-            bracket.refresh(self._rows.gates)
+            bracket.refresh(gates)
 
     def _branch_instead(self) -> None:
         """The one step that is taken where memory runs out for merged weights: all layers branch that can."""

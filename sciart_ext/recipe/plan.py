@@ -6,7 +6,7 @@ The plan knows no host, no model and no file: gates are numbers, the mixer carri
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -186,8 +186,16 @@ class PassPlan:
     @property
     def rows_differ(self) -> bool:
         """Whether the gates of the rows differ."""
-        acting = {tuple(self._acts(k, row) for k in range(len(self.loras))) for row in self.rows()}
-        return len(acting) > 1 or any(self._differs(k) and k not in self.silent for k in range(len(self.loras)))
+        return self._differ_of(range(len(self.loras)))
+
+    @property
+    def unmasked_rows_differ(self) -> bool:
+        """Whether those of LoRAs without masks do, which can be merged."""
+        return self._differ_of([k for k in range(len(self.loras)) if k not in self.masked])
+
+    def _differ_of(self, loras: Sequence[int]) -> bool:
+        acting = {tuple(self._acts(k, row) for k in loras) for row in self.rows()}
+        return len(acting) > 1 or any(self._differs(k) and k not in self.silent for k in loras)
 
     def changes(self) -> int:
         """How many times over the pass the gates change; at least 1."""

@@ -88,8 +88,8 @@ class Rows:
 
     @property
     def differ(self) -> bool:
-        """Whether the gates differ between the rows of a call."""
-        return len({one.row for one in self.cond}) > 1 or (bool(self.uncond) and self.plan.rows_differ)
+        """Whether the gates of LoRAs without masks differ between the rows of a call."""
+        return len({one.row for one in self.cond}) > 1 or (bool(self.uncond) and self.plan.unmasked_rows_differ)
 
     @contextmanager
     def acting(self) -> Iterator[None]:

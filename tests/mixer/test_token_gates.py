@@ -8,7 +8,7 @@ import torch
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 
-from kinds_bench import VECTORS, lora_of_kind, vector_lora
+from kinds_bench import LAYERS, VECTORS, lora_of_kind, vector_lora
 from lora_kinds import MATRICES
 from mixer_bench import (
     LAYOUTS_AND_DEVICES,
@@ -322,6 +322,42 @@ def test_rows_in_which_only_loras_without_masks_differ_need_no_masks(bench, snap
         mixer.set_gates([(0.0, 0.5), (0.1, 0.0)])
         with pytest.raises(RuntimeError, match="its mask is not known"):
             bench(x, text)
+
+
+@pytest.mark.parametrize("execution", ["merge", "auto"])
+@pytest.mark.parametrize("kind", MATRICES)
+def test_a_lora_with_a_mask_does_not_see_a_merged_style_in_the_weights(snapshot, kind, execution):
+    """DoRA, OFT and others of whom ΔW depends on the weight that it is added to."""
+    found = {}
+    for way in (execution, "branch"):
+        bench = Bench()
+        loras, (x, text) = [lora_of_kind(bench, kind, list(LAYERS.values()), 1), bench.lora(seed=2)], bench.inputs(2)
+        with bench.mixer(loras, way, workload(), masked=(0,)) as mixer:
+            assert (way == "branch") == (not mixer.merged_names)
+            mixer.token_gates = spread(bench, halves()[:, :1], loras=(0,))
+            mixer.set_gates([(0.7, 0.5)], views=(0, 0))
+            found[way] = bench(x, text)
+    assert_near(found[execution], found["branch"], 2e-5)
+
+
+@pytest.mark.parametrize("execution", ["merge", "auto"])
+def test_styles_are_merged_where_only_loras_with_masks_have_other_gates_in_the_negative_prompt(bench, snapshot,
+                                                                                              execution):
+    loras, (x, text) = [bench.lora(seed=1), bench.lora(seed=2)], bench.inputs(2)
+    found = {}
+    for way in (execution, "branch"):
+        with bench.mixer(loras, way, workload(), masked=(0,)) as mixer:
+            assert (way == "branch") == (not mixer.merged_names)
+            mixer.token_gates = spread(bench, halves()[:, :1], loras=(0,))
+            for style in (0.5, 0.2):
+                mixer.set_gates([(0.7, style), (0.63, style)], views=(0, 0))
+                found.setdefault(way, []).append(bench(x, text))
+            mixer.set_gates([(0.7, 0.5), (0.63, 0.4)], views=(0, 0))
+            if way != "branch":
+                with pytest.raises(RuntimeError, match="the same gates in all rows"):
+                    bench(x, text)
+    for one, other in zip(found[execution], found["branch"]):
+        assert_near(one, other, 2e-5)
 
 
 def test_calls_whose_places_are_not_known_are_refused(bench, snapshot):

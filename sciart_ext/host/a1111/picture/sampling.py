@@ -144,7 +144,7 @@ class Pass:
             return
         rows = len(self.latent) * len(self.plan.rows())
         self._mixer.choose(Workload(self.moments.evaluations, self.plan.changes(), rows, *self.latent.shape[-2:],
-                                    rows_differ=self._gates_differ))
+                                    rows_differ=self.plan.unmasked_rows_differ or self._sets_differ))
         if self._gates_differ or self.plan.masked:
             self._check_rows()
         self._mixing.enter_context(self._mixer)
