@@ -92,6 +92,20 @@ def test_prompts_of_other_lengths_than_the_negative_one(tiny, prompts):
              override_settings={"pad_cond_uncond": padded})
 
 
+@pytest.mark.parametrize("more", [{}, {"compose": "regions", "composition": {"rows": "one"}}], ids=["masked", "regions"])
+@pytest.mark.parametrize("padded", [False, True])
+def test_prompts_of_one_batch_may_differ_in_length(tiny, more, padded):
+    """The shorter one is as one with an empty chunk after it, which no LoRA has encoded."""
+    recipe = recipe_of([{**lora, "te_weight": 0} for lora in HALVES], **more)
+    settings = {"override_settings": {"pad_cond_uncond": padded}}
+    together = made(tiny, recipe, prompt=f"{PROMPT}|" + "sky " * 90, batch_size=2, script_name="Prompt matrix",
+                    script_args=[False, False, "positive", "comma", 0], **settings).pictures[-2]
+    alone = made(tiny, recipe, prompt=f"{PROMPT} BREAK BREAK", **settings).pictures[0]
+    largest, mean = difference(together, alone)
+    assert largest <= 4 and mean <= 0.2, f"largest {largest}, mean {mean:.3f}"
+    assert difference(together, made(tiny, recipe, prompt=PROMPT, **settings).pictures[0])[0] > 8
+
+
 def test_the_hires_pass_has_them_unless_it_is_told_otherwise(tiny):
     hires = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.7,
              "hr_second_pass_steps": 6}

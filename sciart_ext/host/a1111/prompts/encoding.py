@@ -200,16 +200,17 @@ class Prompts:
         own = [[part.schedules for part, in image] for image in zip(*(text.batch for text in texts))]
         others, merged_negative = self._negatives[hires]
         negatives = list(zip(*others))
-        # else the host would pad all of them at their end
-        pads = shared.opts.pad_cond_uncond or shared.opts.pad_cond_uncond_v0
-        length = max(map(_longest, (*own, *negatives))) if pads else 0
+        # else the host would pad what lies in an image's row at its end
+        length, negative_length = (max(map(_longest, images)) for images in (own, negatives))
+        if shared.opts.pad_cond_uncond or shared.opts.pad_cond_uncond_v0:
+            length = negative_length = max(length, negative_length)
         scheduled = prompt_parser.ComposableScheduledPromptConditioning
         joined = Conditioning(told.shape, [[scheduled(_after_one_another(image, pooled[0].schedules, length))]
                                            for image, pooled in zip(own, merged.batch)])
         negative = Conditioning(told.shape, [[scheduled(image[0])] for image in negatives])
         plain = encode(Row(plain=True)) if plan.subjects else None
         self.encoded[hires] = EncodedRows(joined, plain, tuple(prompts), steps, hires_steps, negative,
-                                          [_after_one_another(image, pooled, length)
+                                          [_after_one_another(image, pooled, negative_length)
                                            for image, pooled in zip(negatives, merged_negative)])
         return joined
 
