@@ -100,14 +100,27 @@
 
     /** The tab's picture: what it has made, in img2img before that what it begins with; null where there is none. */
     function shownPicture(tab) {
-        const pictures = [find(`#${tab}_gallery img`), tab === "img2img" ? find("#img2img_image img") : null];
-        return pictures.find((picture) => picture?.naturalWidth) || null;
+        const begun = tab === "img2img" ? find("#img2img_image img") : null;
+        return madePicture(tab) || (begun?.naturalWidth ? begun : null);
+    }
+
+    /** The picture of the tab's gallery that is looked at, or its first; the grid of a batch is none. */
+    function madePicture(tab) {
+        const all = [...(find(`#${tab}_gallery`)?.querySelectorAll("img") || [])].filter((one) => one.naturalWidth);
+        const large = all.find((one) => one.dataset.testid === "detailed-image");
+        const [first, second, ...others] = all.filter((one) => one !== large);
+        const hasGrid = others.length > 0 && !isAsLarge(first, second), shown = large || first;
+        return (hasGrid && shown.src === first.src ? second : shown) || null;
+    }
+
+    function isAsLarge(one, other) {
+        return one.naturalWidth === other.naturalWidth && one.naturalHeight === other.naturalHeight;
     }
 
     /** The middle of what the tab has made, small, as the text of a PNG; null where there is none. */
     function lastPicture(tab) {
-        const picture = find(`#${tab}_gallery img`);
-        if (!picture || !picture.naturalWidth) return null;
+        const picture = madePicture(tab);
+        if (!picture) return null;
         const side = Math.min(picture.naturalWidth, picture.naturalHeight);
         const canvas = sciart.dom.h("canvas", {width: THUMBNAIL, height: THUMBNAIL});
         const brush = canvas.getContext("2d");

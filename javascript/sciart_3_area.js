@@ -15,6 +15,7 @@
                 height: Math.max(Math.round(height * scale), 1)});
             this.brush = this.canvas.getContext("2d", {willReadFrequently: true});
             this.box = null;
+            this.changes = 0;  // how often it was drawn in
         }
 
         get width() {
@@ -26,17 +27,20 @@
         }
 
         clear() {
+            this.changes += 1;
             this.box = null;
             this.brush.globalCompositeOperation = "source-over";
             this.brush.clearRect(0, 0, this.width, this.height);
         }
 
-        /** Takes the region of a recipe: a box, the text of a picture, or nothing. What cannot be read is nothing. */
+        /** Takes the region of a recipe: a box, the text of a picture, or nothing. What cannot be read is nothing; what
+            is drawn while it is read stays. */
         async load(region) {
             if (sciart.masks.isMask(region)) {
-                const picture = new Image();
+                const picture = new Image(), before = this.changes;
                 picture.src = region;
                 const known = await picture.decode().then(() => true, () => false);
+                if (this.changes !== before) return;
                 this.clear();
                 if (known) this.fillWith(picture);
                 return;
@@ -72,6 +76,7 @@
             mask. */
         stroke([x0, y0], [x1, y1], diameter, erases) {
             const {brush} = this;
+            this.changes += 1;
             this.box = null;
             brush.globalCompositeOperation = erases ? "destination-out" : "source-over";
             brush.strokeStyle = "white";

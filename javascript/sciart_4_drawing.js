@@ -70,6 +70,7 @@
         /** Begins with the tab's last picture, or an empty one of the size that is set, and the rows' regions. */
         take() {
             this.picture = host.shownPicture(this.panel.tab);
+            this.source = this.picture?.src;
             const settings = host.currentSettings(this.panel.tab);
             const width = this.picture?.naturalWidth || settings.width || 1;
             const height = this.picture?.naturalHeight || settings.height || 1;
@@ -79,6 +80,12 @@
             this.areas = this.panel.recipe.loras.map(() => new sciart.Area(width, height));
             this.panel.recipe.loras.forEach((lora, index) => this.load(index, lora.region));
             this.show();
+        }
+
+        /** Whether what it has is the tab's last picture: the page may put another into the same element. */
+        isShown() {
+            const picture = host.shownPicture(this.panel.tab);
+            return picture === this.picture && picture?.src === this.source;
         }
 
         /** Shows a region that was typed or chosen. */
@@ -100,11 +107,11 @@
             const {canvas} = this;
             canvas.addEventListener("pointerdown", (event) => this.press(event));
             canvas.addEventListener("pointermove", (event) => this.move(event));
-            canvas.addEventListener("pointerup", () => this.release());
-            canvas.addEventListener("pointercancel", () => this.cancel());
+            canvas.addEventListener("pointerup", (event) => this.isOther(event) || this.release());
+            canvas.addEventListener("pointercancel", (event) => this.isOther(event) || this.cancel());
             canvas.addEventListener("pointerleave", () => this.hover(null));
             canvas.addEventListener("pointerenter", () => {
-                if (!this.drag && host.shownPicture(this.panel.tab) !== this.picture) this.take();
+                if (!this.drag && !this.isShown()) this.take();
             });
             canvas.addEventListener("keydown", (event) => this.key(event));
         }
@@ -115,17 +122,23 @@
             return [(event.clientX - bounds.left) / bounds.width, (event.clientY - bounds.top) / bounds.height];
         }
 
+        /** Of another finger than the one that draws. */
+        isOther(event) {
+            return this.drag !== null && event.pointerId !== this.drag.pointer;
+        }
+
         press(event) {
             if (event.button || !event.isPrimary) return;
             event.preventDefault();
             this.canvas.focus({preventScroll: true});
             this.canvas.setPointerCapture(event.pointerId);
             const at = this.at(event);
-            this.drag = {from: at, last: at};
+            this.drag = {from: at, last: at, pointer: event.pointerId};
             if (this.tool !== "box") this.paint(at);
         }
 
         move(event) {
+            if (this.isOther(event)) return;
             const at = this.at(event);
             if (!this.drag) return this.hover(event.pointerType === "touch" ? null : at);
             if (this.tool === "box") this.stretch(at);

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ..recipe import Recipe
 from ..recipe.composition import READ_BY
@@ -17,15 +17,18 @@ def unread(recipe: Recipe) -> list[str]:
 
 def _settings(recipe: Recipe) -> Iterator[str]:
     groups = {"composition": READ_BY.get(recipe.compose, ()),
-              "masking": tuple(recipe.masking.__fields__) if recipe.compose == "masked" else ()}
-    if recipe.compose == "masked":
-        groups["guidance"] = OF_MASKED
+              "masking": tuple(recipe.masking.__fields__) if recipe.compose == "masked" else (),
+              "guidance": _of_guidance(recipe)}
     for group, read in groups.items():
         given = getattr(recipe, group)
         usual = type(given)()
         for name in given.__fields__:
             if name not in read and getattr(given, name) != getattr(usual, name):
                 yield f"{group}.{name}"
+
+
+def _of_guidance(recipe: Recipe) -> Sequence[str]:
+    return {"masked": OF_MASKED, "contrastive": tuple(recipe.guidance.__fields__)}.get(recipe.compose, ())
 
 
 def _regions(recipe: Recipe) -> Iterator[str]:

@@ -57,6 +57,10 @@ class Guide(Layout, Fusion):
     def must_look_ahead(self) -> bool:
         return super().must_look_ahead and bool(self.settings.masks or self.settings.strength)
 
+    def _without_a_place(self) -> list[str]:
+        """None: the mixture has every LoRA, all over the picture."""
+        return []
+
     def _rows_until_mixtures(self, progress: float) -> int:
         return len(self.boxes) + 2 if self.by_image and self.is_fusing(progress) else 1
 

@@ -18,7 +18,7 @@ from .alike import told_apart
 from .attention import AttentionMaps
 from .look_ahead import FROM, layouts
 from .masks import masks_from_attention, resized, told_by_boxes, with_boxes, within_boxes
-from .noises import Glimpse, OtherNoise, SharedNoise, least_distance
+from .noises import NOT_CHOSEN, Glimpse, OtherNoise, SharedNoise, least_distance
 
 if TYPE_CHECKING:
     from ..recipe.guidance import GuidanceSettings
@@ -37,6 +37,7 @@ class Layout:
         self.settings = settings
         self.threshold = settings.mask_threshold if threshold is None else threshold
         self.maps = maps
+        self.subjects = subjects
         self.boxes = boxes
         self.alike = torch.tensor([[subject.mention is not None for subject in subjects]])
         """which subjects are like another: bool (1, subjects) by their words, (images, subjects) once they are seen; on
@@ -51,6 +52,8 @@ class Layout:
         """the number of the noise that each image begins with; None where none was chosen"""
         self.apart: Tensor | None = None
         """how far apart the subjects of each image were seen in the look ahead: (images,), `least_distance`"""
+        self.nowhere = torch.zeros(0, len(subjects), dtype=torch.bool)
+        """of which images which subjects have no place: bool (images, subjects), in main memory"""
         self.last: Tensor | None = None
         """attention of the evaluation that was watched"""
         self.shared: SharedNoise | None = None
@@ -65,6 +68,18 @@ class Layout:
     def take_from(self, before: Layout) -> None:
         """What the look ahead on the model before has found."""
         self.masks, self.first, self.alike, self.noises = before.masks, before.first, before.alike, before.noises
+        self.apart, self.nowhere = before.apart, before.nowhere
+
+    def notes(self) -> list[str]:
+        """What of the settings did nothing: a choice of the noise where there was none, LoRAs without a place."""
+        can_choose = self.noises is not None or self.settings.noises == 1 or self.must_look_ahead
+        return ([] if can_choose else [NOT_CHOSEN]) + self._without_a_place()
+
+    def _without_a_place(self) -> list[str]:
+        """Notes on subjects whose LoRA acts nowhere in some images."""
+        images = self.nowhere.sum(0).tolist()
+        return [f"{subject.words}: found no place of its own in {count} of {len(self.nowhere)} pictures, where its "
+                "LoRA does nothing" for subject, count in zip(self.subjects, images) if count]
 
     def look_ahead(self, latents: Tensor, start: int, alphas: Tensor, denoised: Callable[[Tensor, int, float], Tensor],
                    plain: Callable[[Tensor, int, float], object], other: OtherNoise | None = None) -> Tensor:
@@ -92,7 +107,7 @@ class Layout:
         whole = self.settings.regions == "whole"
         if all(self.boxes) and whole:
             blank = torch.zeros(len(latents), len(self.boxes), *size, dtype=torch.bool)
-            self.masks = sent(with_boxes(blank, self.boxes), device)
+            self._place(with_boxes(blank, self.boxes), device)
             self.first = self.masks.float()
             return latents
         seen: dict[int, Glimpse] = {}
@@ -105,7 +120,7 @@ class Layout:
         found = self._chosen(seen)
         self.alike, self.apart = found.alike, found.apart
         masks = (with_boxes if whole else within_boxes)(resized(self._masks(found.attention), size), self.boxes)
-        self.masks = sent(masks, device)
+        self._place(masks, device)
         self.first = sent(told_by_boxes(found.attention, self.boxes, whole), device)
         if not may_choose:
             return latents
@@ -113,6 +128,10 @@ class Layout:
         if not any(self.noises):
             return latents
         return torch.stack([begun[number][image] for image, number in enumerate(self.noises)])
+
+    def _place(self, masks: Tensor, device: torch.device) -> None:
+        self.nowhere = ~masks.flatten(2).any(2)
+        self.masks = sent(masks, device)
 
     def _tried(self) -> Sequence[int]:
         """The numbers of the noises that are looked at."""

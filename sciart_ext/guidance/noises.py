@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,11 +16,10 @@ from torch import Tensor
 from .alike import seen
 from .masks import smoothed
 
-if TYPE_CHECKING:
-    from .layout import Layout
-
 OtherNoise = Callable[[int], Tensor]
 """number, from 1 on → the latents (images, c, h, w) that begin with that one of each image's noises"""
+NOT_CHOSEN = ("guidance.noises: no effect here; there is a choice only where a picture begins with the noise of its "
+              "seed and has two subjects or more, not all of them with regions")
 _APART = 2_654_435_761
 """2³² over the golden ratio: far from seed + 1 and so on, which the next pictures of a batch have"""
 
@@ -36,14 +35,6 @@ class SharedNoise:
 def told(number: int, noises: int) -> str:
     """For the infotext: `2 of 4`, counted from 1."""
     return f"{number + 1} of {noises}"
-
-
-def not_chosen(layout: Layout) -> list[str]:
-    """A note where the settings want the noise chosen and none was."""
-    if layout.settings.noises == 1 or layout.masks is None or layout.noises is not None:
-        return []
-    return ["guidance.noises: no effect here; there is a choice only where a picture begins with the noise of its seed "
-            "and has two subjects or more, not all of them with regions"]
 
 
 def noise_seed(seed: int, number: int) -> int:

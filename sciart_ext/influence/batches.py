@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from typing import TYPE_CHECKING
 
 from ..guidance.noises import SharedNoise
 from ..memory import is_out_of_memory, let_go
+from ..recipe.guidance import SEEN_AHEAD
 from .runs import Run
+
+if TYPE_CHECKING:
+    from ..recipe import Recipe
 
 
 def in_batches(sets: Iterable[int], at_once: int, make: Callable[[Sequence[int]], Mapping[int, Run]],
@@ -27,6 +32,14 @@ def in_batches(sets: Iterable[int], at_once: int, make: Callable[[Sequence[int]]
             runs.update(made)
             waiting = waiting[len(batch):]
     runs.update({one: runs[acts] for one, acts in same.items()})
+
+
+def sets_to_make(sets: Sequence[int], recipe: Recipe) -> list[int]:
+    """These sets; and that of all LoRAs where it is not among them and one of several noises is to be chosen: what is
+    explained begins with the noise of the picture with all of them."""
+    every = (1 << len(recipe.loras)) - 1
+    chooses = recipe.guidance.noises > 1 and recipe.compose in SEEN_AHEAD
+    return [*sets, every] if chooses and every not in sets else list(sets)
 
 
 def missing_of(sets: Iterable[int], runs: Mapping[int, Run], acting: Callable[[int], int]) -> list[int]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..compose.fusion import Fusion
 from ..errors import SciArtError
 from ..guidance.noises import SharedNoise
-from ..influence.batches import in_batches, missing_of, shared_noise
+from ..influence.batches import in_batches, missing_of, sets_to_make, shared_noise
 from ..influence.runs import Run
 from ..influence.word_maps import WordMaps, columns_of
 from ..lora.file import LoraFile
@@ -94,6 +94,7 @@ def run_sets(pipe, recipe: Recipe, settings: Settings, loras: Sequence[LoraFile]
     if columns and words_in(encoders(pipe)[0][0], told_prompt(settings), embedded_words(pipe, mixture)[0]):
         raise SciArtError("words", "the prompt has the word of an embedding that comes with a LoRA, whose attention is "
                                    "not told apart here; accepted: no words, or another prompt")
+    sets = sets_to_make(sets, recipe)
     missing = missing_of(sets, runs, compiled.acting)
     done, noise = 0, shared_noise(runs)
 

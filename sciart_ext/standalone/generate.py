@@ -17,7 +17,7 @@ from ..compose.unread import unread
 from ..compose.ways import fusion_of
 from ..errors import SciArtError
 from ..guidance.layout import Layout
-from ..guidance.noises import SharedNoise, not_chosen, told
+from ..guidance.noises import SharedNoise, told
 from ..guidance.sheet import subject_sheet
 from ..lora.file import LoraFile, load_lora
 from ..lora.folder import find_lora
@@ -116,7 +116,7 @@ def generate_batch(pipe, recipe: Recipe, settings: Settings, loras: list[LoraFil
         images += decode(pipe, latents)
         seen += layout.seen() if layout else []
         noises += layout.noises or [] if layout else []
-        notes += not_chosen(layout) if layout and not begin else []
+        notes += layout.notes() if layout and not begin else []
     notes += mixture.unet.notes
     labels = [plan.loras[k].label for k in plan.subjects]
     sheets = [subject_sheet(image, one, labels) for image, one in zip(images, seen)] or [None] * len(images)

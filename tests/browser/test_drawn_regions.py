@@ -277,3 +277,71 @@ def test_regions_in_one_row_are_chosen(page):
     expect(page.error).to_be_empty()
     page.panel.get_by_label("in one go").uncheck()
     assert "composition" not in page.recipe()
+
+
+def put_batch(page, selected=None):
+    """A gallery with the grid of a batch before its pictures, as the host has it; selected: which of all is large."""
+    sources = [data_url(Image.new("RGB", size, color)) for size, color in
+               (((1200, 400), (0, 0, 0)), ((600, 400), ORANGE), ((600, 400), (20, 120, 240)))]
+    page.page.evaluate("""async ([sources, selected]) => {
+        document.getElementById("txt2img_gallery")?.remove();
+        const large = selected === null ? "" : `<img data-testid="detailed-image" src="${sources[selected]}">`;
+        const listed = sources.map((source) => `<img src="${source}">`).join("");
+        document.body.insertAdjacentHTML("beforeend", `<div id="txt2img_gallery" hidden>${large}${listed}</div>`);
+        await Promise.all([...document.querySelectorAll("#txt2img_gallery img")].map((one) => one.decode()));
+    }""", [sources, selected])
+
+
+@pytest.mark.parametrize(("selected", "color"), [(None, ORANGE), (0, ORANGE), (1, ORANGE), (2, (20, 120, 240))])
+def test_the_grid_of_a_batch_is_not_drawn_on(page, selected, color):
+    put_batch(page, selected)
+    canvas = draw_in(page, 1)
+    assert shape_of(canvas) == [768, 512]
+    assert tuple(seen_at(canvas, 0.1, 0.1)[:3]) == color
+
+
+def test_another_picture_in_the_same_element_is_taken(page):
+    put_picture(page)
+    canvas = draw_in(page, 1)
+    page.page.evaluate("""async (source) => {
+        const picture = document.querySelector("#txt2img_gallery img");
+        picture.src = source;
+        await picture.decode();
+    }""", data_url(Image.new("RGB", (400, 600), (20, 120, 240))))
+    page.page.mouse.move(0, 0)
+    canvas.hover()
+    assert shape_of(canvas) == [512, 768]
+
+
+def test_a_second_finger_neither_draws_nor_ends_a_stroke(page):
+    put_picture(page)
+    canvas = draw_in(page, 1)
+    choose(page, 1, "Brush")
+    canvas.evaluate("""(canvas) => {
+        canvas.setPointerCapture = () => {};
+        const {left, top, width, height} = canvas.getBoundingClientRect();
+        const send = (kind, x, y, pointerId) => canvas.dispatchEvent(new PointerEvent(kind, {pointerId, bubbles: true,
+            clientX: left + x * width, clientY: top + y * height, isPrimary: pointerId === 1, pointerType: "touch"}));
+        send("pointerdown", 0.2, 0.2, 1);
+        send("pointerdown", 0.9, 0.9, 2);
+        send("pointermove", 0.9, 0.8, 2);
+        send("pointerup", 0.9, 0.8, 2);
+        send("pointermove", 0.5, 0.2, 1);
+        send("pointerup", 0.5, 0.2, 1);
+    }""")
+    page.rest()
+    mask = mask_in(page, 1)
+    height, width = mask.shape
+    assert mask[int(0.2 * height), int(0.45 * width)] == 1 and mask[int(0.5 * height):].max() == 0
+
+
+def test_what_is_drawn_while_a_mask_is_read_stays(page):
+    put_picture(page)
+    white = data_url(Image.new("L", (64, 43), 255))
+    found = page.page.evaluate("""async (mask) => {
+        const area = new window.sciart.Area(600, 400), read = area.load(mask);
+        area.setBox([0, 0, 0.5, 0.5]);
+        await read;
+        return area.region();
+    }""", white)
+    assert found == [0, 0, 0.5, 0.5]

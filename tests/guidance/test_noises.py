@@ -128,6 +128,35 @@ def test_counterfactuals_begin_with_the_noise_of_the_picture_with_all_loras(tiny
         torch.testing.assert_close(begin, begins[0])
 
 
+@pytest.mark.parametrize("at_once", [1, 8])
+@pytest.mark.parametrize("seed", [1, 5])
+def test_each_lora_alone_begins_with_that_noise_too(tiny, seed, at_once):
+    """Though the question is not about the picture with all of them."""
+    own = [LORAS[2], *LORAS[:2]]
+    recipe, runs = recipe_of("masked", 3, own), {}
+    run_sets(tiny[0], recipe, replace(SETTINGS, seed=seed), load_loras(recipe, tiny[1]), [0, 1, 2, 4], runs, at_once)
+    picture, = made(tiny, "masked", 3, [seed], own)
+    assert {run.noise for run in runs.values()} == {chosen(picture)} and runs.keys() == {0, 1, 2, 4, 7}
+
+
+def test_a_way_that_looks_at_no_attention_says_so(tiny):
+    recipe = parse_recipe({"loras": LORAS[:2], "compose": "contrastive",
+                           "guidance": {"noises": 3, "strength": 0, "masks": False}})
+    one, = generate_batch(tiny[0], recipe, SETTINGS, load_loras(recipe, tiny[1]), [1])
+    assert any(note.startswith("guidance.noises: no effect here") for note in one.notes)
+    recipe = parse_recipe({"loras": LORAS[2:], "guidance": {"noises": 3, "show": True}})
+    one, = generate_batch(tiny[0], recipe, SETTINGS, load_loras(recipe, tiny[1]), [1])
+    assert "guidance.noises, guidance.show: no effect with compose merge" in one.notes
+
+
+def test_a_subject_that_has_no_place_is_told(tiny):
+    whole = [{**LORAS[0], "region": [0, 0, 1, 1]}, LORAS[1]]
+    told = "robot: found no place of its own in 1 of 1 pictures, where its LoRA does nothing"
+    assert told in made(tiny, "masked", 1, [1], whole)[0].notes
+    assert told not in made(tiny, "contrastive", 1, [1], whole)[0].notes
+    assert not made(tiny, "masked", 1, [1])[0].notes
+
+
 @pytest.mark.parametrize("noises", [0, 17, 1.5, True, "4", None])
 def test_what_is_no_number_of_noises_is_refused(noises):
     with pytest.raises(SciArtError, match=r"guidance\.noises: expected a whole number from 1 to 16"):

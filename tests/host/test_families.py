@@ -138,6 +138,8 @@ def loaded(server: HostServer, family: Family) -> Iterator[None]:
         yield
     finally:
         assert server.post("/sdapi/v1/options", DEFAULTS).status == 200
+        if "fp8_storage" in family.options:
+            server.use_checkpoint("tiny-sd2.safetensors")  # else the host goes on with weights rounded to eight bits
         server.use_checkpoint("tiny-sd1.safetensors")
 
 

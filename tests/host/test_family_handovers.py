@@ -94,6 +94,15 @@ def test_sdxls_own_refiner_goes_on_without_the_loras_and_says_so(sdxl: HostServe
     assert "tiny-sdxl-refiner runs without the LoRAs" in found.infotext
 
 
+@pytest.mark.parametrize("compose", ["masked", "contrastive"])
+def test_what_a_pass_has_to_tell_is_told_where_the_refiner_has_no_loras(sdxl: HostServer, compose: str) -> None:
+    loras = [{name: value for name, value in lora.items() if name != "region"} for lora in TWO]
+    given = {"loras": loras, "compose": compose, "guidance": {"noises": 3}}
+    found = handed_over(sdxl, "tiny-sdxl-refiner", given)
+    assert "SciArt noise: " in found.infotext and "runs without the LoRAs" in found.infotext
+    assert ("SciArt loss: " in found.infotext) == (compose == "contrastive")
+
+
 def test_one_lora_with_a_row_of_its_own_is_handed_over_as_it_is_merged(sdxl: HostServer) -> None:
     one = {"name": "child-xl", "weight": 0.5}
     merged = handed_over(sdxl, "tiny-sdxl-b", {"loras": [one]})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from ....compose.unread import unread
 from ....errors import SciArtError
 from ....guidance.guide import Guide
 from ....guidance.layout import Layout
-from ....guidance.noises import not_chosen, told
+from ....guidance.noises import told
 from ....guidance.sheet import Seen, subject_sheet
 from ....lora.opened import fingerprint
 from ....mixer.mixture import Mixture
@@ -160,7 +161,7 @@ class Run:
         """What is told and shown of the subjects of a pass: the noises that its images begin with, the losses before
         its updates, means over its images."""
         if not self._is_hires():
-            for note in not_chosen(layout):
+            for note in layout.notes():
                 self.note(note)
             if layout.noises is not None:
                 self._noises[self.p.iteration] = layout.noises
@@ -172,11 +173,13 @@ class Run:
             log.info("loss of guidance before each update: %s", losses)
             self.p.extra_generation_params[LOSS_KEY] = losses
 
-    def _told_noise(self, index: int, **_) -> str | None:
-        """As the host asks for what differs from image to image: while a batch is made, by the number in it; some ask
-        by the number in the run."""
-        numbers = self._noises.get(self.p.iteration)
-        return None if numbers is None else told(numbers[index % len(numbers)], self.recipe.guidance.noises)
+    def _told_noise(self, index: int, all_seeds: Sequence[int] = (), use_main_prompt: bool = False, **_) -> str | None:
+        """As the host asks for what differs from image to image: while a batch is made, by the number in it;
+        afterwards, with all seeds, and for a grid, which has the first image's, by the number in the run."""
+        of_run = use_main_prompt or len(all_seeds) > self.p.batch_size
+        iteration, image = divmod(index, self.p.batch_size) if of_run else (self.p.iteration, index)
+        numbers = self._noises.get(iteration)
+        return None if numbers is None else told(numbers[image % len(numbers)], self.recipe.guidance.noises)
 
     def end(self) -> None:
         """An error ends the run: the host goes no further, so other scripts are told here."""

@@ -57,6 +57,8 @@ class Pass:
         self._mixer = None
         self._fused: FusedPass | None = None
         self._masked: OneRowPass | None = None
+        self._layout_before: Layout | None = None
+        """of the model before, where a refiner was loaded that has none"""
         self._now: Evaluation | None = None
 
     def __enter__(self) -> Pass:
@@ -74,8 +76,9 @@ class Pass:
 
     def __exit__(self, *exception) -> None:
         try:
-            if self._layout is not None:
-                self.context.keep(self._layout)
+            layout = self._layout or self._layout_before
+            if layout is not None:
+                self.context.keep(layout)
             self._leave()
         finally:
             self._stack.close()
@@ -238,7 +241,7 @@ class Pass:
 
     def _follow_model(self, original: Callable[[], None]) -> None:
         """The refiner has been loaded: leave the old UNet, mix in the new one."""
-        before, masked = self._fused, self._masked
+        before, masked, self._layout_before = self._fused, self._masked, self._layout
         self._leave()
         original()
         self._mix()
@@ -317,6 +320,7 @@ class Pass:
     def _set_gates(self, images: int, rows: Sequence[Row], progress: float) -> None:
         """For a call with these rows of each of the first so many images."""
         self._mixer.set_gates([plan.gates(progress, row) for plan in self.plans[:images] for row in rows])
+
 
 def _is_edit(denoiser) -> bool:
     scale = denoiser.image_cfg_scale

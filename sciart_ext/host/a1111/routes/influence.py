@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from PIL import Image
 
 from ....errors import SciArtError
-from ....influence.batches import in_batches, missing_of, shared_noise
+from ....influence.batches import in_batches, missing_of, sets_to_make, shared_noise
 from ....influence.page import report_page
 from ....influence.report import Report, as_data, heat_sheets, report
 from ....influence.runs import Run
@@ -74,12 +74,13 @@ def explained(body: InfluenceRequest, stop: Callable[[], bool] = lambda: False) 
     key = repr(({**vars(request), "seed": seed}, dump_recipe(recipe), words, model_name(loaded_model())))
     runs = begun.runs(key)
     hires_steps = (request.hr_second_pass_steps or request.steps) if request.enable_hr else 0
-    steps = len(question.sets) * (request.steps + hires_steps)
+    sets = sets_to_make(question.sets, recipe)
+    steps = len(sets) * (request.steps + hires_steps)
     if steps > MOST_STEPS:
-        raise SciArtError("orders", f"{len(question.sets)} pictures are {steps} steps; at most {MOST_STEPS} are "
+        raise SciArtError("orders", f"{len(sets)} pictures are {steps} steps; at most {MOST_STEPS} are "
                                     "accepted")
     acting = compile_plan(recipe, request.steps, hires_steps).acting
-    missing = missing_of(question.sets, runs, acting)
+    missing = missing_of(sets, runs, acting)
     noise = shared_noise(runs)
 
     def make(batch: Sequence[int]) -> dict[int, Run]:
@@ -93,9 +94,9 @@ def explained(body: InfluenceRequest, stop: Callable[[], bool] = lambda: False) 
                                    [noise.number] * len(batch))))
 
     try:
-        in_batches(question.sets, body.at_once, make, runs, acting)
+        in_batches(sets, body.at_once, make, runs, acting)
     except _Interrupted:
-        return Unfinished(len(runs), len(question.sets))
+        return Unfinished(len(runs), len(sets))
     told = report([lora.label for lora in recipe.loras], question, runs, words, _made(request, seed, recipe))
     begun.forget()
     return told
