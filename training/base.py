@@ -47,7 +47,7 @@ class Stage:
 
 STAGES = (Stage("base", 4000, 1e-3, 24000, 21), Stage("base-more", 1500, 5e-4, 12000, 23),
           Stage("base-crowded", 2400, 7e-4, 12000, 25, crowded, places=True))
-"""the last one's weights lie in `next`: the model that is shipped has them once its LoRAs are trained on them"""
+"""the model that is shipped is that of the first two: the last one changes it once the LoRAs are trained on it"""
 
 
 def train(folder: Path, stages: Sequence[Stage] = STAGES, batch: int = 32) -> None:
