@@ -49,6 +49,7 @@ def influence(**options: Any) -> None:
     check_folder_place(given.out, 2**20)
     question = ask(len(asked.recipe.loras), given.subsets, given.orders)
     pipe, loras = read(given, asked)
+    from ..influence.batches import sets_to_make
     from ..influence.folder import save_report
     from ..influence.kept import KeptRuns
     from ..standalone.explain import explain
@@ -57,12 +58,13 @@ def influence(**options: Any) -> None:
     files = [(str(lora.path.resolve()), lora.path.stat().st_size, lora.path.stat().st_mtime) for lora in loras]
     runs = KeptRuns(given.out / "unfinished", [asked.settings, dump_recipe(asked.recipe), files, words,
                                                   str(given.model)])
+    count = len(sets_to_make(question.sets, asked.recipe))
     try:
-        with progress(f"{len(question.sets)} pictures", given.quiet) as on_step:
+        with progress(f"{count} pictures", given.quiet) as on_step:
             told = explain(pipe, asked.recipe, Settings(**asked.settings), loras, question, words, given.at_once,
                            on_step, name_of(given), runs)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"{len(runs)} of {len(question.sets)} pictures are made; the same command goes on from "
+        raise KeyboardInterrupt(f"{len(runs)} of {count} pictures are made; the same command goes on from "
                                 "there") from None
     for note in asked.notes:
         tell(note)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..guidance.noises import SharedNoise
 from ..memory import is_out_of_memory, let_go
-from ..recipe.guidance import SEEN_AHEAD
+from ..recipe.plan import SEEN_AHEAD
 from .runs import Run
 
 if TYPE_CHECKING:

@@ -8,8 +8,6 @@ from ..errors import SciArtError, shown
 from .schedule import MAX_POINTS, check_number, check_points
 from .schema import Field, Strict, check_bool, check_count, validator
 
-SEEN_AHEAD = ("contrastive", "masked")
-"""ways to compose whose subjects a look ahead finds"""
 OF_MASKED = ("noises", "regions", "hires", "show")
 """which of the fields compose masked looks at"""
 MAX_NOISES = 16

@@ -16,6 +16,9 @@ from .schedule import step_progress
 if TYPE_CHECKING:
     from .recipe import LoraEntry, Recipe, _Weighted
 
+SEEN_AHEAD = ("contrastive", "masked")
+"""ways to compose whose subjects a look ahead finds"""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -244,7 +247,7 @@ def compile_plan(recipe: Recipe, steps: int, hires_steps: int = 0) -> Plan:
     if not hires_steps:
         return Plan(first)
     end = step_progress(steps - 1, steps)
-    stays = recipe.guidance.hires if recipe.compose in ("contrastive", "masked") else recipe.composition.hires
+    stays = recipe.guidance.hires if recipe.compose in SEEN_AHEAD else recipe.composition.hires
 
     def late(lora: LoraEntry, uncond: bool) -> _Weighted:
         own = _given(lora, True, uncond)
