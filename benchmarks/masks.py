@@ -10,7 +10,8 @@ mask lies in the box; which share of the box is covered; and the share of the pi
 - look ahead, with similarity: of the same attention FreeFuse's contrast, cores and similarity of the self-attention's
   output in the look ahead's last evaluation, shared out evenly
 - both: what these have where the look ahead's masks cover
-- FreeFuse: as published, at the end of its first stage; not for two of one kind, whom its words do not tell apart
+- FreeFuse: its own, at the end of its first stage, with the settings of `benchmarks.steer`, and as published; not for
+  two of one kind, whom its words do not tell apart
 
 Means over subjects and seeds from 10000. Last line: one JSON object.
 """
@@ -22,7 +23,6 @@ import itertools
 import json
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 
 import numpy as np
 import torch
@@ -30,23 +30,22 @@ from torch import Tensor
 
 from sciart_ext.compose.region import region_cells
 from sciart_ext.guidance.alike import told_apart
-from sciart_ext.guidance.look_ahead import FROM, layouts
 from sciart_ext.guidance.masks import masks_from_attention, resized
 from sciart_ext.recipe import parse_recipe
 from sciart_ext.recipe.masking import MaskingSettings
-from sciart_ext.standalone.subjects import enter_layout
 from sciart_ext.world.oracle import Reading
 from sciart_ext.world.scenes import INDIVIDUALS, KINDS, SIDE
 
 from . import record
-from .peers.freefuse import BlockSeen, FreeFuse, InMasks, first_stage, words_of
+from .peers.freefuse import FreeFuse, InMasks, first_stage, words_of
 from .peers.freefuse_masks import freefuse_masks
+from .peers.ways import SETTINGS
 from .tinyworld import steering
 from .tinyworld.judging import loaded
+from .tinyworld.looking import LastOutput, looked_at, seen_ahead
 from .tinyworld.sampling import Pictures
 
-BLOCK = "up_blocks.0.attentions.2.transformer_blocks.0"
-"""whose self-attention tells what is similar: the last on the grid of the attention maps"""
+LATENTS = (SIDE // 8, SIDE // 8)
 Masks = dict[str, Tensor]
 """of each way: bool (seeds, subjects, h, w)"""
 
@@ -117,42 +116,20 @@ def ways(pictures: Pictures, names: Sequence[str], seeds: Sequence[int]) -> Mask
     """What each way makes of these noises, on the latents' grid."""
     parts: dict[str, list[Tensor]] = {}
     for chosen in pictures.batches(seeds):
-        for way, masks in (looking_ahead(pictures, names, chosen) | published(pictures, names, chosen)).items():
+        for way, masks in (looking_ahead(pictures, names, chosen) | freefuses(pictures, names, chosen)).items():
             parts.setdefault(way, []).append(masks)
     return {way: torch.cat(masks) for way, masks in parts.items()}
 
 
 def looking_ahead(pictures: Pictures, names: Sequence[str], seeds: Sequence[int]) -> Masks:
-    recipe = steering.guided_recipe(names, {}, False, "masked")
-    prepared = pictures.prepared(steering.prompt_of([KINDS[INDIVIDUALS[name]] for name in names]), recipe)
-    rows, seen = prepared.rows, []
-    _, unit = pictures.noise(seeds)
-    with ExitStack() as stack:
-        stack.enter_context(rows.acting())
-        layout = enter_layout(stack, pictures.pipe, rows, prepared.settings, recipe, len(seeds))
-        block = stack.enter_context(BlockSeen(rows.unet.get_submodule(BLOCK)))
-
-        def attended(latents: Tensor, time: int, progress: float) -> Tensor:
-            layout.maps.record(len(latents))
-            rows.call_plain(latents, time, progress)
-            return layout.words[0].plain_means(layout.maps.maps())
-
-        def denoised(latents: Tensor, time: int, progress: float) -> Tensor:
-            if progress >= FROM:
-                seen[:] = [attended(latents, time, progress)]
-            return rows.denoised(latents, time, progress)
-
-        attention = layouts(unit, 999, rows.alphas, denoised, attended, lambda: seen[-1])
-        hidden = block.hidden[:len(seeds)]
-    told = told_apart(attention)[0]
-    size = tuple(unit.shape[-2:])
-    ours = resized(masks_from_attention(told, MaskingSettings().threshold), size)
-    similar = torch.stack([freefuse_masks(one, own) for one, own in zip(told, hidden)])
-    return {"look ahead": ours, "look ahead, with similarity": resized(similar, size),
-            "both": resized(similar, size) & ours.any(1, keepdim=True)}
+    with LastOutput(pictures.pipe.unet.get_submodule(f"{SETTINGS['freefuse'].block}.attn1")) as output:
+        told, _ = told_apart(looked_at(seen_ahead(pictures, names, seeds)))
+    ours = resized(masks_from_attention(told, MaskingSettings().threshold), LATENTS)
+    similar = resized(torch.stack([freefuse_masks(*image) for image in zip(told, output.value)]), LATENTS)
+    return {"look ahead": ours, "look ahead, with similarity": similar, "both": similar & ours.any(1, keepdim=True)}
 
 
-def published(pictures: Pictures, names: Sequence[str], seeds: Sequence[int]) -> Masks:
+def freefuses(pictures: Pictures, names: Sequence[str], seeds: Sequence[int]) -> Masks:
     kinds = [KINDS[INDIVIDUALS[name]] for name in names]
     if len(set(kinds)) < len(kinds):
         return {}
@@ -160,9 +137,12 @@ def published(pictures: Pictures, names: Sequence[str], seeds: Sequence[int]) ->
     _, sampling, rows = pictures.prepared(steering.prompt_of(kinds), recipe, InMasks, range(len(names)))
     _, unit = pictures.noise(seeds)
     words = words_of(pictures.pipe.tokenizer, steering.prompt_of(kinds), kinds)
-    attention, hidden = first_stage(rows, sampling, unit, words, FreeFuse())
-    masks = torch.stack([freefuse_masks(one, own) for one, own in zip(attention, hidden)])
-    return {"FreeFuse": resized(masks, tuple(unit.shape[-2:]))}
+    found = {}
+    for way, settings in (("FreeFuse", SETTINGS["freefuse"]), ("FreeFuse, as published", FreeFuse())):
+        images = zip(*first_stage(rows, sampling, unit, words, settings))
+        found[way] = resized(torch.stack([freefuse_masks(*image, settings.core, settings.temperature, settings.balance)
+                                          for image in images]), LATENTS)
+    return found
 
 
 if __name__ == "__main__":

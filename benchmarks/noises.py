@@ -17,26 +17,22 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 
 import numpy as np
 import torch
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from sciart_ext.guidance.alike import told_apart
-from sciart_ext.guidance.look_ahead import FROM, layouts
 from sciart_ext.guidance.masks import masks_from_attention, smoothed
 from sciart_ext.guidance.noises import least_distance
-from sciart_ext.recipe import Recipe
 from sciart_ext.recipe.masking import MaskingSettings
-from sciart_ext.standalone.subjects import enter_layout
-from sciart_ext.world.scenes import INDIVIDUALS, KINDS
 
 from . import record
 from .tinyworld import steering
-from .tinyworld.judging import loaded
-from .tinyworld.sampling import Pictures, Prepared
+from .tinyworld.judging import area, loaded
+from .tinyworld.looking import looked_at, seen_ahead
+from .tinyworld.sampling import Pictures
 
 FIRST_SEED = 30_000
 AMONG = (2, 4, 8)
@@ -86,47 +82,17 @@ def of_case(case: str, seeds: range) -> dict:
 
 def scores(pictures: Pictures, names: Sequence[str], seeds: np.ndarray) -> dict[str, np.ndarray]:
     """Scores of the noises (seeds,), by name."""
-    prompt = steering.prompt_of([KINDS[INDIVIDUALS[name]] for name in names])
-    recipe = steering.guided_recipe(names, {}, False, "masked")
-    prepared = pictures.prepared(prompt, recipe)
     found: dict[str, list[Tensor]] = {}
     for chosen in pictures.batches(seeds):
-        first, last, mean = attention(pictures, prepared, recipe, chosen)
-        of_each = {"InitNO's, first": smoothed(first).flatten(2).amax(2).amin(1)}
-        for told, maps in (("first", first), ("last", last), ("mean", mean)):
+        seen = seen_ahead(pictures, names, chosen)
+        of_each = {"InitNO's, first": smoothed(seen[0]).flatten(2).amax(2).amin(1)}
+        for told, maps in (("first", seen[0]), ("last", seen[-1]), ("mean", looked_at(seen))):
             one, _ = told_apart(maps)
             of_each[f"clearness, {told}"] = clearness(one, masks_from_attention(one, MaskingSettings().threshold))
             of_each[f"distance, {told}"] = least_distance(one)
         for name, score in of_each.items():
             found.setdefault(name, []).append(score)
     return {name: torch.cat(parts).numpy() for name, parts in found.items()}
-
-
-@torch.no_grad()
-def attention(pictures: Pictures, prepared: Prepared, recipe: Recipe, seeds: Sequence[int],
-              ) -> tuple[Tensor, Tensor, Tensor]:
-    """The subjects' attention (seeds, subjects, h, w) in the first evaluation of the look ahead, in its last, and the
-    mean of those that it looks at."""
-    rows, seen, looked_at = prepared.rows, [], []
-    _, unit = pictures.noise(seeds)
-    with ExitStack() as stack:
-        stack.enter_context(rows.acting())
-        layout = enter_layout(stack, pictures.pipe, rows, prepared.settings, recipe, len(seeds))
-
-        def attended(latents: Tensor, time: int, progress: float) -> Tensor:
-            layout.maps.record(len(latents))
-            rows.call_plain(latents, time, progress)
-            seen.append(layout.words[0].plain_means(layout.maps.maps()))
-            if progress >= FROM:
-                looked_at.append(seen[-1])
-            return seen[-1]
-
-        def denoised(latents: Tensor, time: int, progress: float) -> Tensor:
-            attended(latents, time, progress)
-            return rows.denoised(latents, time, progress)
-
-        layouts(unit, 999, rows.alphas, denoised, attended, lambda: seen[-1])
-    return seen[0], seen[-1], torch.stack(looked_at).mean(0)
 
 
 def clearness(attention: Tensor, masks: Tensor) -> Tensor:
@@ -137,14 +103,6 @@ def clearness(attention: Tensor, masks: Tensor) -> Tensor:
     own = means.diagonal(dim1=1, dim2=2)
     others = means.masked_fill(torch.eye(means.shape[1], dtype=torch.bool), 0)
     return (own - others.amax(2)).amin(1)
-
-
-def area(score: np.ndarray, good: np.ndarray) -> float:
-    """AUC, by ranks; not a number where all noises are alike."""
-    many, few = int(good.sum()), int((~good).sum())
-    if not many or not few:
-        return float("nan")
-    return float((rankdata(score)[good].sum() - many * (many + 1) / 2) / (many * few))
 
 
 def best_of(score: np.ndarray, good: np.ndarray, among: int) -> float:

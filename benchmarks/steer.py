@@ -30,7 +30,7 @@ from . import record
 from .mixing.allocator import KEEPING, restart_with
 from .peers.ways import PEERS
 from .steering_cost import measure_memory, measure_time
-from .tinyworld.judging import loaded, share
+from .tinyworld.judging import area, loaded, share
 from .tinyworld.steering import CASES, COMPOSED, FIRST_SEED, GUIDED, layouts, make, overlap
 
 PARTS = ("shares", "time", "memory")
@@ -158,11 +158,8 @@ def noise_auc(apart: Sequence[float], base: Sequence[bool], prompts: int) -> flo
     """Of how far apart the look ahead saw the subjects, as a sign that the base model paints them all: the chance that
     of two noises of a prompt, one good and one not, they are farther apart in the good one; mean over so many prompts
     that have both kinds, None where none has."""
-    areas = []
-    for scores, good in zip(np.array_split(np.array(apart), prompts), np.array_split(np.array(base), prompts)):
-        if good.any() and not good.all():
-            larger = scores[good][:, None] - scores[~good]
-            areas.append(float(((larger > 0) + 0.5 * (larger == 0)).mean()))
+    parts = zip(np.array_split(np.array(apart), prompts), np.array_split(np.array(base), prompts))
+    areas = [area(scores, good) for scores, good in parts if good.any() and not good.all()]
     return round(float(np.mean(areas)), 4) if areas else None
 
 

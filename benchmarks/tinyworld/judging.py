@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import torch
 from PIL import Image, ImageFilter
+from scipy.stats import rankdata
 
 from sciart_ext.world import MODEL
 from sciart_ext.world.captions import caption
@@ -33,6 +34,14 @@ def share(outcomes: Iterable[bool]) -> dict:
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     low, high = max(centre - half, 0), min(centre + half, 1)
     return {"share": round(p, 4), "low": round(low, 4), "high": round(high, 4), "n": n}
+
+
+def area(score: np.ndarray, good: np.ndarray) -> float:
+    """AUC, by ranks; not a number where all noises are alike."""
+    many, few = int(good.sum()), int((~good).sum())
+    if not many or not few:
+        return float("nan")
+    return float((rankdata(score)[good].sum() - many * (many + 1) / 2) / (many * few))
 
 
 @functools.cache
