@@ -1,5 +1,5 @@
-"""Regions in the rows of a plain picture in the WebUI: the standalone engine's pictures, every model, sampler and pass,
-and a clean leave."""
+"""Regions in the rows of a plain picture in the WebUI: the standalone engine's pictures, batches, the hires pass, every
+model, the infotext. More of it in `test_one_row.py`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import io
 
 import numpy as np
 import pytest
+from one_row import HALVES, LEFT, PROMPT, RIGHT, ROBOT, ROCKET, STYLE, WHOLE, made
+from one_row import in_regions as recipe_of
 from pictures import assert_same_picture, difference, with_recipe
 from PIL import Image
-from server import ONE_THREAD, HostServer, as_base64
 
 pytest.importorskip("diffusers")
 
@@ -19,12 +20,7 @@ from sciart_ext.standalone.generate import Settings, generate, load_loras
 from sciart_ext.standalone.models import load_pipeline
 from sciart_ext.world import MODEL
 
-PROMPT = "a red striped rocket and a yellow visor robot in space"
-ROCKET, ROBOT = {"name": "red-striped-rocket", "weight": 1.0}, {"name": "yellow-visor-robot", "weight": 1.0}
-STYLE = {"name": "watercolor", "weight": 0.5}
-LEFT, RIGHT, WHOLE = [0, 0, 0.5, 1], [0.5, 0, 1, 1], [0, 0, 1, 1]
-HALVES = ({**ROCKET, "region": LEFT}, {**ROBOT, "region": RIGHT}, STYLE)
-SIZE = {"width": 128, "height": 128}
+ALL = (*HALVES, STYLE)
 
 
 def ramp() -> str:
@@ -37,24 +33,7 @@ def ramp() -> str:
 PAINTED = ({**ROCKET, "region": ramp()}, {**ROBOT, "region": [0, 0, 0.7, 0.6]})
 
 
-def recipe_of(loras=HALVES, prefix="sciart-tiny-", rows="one", **composition):
-    return {"compose": "regions", "composition": {"rows": rows, **composition},
-            "loras": [{**lora, "name": prefix + lora["name"]} for lora in loras]}
-
-
-def asked(tiny: HostServer, recipe=None, **settings):
-    given = {"prompt": PROMPT, "negative_prompt": "planet", "steps": 8, "seed": 11, "sampler_name": "Euler",
-             "cfg_scale": 5.0, **SIZE}
-    return tiny.txt2img(**{**given, **settings}, **(with_recipe(recipe) if recipe else {}))
-
-
-def made(tiny, recipe=None, **settings):
-    answer = asked(tiny, recipe, **settings)
-    assert answer.status == 200, answer.text
-    return answer
-
-
-@pytest.mark.parametrize(("loras", "feather"), [(HALVES, 0.0), (HALVES, 0.3), (PAINTED, 0.0)],
+@pytest.mark.parametrize(("loras", "feather"), [(ALL, 0.0), (ALL, 0.3), (PAINTED, 0.0)],
                          ids=["boxes", "feathered", "painted"])
 @pytest.mark.parametrize("sampler", ["Euler", "Heun"])
 def test_host_and_standalone_make_the_same_picture(tiny, loras, feather, sampler):
@@ -75,16 +54,6 @@ def test_a_region_that_is_everything_is_the_hosts_own_lora(tiny, prompt, padded)
     assert_same_picture(own, made(tiny, whole, prompt=prompt, **settings))
 
 
-@pytest.mark.parametrize("sampler", ["Euler a", "DPM++ 2M", "DPM++ SDE", "Heun", "DDIM", "DDIM CFG++", "UniPC", "PLMS",
-                                     "LCM"])
-def test_every_sampler_has_them_and_the_host_is_left_as_it_was(tiny, sampler):
-    plain = made(tiny, sampler_name=sampler)
-    regions = made(tiny, recipe_of(), sampler_name=sampler)
-    assert difference(plain.pictures[0], regions.pictures[0])[1] > 1
-    assert made(tiny, recipe_of(), sampler_name=sampler).pngs == regions.pngs
-    assert made(tiny, sampler_name=sampler).pngs == plain.pngs
-
-
 def test_each_region_has_rows_of_its_own_unless_told_otherwise(tiny):
     own = recipe_of(rows="own")
     del own["composition"]["rows"]
@@ -99,18 +68,6 @@ def test_batches_are_made_picture_by_picture(tiny):
         assert difference(whole.pictures[i], made(tiny, recipe_of(), seed=11 + i).pictures[0])[1] <= 1.0
 
 
-def test_whether_rows_are_evaluated_together_or_not(tiny):
-    both = [made(tiny, recipe_of(), override_settings={"batch_cond_uncond": one}) for one in (False, True)]
-    assert_same_picture(*both)
-
-
-@pytest.mark.parametrize("prompts", [("a rocket and a robot" + " sky" * 90, "planet"), (PROMPT, "planet" + " sky" * 90)])
-def test_prompts_of_other_lengths_than_the_negative_one(tiny, prompts):
-    for padded in (False, True):
-        made(tiny, recipe_of(), prompt=prompts[0], negative_prompt=prompts[1],
-             override_settings={"pad_cond_uncond": padded})
-
-
 @pytest.mark.parametrize(("size", "scale"), [((128, 128), 2), ((128, 192), 1.5)])
 def test_the_hires_pass_has_them_unless_it_is_told_otherwise(tiny, size, scale):
     hires = {"enable_hr": True, "hr_scale": scale, "hr_upscaler": "Latent", "denoising_strength": 0.7,
@@ -121,18 +78,6 @@ def test_the_hires_pass_has_them_unless_it_is_told_otherwise(tiny, size, scale):
     whole, everywhere = (made(tiny, recipe, **hires).pictures[0] for recipe in (
         recipe_of([{**ROCKET, "region": WHOLE}]), {"loras": recipe_of([ROCKET])["loras"]}))
     assert difference(whole, everywhere)[1] <= 0.1  # merged and branched differ by 0.06 here
-
-
-def test_img2img_and_inpainting_have_them(tiny):
-    start = made(tiny).pictures[0]
-    mask = np.zeros((128, 128, 3), np.uint8)
-    mask[:, :64] = 255
-    for more in ({}, {"mask": as_base64(mask)}):
-        pictures = [tiny.img2img(start, prompt=PROMPT, steps=10, seed=3, sampler_name="Euler", denoising_strength=0.8,
-                                 **SIZE, **more, **with_recipe(recipe_of(loras)))
-                    for loras in (HALVES, [dict(one, weight=0.0) for one in HALVES])]
-        assert [answer.status for answer in pictures] == [200, 200], pictures[0].text
-        assert difference(pictures[0].pictures[0], pictures[1].pictures[0])[1] > 0.5
 
 
 @pytest.mark.parametrize(("checkpoint", "suffix"), [("tiny-sd1", ""), ("tiny-sdxl", "-xl"), ("tiny-sd2-v", "-v2")])
@@ -150,47 +95,7 @@ def test_whatever_the_model(host, checkpoint, suffix):
     assert_same_picture(own, host.txt2img(**settings, **with_recipe(whole)))
 
 
-def test_the_refiner_goes_on_in_the_regions(tiny):
-    refined = made(tiny, recipe_of(), refiner_checkpoint="refiner", refiner_switch_at=0.5)
-    assert difference(refined.pictures[0], made(tiny, recipe_of()).pictures[0])[1] <= 1.0
-
-
-@pytest.mark.parametrize("flag", ["--medvram", "--lowvram"])
-def test_with_little_memory_the_picture_is_the_same(tiny, flag):
-    with HostServer(models=tiny.models, checkpoint="sciart-tiny.safetensors", args=(flag,), env=ONE_THREAD) as small:
-        plain = made(small)
-        assert_same_picture(made(tiny, recipe_of()), made(small, recipe_of()))
-        assert made(small).pngs == plain.pngs
-
-
-@pytest.mark.parametrize("words", [[], ["rocket", "robot"]])
-def test_what_each_lora_did_is_what_its_absence_changes(tiny, words):
-    request = {"prompt": PROMPT, "negative_prompt": "planet", "steps": 6, "seed": 11, "sampler_name": "Euler",
-               "cfg_scale": 5.0, **SIZE}
-    told = tiny.post("/sciart/v1/influence", {"txt2img": request, "recipe": recipe_of(), "words": words})
-    assert told.status == 200, told.text
-    for title, left in (("all", HALVES), ("without sciart-tiny-watercolor", HALVES[:2])):
-        picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(
-            told.json["images"][told.json["pictures"].index(title)]))).convert("RGB"))
-        largest, mean = difference(picture, made(tiny, recipe_of(left), steps=6).pictures[0])
-        assert largest <= 2 and mean <= 0.1, f"{title}: largest {largest}, mean {mean:.4f}"
-
-
 def test_its_infotext_makes_the_same_picture_again(tiny):
     first = made(tiny, recipe_of(PAINTED, feather=0.2))
     again = tiny.post("/sdapi/v1/txt2img", {"infotext": first.infotext})
     assert again.pngs == first.pngs
-
-
-@pytest.mark.parametrize(("settings", "told"), [
-    ({"prompt": "a rocket AND a robot"}, "regions does not work with AND"),
-    ({"override_settings": {"token_merging_ratio": 0.5}}, "token merging"),
-    ({"override_settings": {"hypertile_enable_unet": True, "hypertile_max_tile_unet": 128}, "width": 256}, "Hypertile"),
-], ids=["AND", "token merging", "Hypertile"])
-def test_what_it_cannot_do_is_refused_and_the_next_picture_is_as_before(tiny, settings, told):
-    off = {"token_merging_ratio": 0.0, "hypertile_enable_unet": False,
-           "hypertile_max_tile_unet": 256}  # what is overridden stays so in this host
-    plain = made(tiny, override_settings=off)
-    refused = asked(tiny, recipe_of(), **settings)
-    assert refused.status == 422 and told in refused.text, refused.text[:500]
-    assert made(tiny, override_settings=off).pngs == plain.pngs
