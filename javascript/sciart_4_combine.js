@@ -14,7 +14,7 @@
         seed: ["Seed", "0", {min: 0, step: 1}, "Of the random entries that are kept"],
         directions: ["Directions", "16", {min: 1, step: 1},
             "How many of a LoRA's strongest directions are left to it by those of smaller weight"],
-        strength: ["Strength", "1", {min: 0, max: 1, step: 0.05},
+        strength: ["Strength", "0.25", {min: 0, max: 1, step: 0.05},
             "How much of what lies in those directions the LoRAs of smaller weight give up; 0: nothing"],
     };
     const READS = {"orthogonal": ["directions", "strength"], "ties": ["density"], "magnitude-prune": ["density"],

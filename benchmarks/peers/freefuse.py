@@ -98,7 +98,7 @@ class InMasks(Rows):
             self.mixer.set_gates([[0.0] * self.mixer.count])
             return
         views = [image + images * row.uncond for row in rows for image in range(images)]
-        self.mixer.set_gates([self.gates(progress, row, 0) for row in rows for _ in range(images)], views=views)
+        self.mixer.set_gates([own for row in rows for own in self.gates(progress, row, images)], views=views)
 
 
 class _Enough(Exception):

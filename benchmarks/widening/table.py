@@ -27,8 +27,8 @@ from ..tinyworld.steering import CASES, FIRST_SEED, prompt_of
 
 COMPOSE = ("merge", "switch", "composite", "spatial", "regions", "contrastive", "masked")
 ABOUT_SUBJECTS = ("contrastive", "masked")
-SOFT = tuple(f"orthogonal {strength}" for strength in (0.25, 0.5, 0.75))
-"""of other strengths than 1, merged"""
+SOFT = tuple(f"orthogonal {strength}" for strength in (0.5, 0.75, 1))
+"""of other strengths than the default, merged"""
 SCENES = ("two subjects", "three styles", "both")
 SEEDS, QUICK_SEEDS = 16, 2
 STYLED = "a rocket and a planet in space"

@@ -33,7 +33,7 @@ JOINING_OPTIONS = options(
     click.option("--directions", type=Number(1, 4096), panel=JOINING,
                  help="Strongest directions of a LoRA that the others leave to it (orthogonal); default: 16."),
     click.option("--strength", type=Number(0, 1, whole=False), panel=JOINING,
-                 help="How much of what lies in them they leave (orthogonal); default: 1, all of it."))
+                 help="How much of what lies in them they leave (orthogonal); 1: all of it; default: 0.25."))
 
 
 def recipe_of(given: Any) -> Recipe:

@@ -7,12 +7,13 @@ later show what the LoRAs have done to each other.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from ..memory import is_out_of_memory, let_go
 from ..mixer.gates import sent
 from .alike import told_apart
 from .attention import AttentionMaps
@@ -88,6 +89,9 @@ class Layout:
         model with the plain row of every image first, the prompt without any subject's LoRA, and plain, of the same,
         with that alone. other: None where the latents are more than noise.
 
+        All noises are looked at in one batch, each image's after one another: denoised and plain are called with so
+        many times the images.
+
         The only wait is for the attention: where the subjects are is decided in main memory, by many small steps.
         """
         if not self.must_look_ahead:
@@ -110,14 +114,11 @@ class Layout:
             self._place(with_boxes(blank, self.boxes), device)
             self.first = self.masks.float()
             return latents
-        seen: dict[int, Glimpse] = {}
-        begun: dict[int, Tensor] = {}
         may_choose = other is not None and self.settings.noises > 1 and len(self.boxes) > 1
-        for number in self._tried() if may_choose else (0,):
-            begun[number] = other(number) if number else latents
-            maps = layouts(begun[number], start, alphas, recording, attended, self.maps.maps)
-            seen[number] = self._seen(maps, number)
-        found = self._chosen(seen)
+        numbers = self._tried() if may_choose else [0]
+        begun = torch.stack([other(number) if number else latents for number in numbers], 1)
+        maps = _in_parts_that_fit(lambda each: layouts(each, start, alphas, recording, attended, self.maps.maps), begun)
+        found = self._chosen([self._seen(*one) for one in zip(self._means(maps).unbind(1), numbers)])
         self.alike, self.apart = found.alike, found.apart
         masks = (with_boxes if whole else within_boxes)(resized(self._masks(found.attention), size), self.boxes)
         self._place(masks, device)
@@ -127,7 +128,7 @@ class Layout:
         self.noises = found.noise.tolist()
         if not any(self.noises):
             return latents
-        return torch.stack([begun[number][image] for image, number in enumerate(self.noises)])
+        return torch.stack([begun[image, numbers.index(number)] for image, number in enumerate(self.noises)])
 
     def _place(self, masks: Tensor, device: torch.device) -> None:
         self.nowhere = ~masks.flatten(2).any(2)
@@ -139,16 +140,22 @@ class Layout:
             return [self.shared.number]
         return range(self.settings.noises)
 
-    def _chosen(self, seen: Mapping[int, Glimpse]) -> Glimpse:
-        found = functools.reduce(Glimpse.or_farther_apart, seen.values())
+    def _chosen(self, seen: Sequence[Glimpse]) -> Glimpse:
+        found = functools.reduce(Glimpse.or_farther_apart, seen)
         if self.shared is None:
             return found
         self.shared.number = int(found.noise[0])
-        return seen[self.shared.number]
+        return next(one for one in seen if one.noise[0] == self.shared.number)
 
-    def _seen(self, maps: Tensor, number: int) -> Glimpse:
-        """What the maps (images, h, w, tokens) of a look ahead from one of the noises show."""
-        attention = self._by_words(lambda maps, words: words.plain_means(maps), maps).cpu()
+    def _means(self, maps: Tensor) -> Tensor:
+        """Maps (images, noises, h, w, tokens) → the subjects' (images, noises, subjects, h, w), in main memory."""
+        def means(maps: Tensor, words: Words) -> Tensor:
+            return words.plain_means(maps.flatten(0, 1)).unflatten(0, maps.shape[:2])
+
+        return self._by_words(means, maps).cpu()
+
+    def _seen(self, attention: Tensor, number: int) -> Glimpse:
+        """What the attention (images, subjects, h, w) in a look ahead from one of the noises shows."""
         sought = [box is None for box in self.boxes]
         attention[:, sought], found = told_apart(attention[:, sought])
         alike = self.alike.repeat(len(attention), 1)
@@ -201,3 +208,16 @@ class Layout:
             own, *others = (torch.stack([one[image] for image in chosen]) for one in (maps, *more))
             found.update(zip(chosen, function(own, self.words[chosen[0]], *others)))
         return torch.stack([found[image] for image in range(len(self.words))])
+
+
+def _in_parts_that_fit(function: Callable[[Tensor], Tensor], begun: Tensor) -> Tensor:
+    """function((n, …)) → (n, …) of all (images, noises, …): of half the noises at a time where memory runs out, and so
+    on down to one."""
+    images, noises = begun.shape[:2]
+    try:
+        return function(begun.flatten(0, 1)).unflatten(0, (images, noises))
+    except Exception as error:
+        if noises == 1 or not is_out_of_memory(error):
+            raise
+        let_go(error)
+    return torch.cat([_in_parts_that_fit(function, half) for half in begun.chunk(2, 1)], 1)

@@ -22,8 +22,8 @@ class CombiningSettings(Strict):
     seed: int = Field(0, description="of the entries that dare-linear and dare-ties keep")
     directions: int = Field(16, description="of orthogonal: how many of a LoRA's strongest directions in each layer "
                                             "the LoRAs of smaller weight leave to it")
-    strength: float = Field(1.0, description="of orthogonal: how much of what lies in those directions they leave; 0: "
-                                             "nothing, which is linear; 1: all of it")
+    strength: float = Field(0.25, description="of orthogonal: how much of what lies in those directions they leave; "
+                                              "0: nothing, which is linear; 1: all of it")
 
     @validator("density", pre=True)
     def _share(cls, value):

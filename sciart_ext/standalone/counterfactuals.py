@@ -70,8 +70,8 @@ class SetRows(Rows):
         """Several images may still fit one by one: their error is that of memory."""
         return super().too_many(inputs) if len(self.plans) == 1 else None
 
-    def gates(self, progress: float, row: Row, image: int) -> tuple[float, ...]:
-        return self.plans[image].gates(progress, row)
+    def gates(self, progress: float, row: Row, images: int) -> list[tuple[float, ...]]:
+        return [plan.gates(progress, row) for plan in self.plans for _ in range(images // len(self.plans))]
 
 
 def run_sets(pipe, recipe: Recipe, settings: Settings, loras: Sequence[LoraFile], sets: Sequence[int],

@@ -128,10 +128,10 @@ class Rows:
         """The same of rows that read texts of one length."""
         images = len(inputs)
         self.set_gates([row.row for row in rows], progress, images)
-        text = torch.cat([one.tokens.expand(images, -1, -1) for one in read])
+        text = torch.cat([_of_each(one.tokens, images) for one in read])
         added = None
         if read[0].pooled is not None:
-            pooled = torch.cat([one.pooled.expand(images, -1) for one in read])
+            pooled = torch.cat([_of_each(one.pooled, images) for one in read])
             added = {"text_embeds": pooled, "time_ids": self._time_ids.expand(len(pooled), -1)}
         called = inputs.to(text.dtype).repeat(len(rows), 1, 1, 1)
         found = self.unet(called, time.tensor, encoder_hidden_states=text, added_cond_kwargs=added).sample
@@ -141,11 +141,11 @@ class Rows:
         """For the next call, which has these rows of so many images, all images of a row together."""
         masked = self._is_placed and not any(row.plain for row in rows)
         views = list(range(images)) * len(rows) if masked else ()
-        self.mixer.set_gates([self.gates(progress, row, image) for row in rows for image in range(images)], views=views)
+        self.mixer.set_gates([own for row in rows for own in self.gates(progress, row, images)], views=views)
 
-    def gates(self, progress: float, row: Row, image: int) -> tuple[float, ...]:
-        """One gate per LoRA in this row of this image."""
-        return self.plan.gates(progress, row)
+    def gates(self, progress: float, row: Row, images: int) -> list[tuple[float, ...]]:
+        """One gate per LoRA, of each of so many images of this row."""
+        return [self.plan.gates(progress, row)] * images
 
     def predict(self, inputs: Tensor, time: Time, progress: float, fusion: Fusion | None,
                 cfg_factor: float = 1.0) -> Predicted:
@@ -210,6 +210,12 @@ class Rows:
     def _with_cfg(self, cond: Tensor, uncond: Tensor, factor: float = 1.0) -> Predicted:
         guided = uncond + self.cfg_scale * factor * (cond - uncond) if self.uncond else cond
         return Predicted(guided, uncond)
+
+
+def _of_each(text: Tensor, images: int) -> Tensor:
+    """What so many images read of a text (1, …) for all or (n, …) for n images: as often for each, one after another.
+    """
+    return text.expand(images, *text.shape[1:]) if len(text) == 1 else text.repeat_interleave(images // len(text), 0)
 
 
 def decode(pipe, latents: Tensor) -> list[Image.Image]:

@@ -106,6 +106,50 @@ def test_a_picture_is_the_same_alone_and_in_a_batch(tiny):
         assert np.abs(pixels(alone) - pixels(one)).max() <= 2
 
 
+def batches(unet, most):
+    """A list that gets the rows of each call of the UNet; where they are more than `most`, memory runs out."""
+    seen = []
+
+    def count(module, args):
+        seen.append(len(args[0]))
+        if len(args[0]) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+
+    return seen, unet.conv_in.register_forward_pre_hook(count)
+
+
+@pytest.mark.parametrize("compose", ["masked", "contrastive"])
+def test_all_noises_are_looked_at_in_one_batch(tiny, compose):
+    def calls(noises):
+        seen, handle = batches(tiny[0].unet, 100)
+        with handle:
+            made(tiny, compose, noises, [3, 4])
+        return seen
+
+    one, three = calls(1), calls(3)
+    ahead = len(one) - SETTINGS.steps
+    assert len(three) == len(one) and three[ahead:] == one[ahead:]
+    assert three[:ahead] == [3 * rows for rows in one[:ahead]] and max(three) == 12
+
+
+@pytest.mark.parametrize("most", [8, 4])
+def test_where_they_do_not_fit_in_memory_fewer_are_looked_at_at_once(tiny, most):
+    expected = made(tiny, "masked", 3, [3, 4])
+    seen, handle = batches(tiny[0].unet, most)
+    with handle:
+        found = made(tiny, "masked", 3, [3, 4])
+    assert seen[0] == 12 and most in seen
+    assert [chosen(one) for one in found] == [chosen(one) for one in expected]
+    for one, its in zip(found, expected):
+        assert np.abs(pixels(one) - pixels(its)).max() <= 2
+
+
+def test_where_one_noise_does_not_fit_it_is_refused(tiny):
+    _, handle = batches(tiny[0].unet, 1)
+    with handle, pytest.raises(SciArtError, match=r"out of memory: 4 rows at once do not fit .*, 1 would"):
+        made(tiny, "masked", 3, [3, 4])
+
+
 @pytest.mark.parametrize("loras", [BOXES, LORAS[:1]], ids=["all have regions", "one subject"])
 def test_where_there_is_nothing_to_choose_by_a_note_tells(tiny, loras):
     one, = made(tiny, "masked", 3, [1], loras)

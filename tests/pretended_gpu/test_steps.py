@@ -111,10 +111,12 @@ def test_a_step_waits_once_for_each_update_for_what_its_loss_is_and_whether_its_
     assert {place.partition(":")[0] for _, place in waits} == {"guidance/guide.py"}
 
 
-def test_the_look_ahead_waits_once(gpu, pipe):
+@pytest.mark.parametrize("noises", [1, 3])
+def test_the_look_ahead_waits_once(gpu, pipe, noises):
     def of_first_step(**guidance):
         seen, = waits_after_steps(gpu, 1, lambda on_step: painted(
-            pipe, steered(until=0, strength=0, **guidance), replace(STEPS, steps=2), every=5, on_step=on_step))
+            pipe, steered(until=0, strength=0, noises=noises, **guidance), replace(STEPS, steps=2), every=5,
+            on_step=on_step))
         return seen
 
     assert sum((of_first_step() - of_first_step(masks=False)).values()) == 1

@@ -15,7 +15,7 @@ from ....recipe import PassPlan, Row
 from ...protocols import SetGates
 from ...webui.replaced import is_replaced
 from ..neighbours.others import Others, named
-from ..prompts.encoding import EncodedRows
+from ..prompts.encoding import Conditioning, EncodedRows
 from ..prompts.tokens import Tokens
 from .fused import Evaluation, model_on
 from .other_noises import other_noises
@@ -105,11 +105,14 @@ class Subjects:
 
     def _called(self, row: Row, now: Evaluation, set_gates: SetGates, inputs: Tensor, time: int, progress: float,
                 ) -> Tensor:
+        """inputs: of each image as many as of all others, one after another."""
         scale = 1.0 if self.is_vp else float(self.alphas[time]) ** -0.5
         sigma = inputs.new_full((len(inputs),), float(time) if self.is_vp else float(self.sigmas[time]))
-        set_gates([row], progress)
+        each = len(inputs) // len(now.x)
+        set_gates([row] * each, progress)
         text = self.encoded.negative if row.uncond else self.encoded.plain
-        return model_on(self.denoiser, text, sigma, now.image_cond)(inputs * scale)
+        text = Conditioning(text.shape, [one for one in text.batch for _ in range(each)])
+        return model_on(self.denoiser, text, sigma, now.image_cond.repeat_interleave(each, 0))(inputs * scale)
 
     def _scheduled(self, *prompts: str) -> list[tuple[int, tuple[str, ...]]]:
         """(last step, what each of the prompts then is): prompt editing changes them on the way."""
