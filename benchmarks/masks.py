@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from sciart_ext.compose.region import region_cells
-from sciart_ext.guidance.alike import told_apart
+from sciart_ext.guidance.alike import separated
 from sciart_ext.guidance.masks import masks_from_attention, resized
 from sciart_ext.recipe import parse_recipe
 from sciart_ext.recipe.masking import MaskingSettings
@@ -123,7 +123,7 @@ def ways(pictures: Pictures, names: Sequence[str], seeds: Sequence[int]) -> Mask
 
 def looking_ahead(pictures: Pictures, names: Sequence[str], seeds: Sequence[int]) -> Masks:
     with LastOutput(pictures.pipe.unet.get_submodule(f"{SETTINGS['freefuse'].block}.attn1")) as output:
-        told, _ = told_apart(looked_at(seen_ahead(pictures, names, seeds)))
+        told, _ = separated(looked_at(seen_ahead(pictures, names, seeds)))
     ours = resized(masks_from_attention(told, MaskingSettings().threshold), LATENTS)
     similar = resized(torch.stack([freefuse_masks(*image) for image in zip(told, output.value)]), LATENTS)
     return {"look ahead": ours, "look ahead, with similarity": similar, "both": similar & ours.any(1, keepdim=True)}

@@ -23,7 +23,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from sciart_ext.guidance.alike import told_apart
+from sciart_ext.guidance.alike import separated
 from sciart_ext.guidance.masks import masks_from_attention, smoothed
 from sciart_ext.guidance.noises import least_distance
 from sciart_ext.recipe.masking import MaskingSettings
@@ -87,7 +87,7 @@ def scores(pictures: Pictures, names: Sequence[str], seeds: np.ndarray) -> dict[
         seen = seen_ahead(pictures, names, chosen)
         of_each = {"InitNO's, first": smoothed(seen[0]).flatten(2).amax(2).amin(1)}
         for told, maps in (("first", seen[0]), ("last", seen[-1]), ("mean", looked_at(seen))):
-            one, _ = told_apart(maps)
+            one, _ = separated(maps)
             of_each[f"clearness, {told}"] = clearness(one, masks_from_attention(one, MaskingSettings().threshold))
             of_each[f"distance, {told}"] = least_distance(one)
         for name, score in of_each.items():

@@ -1,6 +1,6 @@
 """`python -m training oracle | autoencoder | base | loras`, in this order; each goes on where it was stopped.
 
-`oracle-more` trains the oracle that is there on newly drawn scenes, after a change of the drawings; `base-more` the
+`oracle-more` trains the oracle that is there on newly drawn scenes, after a change of the drawings; `base-last` the
 base model that is there, by the last of its stages alone.
 """
 
@@ -11,7 +11,7 @@ import importlib
 from pathlib import Path
 
 PARTS = ("oracle", "autoencoder", "base", "loras")
-MORE = {"oracle-more": ("oracle", "train_more"), "base-more": ("base", "train_on")}
+MORE = {"oracle-more": ("oracle", "train_more"), "base-last": ("base", "train_on")}
 
 
 def main() -> None:

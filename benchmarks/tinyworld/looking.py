@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import torch
 from torch import Tensor, nn
 
-from sciart_ext.guidance.look_ahead import EVALUATIONS, FROM, layouts
+from sciart_ext.guidance.look_ahead import EVALUATIONS, FROM, attention_ahead
 from sciart_ext.standalone.subjects import enter_layout
 from sciart_ext.world.scenes import INDIVIDUALS, KINDS
 
@@ -41,7 +41,7 @@ def seen_ahead(pictures: Pictures, names: Sequence[str], seeds: Sequence[int]) -
             attended(latents, time, progress)
             return rows.denoised(latents, time, progress)
 
-        layouts(unit, START, rows.alphas, denoised, attended, lambda: seen[-1])
+        attention_ahead(unit, START, rows.alphas, denoised, attended, lambda: seen[-1])
     return torch.stack(seen)
 
 

@@ -118,5 +118,5 @@ class Pictures:
 def _of_each(layout: Layout) -> Iterator[Guided]:
     images = len(layout.words)
     losses = list(zip(*layout.losses)) if isinstance(layout, Guide) else []
-    return map(Guided, losses or [()] * images, layout.seen() or [None] * images, layout.noises or [0] * images,
+    return map(Guided, losses or [()] * images, layout.shown() or [None] * images, layout.noises or [0] * images,
                layout.apart.tolist())

@@ -15,7 +15,7 @@ SEEN_FROM = 0.3
 ROUNDS = 10
 
 
-def told_apart(maps: Tensor) -> tuple[Tensor, Tensor]:
+def separated(maps: Tensor) -> tuple[Tensor, Tensor]:
     """maps (images, subjects, h, w), not negative → the same, where those that are alike keep to places of their own;
     and which those are: bool (images, subjects).
 
@@ -23,13 +23,13 @@ def told_apart(maps: Tensor) -> tuple[Tensor, Tensor]:
     order of how much of its attention lies in a place, takes the one it prefers among those that are left. Outside of
     it its map is at its least.
     """
-    told = [_of_image(image) for image in maps]
-    return torch.stack([image for image, _ in told]), torch.stack([alike for _, alike in told])
+    result = [_of_image(image) for image in maps]
+    return torch.stack([image for image, _ in result]), torch.stack([alike for _, alike in result])
 
 
 def _of_image(maps: Tensor) -> tuple[Tensor, Tensor]:
     similar = cosines(smoothed(maps).flatten(-2)) >= ALIKE
-    told = maps.clone()
+    result = maps.clone()
     alike = torch.zeros(len(maps), dtype=torch.bool, device=maps.device)
     left = set(range(len(maps)))
     while left:
@@ -37,9 +37,9 @@ def _of_image(maps: Tensor) -> tuple[Tensor, Tensor]:
         group = [k for k in sorted(left) if k == first or similar[first, k]]
         left -= set(group)
         if len(group) > 1:
-            told[group] = _in_places(maps[group])
+            result[group] = _in_places(maps[group])
             alike[group] = True
-    return told, alike
+    return result, alike
 
 
 def _in_places(maps: Tensor) -> Tensor:
@@ -47,15 +47,15 @@ def _in_places(maps: Tensor) -> Tensor:
     inside = torch.stack([labels == place for place in range(len(maps))])
     shares = torch.einsum("shw,phw->sp", maps.float(), inside.float())
     shares /= shares.sum(1, keepdim=True).clamp(min=1e-8)
-    told = maps.clone()
+    result = maps.clone()
     for _ in maps:
         subject, place = divmod(int(shares.argmax()), len(maps))
         shares[subject], shares[:, place] = -1, -1
-        told[subject] = torch.where(inside[place], maps[subject], maps[subject].amin())
-    return told
+        result[subject] = torch.where(inside[place], maps[subject], maps[subject].amin())
+    return result
 
 
-def seen(attention: Tensor) -> Tensor:
+def peaks(attention: Tensor) -> Tensor:
     """attention (…, h, w) → the same, float32: how far each place's contrast is above `SEEN_FROM` of the largest."""
     contrast = attention.float() - attention.amin((-2, -1), keepdim=True)
     return (contrast - SEEN_FROM * contrast.amax((-2, -1), keepdim=True)).clamp(min=0)
@@ -67,7 +67,7 @@ def places(attention: Tensor, count: int) -> Tensor:
     k-means of the pixels, weighted by their attention above `SEEN_FROM` (Lloyd, Least Squares Quantization in PCM); it
     begins at the strongest pixel and goes on with those that are strong and far from the ones before.
     """
-    weights = seen(attention).flatten()
+    weights = peaks(attention).flatten()
     height, width = attention.shape
     pixels = torch.cartesian_prod(torch.arange(height), torch.arange(width)).to(weights)
     centres = pixels[weights.argmax()][None]

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ..memory import is_out_of_memory, let_go
 from ..mixer.gates import sent
-from .alike import told_apart
+from .alike import separated
 from .attention import AttentionMaps
-from .look_ahead import FROM, layouts
+from .look_ahead import FROM, attention_ahead
 from .masks import masks_from_attention, resized, told_by_boxes, with_boxes, within_boxes
 from .noises import NOT_CHOSEN, Glimpse, OtherNoise, SharedNoise, least_distance
 
@@ -85,9 +85,9 @@ class Layout:
     def look_ahead(self, latents: Tensor, start: int, alphas: Tensor, denoised: Callable[[Tensor, int, float], Tensor],
                    plain: Callable[[Tensor, int, float], object], other: OtherNoise | None = None) -> Tensor:
         """Finds the masks, where it must, and gives the latents to begin with: these, or those of the noise in which
-        the subjects lie farthest apart, of as many as the settings want. Arguments: `layouts`'; denoised calls the
-        model with the plain row of every image first, the prompt without any subject's LoRA, and plain, of the same,
-        with that alone. other: None where the latents are more than noise.
+        the subjects lie farthest apart, of as many as the settings want. Arguments: `attention_ahead`'s; denoised calls
+        the model with the plain row of every image first, the prompt without any subject's LoRA, and plain, of the
+        same, with that alone. other: None where the latents are more than noise.
 
         All noises are looked at in one batch, each image's after one another: denoised and plain are called with so
         many times the images.
@@ -117,7 +117,8 @@ class Layout:
         may_choose = other is not None and self.settings.noises > 1 and len(self.boxes) > 1
         numbers = self._tried() if may_choose else [0]
         begun = torch.stack([other(number) if number else latents for number in numbers], 1)
-        maps = _in_parts_that_fit(lambda each: layouts(each, start, alphas, recording, attended, self.maps.maps), begun)
+        maps = _in_parts_that_fit(
+            lambda each: attention_ahead(each, start, alphas, recording, attended, self.maps.maps), begun)
         found = self._chosen([self._seen(*one) for one in zip(self._means(maps).unbind(1), numbers)])
         self.alike, self.apart = found.alike, found.apart
         masks = (with_boxes if whole else within_boxes)(resized(self._masks(found.attention), size), self.boxes)
@@ -157,7 +158,7 @@ class Layout:
     def _seen(self, attention: Tensor, number: int) -> Glimpse:
         """What the attention (images, subjects, h, w) in a look ahead from one of the noises shows."""
         sought = [box is None for box in self.boxes]
-        attention[:, sought], found = told_apart(attention[:, sought])
+        attention[:, sought], found = separated(attention[:, sought])
         alike = self.alike.repeat(len(attention), 1)
         alike[:, sought] |= found
         apart = least_distance(told_by_boxes(attention, self.boxes, self.settings.regions == "whole"))
@@ -187,7 +188,7 @@ class Layout:
             mixtures = self.maps.maps().unflatten(0, (len(self.words), -1))[:, 0]
             self.last = self._by_words(lambda maps, words: words.mixed_means(maps), mixtures)
 
-    def seen(self) -> list[Seen]:
+    def shown(self) -> list[Seen]:
         """Of each image, what is to be shown; empty where nothing is."""
         from .sheet import Seen
 

@@ -14,7 +14,7 @@ FROM, UNTIL = 0.4, 0.7
 """progress between which attention is looked at: before it tells little, after it only gets finer"""
 
 
-def layouts(latents: Tensor, start: int, alphas: Tensor, denoised: Callable[[Tensor, int, float], Tensor],
+def attention_ahead(latents: Tensor, start: int, alphas: Tensor, denoised: Callable[[Tensor, int, float], Tensor],
             attended: Callable[[Tensor, int, float], Tensor], recorded: Callable[[], Tensor]) -> Tensor:
     """The mean of the attention maps (images, h, w, tokens) on the way of a coarse DDIM run (arXiv 2010.02502, equation
     12, η = 0).

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .alike import seen
+from .alike import peaks
 from .masks import smoothed
 
 OtherNoise = Callable[[int], Tensor]
@@ -32,7 +32,7 @@ class SharedNoise:
     """None until one was chosen"""
 
 
-def told(number: int, noises: int) -> str:
+def label(number: int, noises: int) -> str:
     """For the infotext: `2 of 4`, counted from 1."""
     return f"{number + 1} of {noises}"
 
@@ -46,12 +46,12 @@ def least_distance(attention: Tensor) -> Tensor:
     """How far apart the two nearest subjects of each image are: attention (images, subjects, h, w) → (images,), in
     cells of its grid; of a single subject 0.
 
-    A subject is at the centre of what is seen of its smoothed attention (`alike.seen`).
+    A subject is at the centre of what stands out of its smoothed attention (`alike.peaks`).
     """
     count, height, width = attention.shape[1:]
     if count == 1:
         return torch.zeros(len(attention))
-    weights = seen(smoothed(attention)).flatten(2)
+    weights = peaks(smoothed(attention)).flatten(2)
     places = torch.cartesian_prod(torch.arange(height), torch.arange(width)).to(weights)
     centres = weights @ places / weights.sum(2, keepdim=True).clamp(min=1e-8)
     first, second = torch.triu_indices(count, count, 1)

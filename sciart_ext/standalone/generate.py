@@ -17,7 +17,7 @@ from ..compose.unread import unread
 from ..compose.ways import fusion_of
 from ..errors import SciArtError
 from ..guidance.layout import Layout
-from ..guidance.noises import SharedNoise, told
+from ..guidance.noises import SharedNoise, label
 from ..guidance.sheet import subject_sheet
 from ..lora.file import LoraFile, load_lora
 from ..lora.folder import find_lora
@@ -114,16 +114,16 @@ def generate_batch(pipe, recipe: Recipe, settings: Settings, loras: list[LoraFil
         report = on_step and functools.partial(_report, on_step, begin // at_once, len(seeds) // at_once)
         latents, layout = sample(pipe, recipe, first, rows, sampling, seeds[begin:begin + at_once], report)
         images += decode(pipe, latents)
-        seen += layout.seen() if layout else []
+        seen += layout.shown() if layout else []
         noises += layout.noises or [] if layout else []
         notes += layout.notes() if layout and not begin else []
     notes += mixture.unet.notes
     labels = [plan.loras[k].label for k in plan.subjects]
     sheets = [subject_sheet(image, one, labels) for image, one in zip(images, seen)] or [None] * len(images)
     seconds = time.perf_counter() - started
-    told_noises = [told(number, recipe.guidance.noises) for number in noises] or [None] * len(images)
+    labels = [label(number, recipe.guidance.noises) for number in noises] or [None] * len(images)
     return [Picture(image, _infotext(own, sampling, recipe, model_name, size, notes, noise), seconds, notes, sheet)
-            for image, own, noise, sheet in zip(images, settings, told_noises, sheets)]
+            for image, own, noise, sheet in zip(images, settings, labels, sheets)]
 
 
 def sampling_of(pipe, settings: Settings) -> Sampling:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sciart_ext.guidance.look_ahead import EVALUATIONS, layouts
+from sciart_ext.guidance.look_ahead import EVALUATIONS, attention_ahead
 
 ALPHAS = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0)
 
@@ -26,8 +26,8 @@ def run(start=999, picture=None):
     generator = torch.Generator().manual_seed(1)
     noise = torch.randn(picture.shape, generator=generator, dtype=torch.float64)
     alpha = ALPHAS[start]
-    maps = layouts(alpha.sqrt() * picture + (1 - alpha).sqrt() * noise, start, ALPHAS, denoised, attended,
-                   lambda: torch.full((2, 4, 4, 77), float(len(calls) - 1)))
+    maps = attention_ahead(alpha.sqrt() * picture + (1 - alpha).sqrt() * noise, start, ALPHAS, denoised, attended,
+                           lambda: torch.full((2, 4, 4, 77), float(len(calls) - 1)))
     return maps, calls, noise
 
 

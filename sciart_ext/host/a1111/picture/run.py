@@ -15,7 +15,7 @@ from ....compose.unread import unread
 from ....errors import SciArtError
 from ....guidance.guide import Guide
 from ....guidance.layout import Layout
-from ....guidance.noises import told
+from ....guidance.noises import label
 from ....guidance.sheet import Seen, subject_sheet
 from ....lora.opened import fingerprint
 from ....mixer.mixture import Mixture
@@ -167,7 +167,7 @@ class Run:
                 self._noises[self.p.iteration] = layout.noises
                 self.p.extra_generation_params[NOISE_KEY] = self._told_noise
         if layout.settings.show:
-            self.seen.append(layout.seen())
+            self.seen.append(layout.shown())
         if isinstance(layout, Guide) and layout.losses:
             losses = " ".join(f"{sum(images) / len(images):.3f}" for images in layout.losses)
             log.info("loss of guidance before each update: %s", losses)
@@ -179,7 +179,7 @@ class Run:
         of_run = use_main_prompt or len(all_seeds) > self.p.batch_size
         iteration, image = divmod(index, self.p.batch_size) if of_run else (self.p.iteration, index)
         numbers = self._noises.get(iteration)
-        return None if numbers is None else told(numbers[image % len(numbers)], self.recipe.guidance.noises)
+        return None if numbers is None else label(numbers[image % len(numbers)], self.recipe.guidance.noises)
 
     def end(self) -> None:
         """An error ends the run: the host goes no further, so other scripts are told here."""
