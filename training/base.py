@@ -48,6 +48,7 @@ class Stage:
 STAGES = (Stage("base", 4000, 1e-3, 24000, 21), Stage("base-more", 1500, 5e-4, 12000, 23),
           Stage("base-crowded", 2400, 7e-4, 12000, 25, crowded, places=True),
           Stage("base-crowded-more", 1600, 6e-4, 16000, 27, crowded, places=True))
+"""the model that is shipped is that of the first two: the others change it once pictures and figures are made anew"""
 
 
 def train(folder: Path, stages: Sequence[Stage] = STAGES, batch: int = 32) -> None:
