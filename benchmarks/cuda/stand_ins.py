@@ -15,7 +15,7 @@ GUIDANCE = {
     "hires": True, "show": False,
 }
 MASKING = {"threshold": 0.15, "negative": 0.9}
-COMBINING = {"density": 0.5, "majority": "total", "seed": 0, "directions": 16, "strength": 1.0}
+COMBINING = {"density": 0.5, "majority": "total", "seed": 0, "directions": 16, "strength": 0.25}
 
 
 def guidance(**changed) -> SimpleNamespace:

@@ -81,9 +81,9 @@ class Turns(Rows):
 
     order: ClassVar[Sequence[int]] = ()
 
-    def gates(self, progress: float, row: Row, image: int) -> tuple[float, ...]:
+    def gates(self, progress: float, row: Row, images: int) -> list[tuple[float, ...]]:
         now = self.order[round(progress * (self.plan.steps - 1))]
-        return tuple(lora.weight if k == now else 0.0 for k, lora in enumerate(self.plan.loras))
+        return [tuple(lora.weight if k == now else 0.0 for k, lora in enumerate(self.plan.loras))] * images
 
 
 class Weighted(Fusion):
