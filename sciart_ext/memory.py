@@ -13,7 +13,7 @@ import torch
 
 from .errors import SciArtError
 
-T = TypeVar("T")
+S, T = TypeVar("S"), TypeVar("T")
 
 # What errors without a type of their own say, in lower case.
 _SIGNS = (
@@ -67,6 +67,23 @@ def unless_too_large(run: Callable[[], T], refusal: Callable[[], SciArtError | N
             said = str(error).strip().partition("\n")[0]
             refused = SciArtError(refused.field, f"{refused.message} ({said})")
         raise refused from error
+
+
+def in_parts_that_fit(items: Sequence[S], at_once: int, make: Callable[[Sequence[S]], T]) -> Iterator[T]:
+    """make(part) for so many of the items at a time, in their order; where a part does not fit in memory, what it held
+    is freed, and it and what follows is made by halves. What else `make` raises ends the work."""
+    while items:
+        part = items[:at_once]
+        try:
+            made = make(part)
+        except Exception as error:
+            if len(part) == 1 or not is_out_of_memory(error):
+                raise
+            let_go(error)
+            at_once = len(part) // 2
+        else:
+            yield made
+            items = items[len(part):]
 
 
 def _is_of_memory(error: BaseException) -> bool:

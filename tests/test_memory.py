@@ -11,7 +11,15 @@ import pytest
 import torch
 
 from sciart_ext.errors import SciArtError
-from sciart_ext.memory import free, is_out_of_memory, let_go, rows_that_fit, too_many_rows, unless_too_large
+from sciart_ext.memory import (
+    free,
+    in_parts_that_fit,
+    is_out_of_memory,
+    let_go,
+    rows_that_fit,
+    too_many_rows,
+    unless_too_large,
+)
 
 
 def more_than_there_is():
@@ -192,3 +200,22 @@ def test_an_error_that_is_not_of_memory_ends_the_search():
 def test_only_what_fits_is_advised(fitting, accepted):
     assert str(too_many_rows(20, fitting, images=4, each=5, ways_out=[(8, "merge")])) == (
         f"compose: out of memory: 20 rows at once do not fit, {fitting} would; accepted: {accepted}")
+
+
+def test_what_does_not_fit_at_once_is_made_by_halves_in_its_order():
+    tried = []
+
+    def make(part):
+        tried.append(list(part))
+        return more_than_there_is() if len(part) > 3 else sum(part)
+
+    assert list(in_parts_that_fit(range(8), 8, make)) == [1, 5, 9, 13]
+    assert tried == [list(range(8)), [0, 1, 2, 3], [0, 1], [2, 3], [4, 5], [6, 7]]
+    assert list(in_parts_that_fit([], 8, make)) == []
+
+
+def test_one_that_does_not_fit_and_other_errors_end_it():
+    with pytest.raises(RuntimeError, match="memory"):
+        list(in_parts_that_fit([1, 2], 2, lambda part: more_than_there_is()))
+    with pytest.raises(ZeroDivisionError):
+        list(in_parts_that_fit([1, 2], 2, lambda part: 1 / 0))

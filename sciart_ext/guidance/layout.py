@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..memory import is_out_of_memory, let_go
+from ..memory import in_parts_that_fit
 from ..mixer.gates import sent
 from .alike import separated
 from .attention import AttentionMaps
@@ -89,8 +89,8 @@ class Layout:
         the model with the plain row of every image first, the prompt without any subject's LoRA, and plain, of the
         same, with that alone. other: None where the latents are more than noise.
 
-        All noises are looked at in one batch, each image's after one another: denoised and plain are called with so
-        many times the images.
+        All noises are looked at in one batch, or as many at once as fit in memory: denoised and plain are called with
+        so many times the images, each image's noises after one another.
 
         The only wait is for the attention: where the subjects are is decided in main memory, by many small steps.
         """
@@ -116,9 +116,14 @@ class Layout:
             return latents
         may_choose = other is not None and self.settings.noises > 1 and len(self.boxes) > 1
         numbers = self._tried() if may_choose else [0]
-        begun = torch.stack([other(number) if number else latents for number in numbers], 1)
-        maps = _in_parts_that_fit(
-            lambda each: attention_ahead(each, start, alphas, recording, attended, self.maps.maps), begun)
+        begun = [other(number) if number else latents for number in numbers]
+
+        def ahead(part: Sequence[Tensor]) -> Tensor:
+            each = torch.stack(part, 1).flatten(0, 1)
+            maps = attention_ahead(each, start, alphas, recording, attended, self.maps.maps)
+            return maps.unflatten(0, (len(latents), len(part)))
+
+        maps = torch.cat(list(in_parts_that_fit(begun, len(begun), ahead)), 1)
         found = self._chosen([self._seen(*one) for one in zip(self._means(maps).unbind(1), numbers)])
         self.alike, self.apart = found.alike, found.apart
         masks = (with_boxes if whole else within_boxes)(resized(self._masks(found.attention), size), self.boxes)
@@ -129,7 +134,7 @@ class Layout:
         self.noises = found.noise.tolist()
         if not any(self.noises):
             return latents
-        return torch.stack([begun[image, numbers.index(number)] for image, number in enumerate(self.noises)])
+        return torch.stack([begun[numbers.index(number)][image] for image, number in enumerate(self.noises)])
 
     def _place(self, masks: Tensor, device: torch.device) -> None:
         self.nowhere = ~masks.flatten(2).any(2)
@@ -209,16 +214,3 @@ class Layout:
             own, *others = (torch.stack([one[image] for image in chosen]) for one in (maps, *more))
             found.update(zip(chosen, function(own, self.words[chosen[0]], *others)))
         return torch.stack([found[image] for image in range(len(self.words))])
-
-
-def _in_parts_that_fit(function: Callable[[Tensor], Tensor], begun: Tensor) -> Tensor:
-    """function((n, …)) → (n, …) of all (images, noises, …): of half the noises at a time where memory runs out, and so
-    on down to one."""
-    images, noises = begun.shape[:2]
-    try:
-        return function(begun.flatten(0, 1)).unflatten(0, (images, noises))
-    except Exception as error:
-        if noises == 1 or not is_out_of_memory(error):
-            raise
-        let_go(error)
-    return torch.cat([_in_parts_that_fit(function, half) for half in begun.chunk(2, 1)], 1)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequenc
 from typing import TYPE_CHECKING
 
 from ..guidance.noises import SharedNoise
-from ..memory import is_out_of_memory, let_go
+from ..memory import in_parts_that_fit
 from ..recipe.plan import SEEN_AHEAD
 from .runs import Run
 
@@ -22,15 +22,8 @@ def in_batches(sets: Iterable[int], at_once: int, make: Callable[[Sequence[int]]
     acting(set): its LoRAs that do anything (`Plan.acting`); sets that differ in others have one run.
     """
     same = {one: acting(one) for one in sets}
-    waiting = missing_of(same, runs, acting)
-    while waiting:
-        batch = waiting[:at_once]
-        made = _made(make, batch)
-        if made is None:
-            at_once = len(batch) // 2
-        else:
-            runs.update(made)
-            waiting = waiting[len(batch):]
+    for made in in_parts_that_fit(missing_of(same, runs, acting), at_once, make):
+        runs.update(made)
     runs.update({one: runs[acts] for one, acts in same.items()})
 
 
@@ -51,14 +44,3 @@ def missing_of(sets: Iterable[int], runs: Mapping[int, Run], acting: Callable[[i
 def shared_noise(runs: Mapping[int, Run]) -> SharedNoise:
     """The noise that the runs which are there begin with, for those that are still to be made."""
     return SharedNoise(next((run.noise for run in runs.values() if run.noise is not None), None))
-
-
-def _made(make: Callable[[Sequence[int]], Mapping[int, Run]], batch: Sequence[int]) -> Mapping[int, Run] | None:
-    """None where several do not fit; what they held is freed."""
-    try:
-        return make(batch)
-    except Exception as error:
-        if len(batch) == 1 or not is_out_of_memory(error):
-            raise
-        let_go(error)
-    return None

@@ -113,7 +113,7 @@ def batches(unet, most):
     def count(module, args):
         seen.append(len(args[0]))
         if len(args[0]) > most:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
 
     return seen, unet.conv_in.register_forward_pre_hook(count)
 
@@ -132,13 +132,12 @@ def test_all_noises_are_looked_at_in_one_batch(tiny, compose):
     assert three[:ahead] == [3 * rows for rows in one[:ahead]] and max(three) == 12
 
 
-@pytest.mark.parametrize("most", [8, 4])
-def test_where_they_do_not_fit_in_memory_fewer_are_looked_at_at_once(tiny, most):
+def test_where_they_do_not_fit_in_memory_fewer_are_looked_at_at_once(tiny):
     expected = made(tiny, "masked", 3, [3, 4])
-    seen, handle = batches(tiny[0].unet, most)
+    seen, handle = batches(tiny[0].unet, 8)
     with handle:
         found = made(tiny, "masked", 3, [3, 4])
-    assert seen[0] == 12 and most in seen
+    assert seen.index(4) == seen.count(12) == 1  # what does not fit is tried once
     assert [chosen(one) for one in found] == [chosen(one) for one in expected]
     for one, its in zip(found, expected):
         assert np.abs(pixels(one) - pixels(its)).max() <= 2
