@@ -77,7 +77,7 @@ def _combiner(method: str, name: str, deltas: dict[int, LowRank]):
         if method == "linear":
             return {k: (delta.up * delta.scale, delta.down) for k, delta in deltas.items()}
         products = {k: Product(delta.up.double() * delta.scale, delta.down.double()) for k, delta in deltas.items()}
-        left = orthogonal(products, order_of(weights(1.0)), SETTINGS.directions)
+        left = orthogonal(products, order_of(weights(1.0)), SETTINGS.directions, SETTINGS.strength)
         return {k: (up.float(), down.float()) for k, (up, down) in left.items()}
 
     return lambda factor: (torch.cat([up * weights(factor)[k] for k, (up, _) in factors().items()], 1)
@@ -113,8 +113,8 @@ def _orthogonal_by_the_book(deltas: dict[int, Tensor], weights: list[float]) -> 
     for k, weight in enumerate(weights):
         own = deltas[k]
         if left is not None:
-            own = own - left @ (left.T @ own)
-            own = own - (own @ right) @ right.T
+            own = own - SETTINGS.strength * left @ (left.T @ own)
+            own = own - SETTINGS.strength * (own @ right) @ right.T
         total = total + weight * own
         u, _, v = torch.linalg.svd(deltas[k], full_matrices=False)
         u, v = u[:, :SETTINGS.directions], v[:SETTINGS.directions].T

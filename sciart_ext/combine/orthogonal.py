@@ -38,7 +38,7 @@ def order_of(weights: Mapping[int, float]) -> tuple[int, ...]:
 
 
 def orthogonal(products: Mapping[int, Product], order: tuple[int, ...], directions: int,
-               strength: float = 1.0) -> dict[int, Product]:
+               strength: float) -> dict[int, Product]:
     """The products of the LoRAs in `order`, each without so much, 0 to 1, of what lies in the strongest directions of
     those before it."""
     first = products[order[0]]

@@ -86,7 +86,8 @@ class LayerShared(Shared):
 
 @dataclass(frozen=True)
 class Conflict:
-    """b's directions hold `removed` of a's change in a block: as much would orthogonal combination take from a."""
+    """b's directions hold `removed` of a's change in a block: as much would orthogonal combination take from a at
+    strength 1."""
 
     a: str
     b: str
@@ -99,7 +100,8 @@ class Conflict:
         how = ("the same way" if self.cosine > 0.05 else "against each other" if self.cosine < -0.05
                else "in different ways")
         return (f"{self.a} and {self.b} overlap most in {self.block}, {how} (cosine {self.cosine:+.2f}): orthogonal "
-                f"would remove {100 * self.removed:.0f} % of {self.a}; were they unrelated, {100 * self.chance:.0f} %")
+                f"would remove {100 * self.removed:.0f} % of {self.a} at strength 1; were they unrelated, "
+                f"{100 * self.chance:.0f} %")
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ rank.</p>
 <h2>What one would lose to the other</h2>
 {_removed(comparison)}
 <p>Of the change of the LoRA in the row, the part within the directions of the one in the column, which orthogonal
-combination would take from it; in brackets what unrelated directions would hold by chance.</p>
+combination would take from it at strength 1; in brackets what unrelated directions would hold by chance.</p>
 """
 
 

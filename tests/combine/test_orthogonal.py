@@ -43,7 +43,7 @@ def test_the_order_is_that_of_the_weights_then_of_the_list():
 
 
 def test_where_all_directions_are_left_the_deltas_are_orthogonal():
-    reduced = orthogonal(random_products(), (0, 1, 2), 16)
+    reduced = orthogonal(random_products(), (0, 1, 2), 16, 1.0)
     for a in range(3):
         for b in range(a):
             assert float((reduced[b].up.T @ reduced[a].up).abs().max()) < 1e-10
@@ -61,22 +61,22 @@ def test_without_strength_it_is_the_sum_and_the_more_the_less_is_left():
 
 def test_ranks_stay_and_one_lora_alone_is_itself():
     products = random_products()
-    reduced = orthogonal(products, (1,), 16)
+    reduced = orthogonal(products, (1,), 16, 1.0)
     assert torch.equal(reduced[1].up, products[1].up) and torch.equal(reduced[1].down, products[1].down)
-    assert [reduced.down.shape[0] for reduced in orthogonal(products, (2, 1, 0), 4).values()] == [3, 6, 4]
+    assert [reduced.down.shape[0] for reduced in orthogonal(products, (2, 1, 0), 4, 1.0).values()] == [3, 6, 4]
 
 
 def test_the_same_lora_twice_is_there_once():
     one = random_products()[0]
-    reduced = orthogonal({0: one, 1: one}, (0, 1), 16)
+    reduced = orthogonal({0: one, 1: one}, (0, 1), 16, 1.0)
     assert reduced[1].squared_norm() < 1e-18 * one.squared_norm() + 1e-18
 
 
 def test_directions_that_occur_twice_are_projected_out_once():
     """A third LoRA loses nothing to a basis that is made of noise."""
     products = random_products()
-    reduced = orthogonal({0: products[0], 1: products[0], 2: products[2]}, (0, 1, 2), 16)
-    alone = orthogonal({0: products[0], 2: products[2]}, (0, 2), 16)
+    reduced = orthogonal({0: products[0], 1: products[0], 2: products[2]}, (0, 1, 2), 16, 1.0)
+    alone = orthogonal({0: products[0], 2: products[2]}, (0, 2), 16, 1.0)
     torch.testing.assert_close(reduced[2].up @ reduced[2].down, alone[2].up @ alone[2].down)
 
 
@@ -84,7 +84,7 @@ def test_ranks_above_the_layers_width_are_no_trouble():
     products = random_products(ranks=(40, 3), shape=(24, 30))
     left, right = strongest_directions(products[0], 100)
     assert left.shape == (24, 24) and right.shape == (30, 24)
-    reduced = orthogonal(products, (0, 1), 4096)
+    reduced = orthogonal(products, (0, 1), 4096, 1.0)
     assert reduced[1].squared_norm() < 1e-18 * products[1].squared_norm()
 
 
@@ -97,7 +97,7 @@ def test_it_removes_what_geometry_says_it_would():
             continue
         products = {k: Product(d.up.flatten(1).double() * d.scale, d.down.flatten(1).double())
                     for k, d in enumerate(deltas)}
-        reduced = orthogonal(products, (0, 1), 4096)
+        reduced = orthogonal(products, (0, 1), 4096, 1.0)
         removed = 1 - reduced[1].squared_norm() / products[1].squared_norm()
         assert removed == pytest.approx(float(layer.removed[1, 0]), abs=1e-6)
 
