@@ -1,7 +1,7 @@
 """Which of several noises a picture begins with: the one in which the look ahead sees its subjects farthest apart.
 
 InitNO (arXiv 2404.04650) scores a noise by the attention of the first step. Measured here that tells less of what will
-be there than how far apart the look ahead's attention lies (docs/figures.md).
+be there than how far apart the look ahead's attention lies (`python -m benchmarks.noises`).
 """
 
 from __future__ import annotations

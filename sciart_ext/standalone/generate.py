@@ -121,9 +121,9 @@ def generate_batch(pipe, recipe: Recipe, settings: Settings, loras: list[LoraFil
     labels = [plan.loras[k].label for k in plan.subjects]
     sheets = [subject_sheet(image, one, labels) for image, one in zip(images, seen)] or [None] * len(images)
     seconds = time.perf_counter() - started
-    labels = [label(number, recipe.guidance.noises) for number in noises] or [None] * len(images)
+    noise_labels = [label(number, recipe.guidance.noises) for number in noises] or [None] * len(images)
     return [Picture(image, _infotext(own, sampling, recipe, model_name, size, notes, noise), seconds, notes, sheet)
-            for image, own, noise, sheet in zip(images, settings, labels, sheets)]
+            for image, own, noise, sheet in zip(images, settings, noise_labels, sheets)]
 
 
 def sampling_of(pipe, settings: Settings) -> Sampling:

@@ -105,7 +105,7 @@ class Subjects:
 
     def _called(self, row: Row, now: Evaluation, set_gates: SetGates, inputs: Tensor, time: int, progress: float,
                 ) -> Tensor:
-        """inputs: of each image as many as of all others, one after another."""
+        """inputs: as many of each image, one after another."""
         scale = 1.0 if self.is_vp else float(self.alphas[time]) ** -0.5
         sigma = inputs.new_full((len(inputs),), float(time) if self.is_vp else float(self.sigmas[time]))
         each = len(inputs) // len(now.x)
